@@ -1,0 +1,1 @@
+"""A Hyperledger-Fabric-compatible peer on Trio."""

@@ -1,0 +1,1 @@
+"""Chaincodes as the peer sees them: launch, stream, transactions."""

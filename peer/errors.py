@@ -1,0 +1,182 @@
+"""Everything the peer raises on purpose.
+
+Room:      peer.errors   (a leaf: imports nothing of ours)
+Loop:      none
+
+Arguments are data, the sentence is in ``__str__``. Texts that a Fabric client or chaincode may
+parse are Fabric's own and stay word for word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class TxKey(NamedTuple):
+    """Identity of one execution on one chaincode: a tuple, so that "ab"+"c" is not "a"+"bc"."""
+
+    channel_id: str
+    tx_id: str
+
+
+class PeerError(Exception):
+    """Root of the peer's errors."""
+
+
+class ConfigError(PeerError):
+    """The configuration cannot be used; carries every problem found, not just the first."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+class UnknownChannel(PeerError):
+    """No ledger of that channel is open on this peer."""
+
+    def __init__(self, channel_id: str, known: Sequence[str] = ()) -> None:
+        self.channel_id = channel_id
+        self.known = tuple(known)
+        super().__init__(channel_id, self.known)
+
+    def __str__(self) -> str:
+        return f"failed to find ledger for channel: {self.channel_id}" + (
+            f" (this peer has joined: {', '.join(self.known)})" if self.known else ""
+        )
+
+
+class UnknownChaincode(PeerError):
+    """No committed definition of that name on the channel."""
+
+    def __init__(self, channel_id: str, name: str) -> None:
+        self.channel_id = channel_id
+        self.name = name
+        super().__init__(channel_id, name)
+
+    def __str__(self) -> str:
+        return f"[channel {self.channel_id}] chaincode {self.name} is not defined; install it first"
+
+
+class PackageError(PeerError):
+    """A chaincode package or directory cannot be used."""
+
+
+class LedgerError(PeerError):
+    """The ledger refused a request; the text goes to the chaincode."""
+
+
+class ChaincodeError(PeerError):
+    """Something is wrong with a chaincode, its process or its stream."""
+
+
+class InvalidInvocation(ChaincodeError):
+    """The call does not fit the chaincode's definition (init required, init not required)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was known when a launch failed.
+
+    Attributes:
+        stage: the last launch stage that had begun: build, start, connect, register, ready.
+        elapsed_s: seconds since the launch began.
+        address: the address given to the chaincode, empty before there was one.
+        exit: how the process ended, empty while it ran.
+        output: its last lines, oldest first.
+    """
+
+    stage: str
+    elapsed_s: float
+    address: str = ""
+    exit: str = ""
+    output: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"stage {self.stage} after {self.elapsed_s:.2f} s"]
+        if self.address:
+            parts.append(f"address {self.address}")
+        if self.exit:
+            parts.append(self.exit)
+        text = "; ".join(parts)
+        if self.output:
+            text += "; last output:\n  " + "\n  ".join(self.output)
+        return text
+
+
+class LaunchError(ChaincodeError):
+    """A chaincode did not become READY. Every caller that waited gets the same error."""
+
+    def __init__(self, ccid: str, reason: str, evidence: Evidence | None = None) -> None:
+        self.ccid = ccid
+        self.reason = reason
+        self.evidence = evidence
+        super().__init__(ccid, reason)
+
+    def __str__(self) -> str:
+        text = f"could not launch chaincode {self.ccid}: {self.reason}"
+        return f"{text} ({self.evidence})" if self.evidence else text
+
+
+class BuildError(LaunchError):
+    """The package could not be built."""
+
+
+class StartError(LaunchError):
+    """The runtime could not start the chaincode: no command, no engine, no right to execute."""
+
+
+class StartupTimeout(LaunchError):
+    """Not READY within the start-up limit; the instance has been stopped."""
+
+
+class InstanceExited(LaunchError):
+    """The process ended before the chaincode was READY."""
+
+
+class RegistrationRefused(LaunchError):
+    """A REGISTER was refused: wrong name, duplicate, or from a process not launched here."""
+
+
+class ConnectError(LaunchError):
+    """A chaincode that runs as a service could not be reached."""
+
+
+class PeerClosing(LaunchError):
+    """The peer is shutting down."""
+
+
+class ExecuteError(ChaincodeError):
+    """One execution failed without a response from the chaincode."""
+
+    def __init__(self, key: TxKey, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(key, reason)
+
+    def __str__(self) -> str:
+        return f"failed to execute transaction {self.key.tx_id}: {self.reason}"
+
+
+class ExecuteTimeout(ExecuteError):
+    """No COMPLETED within the execute limit; the chaincode keeps running."""
+
+    def __init__(self, key: TxKey, limit_s: float) -> None:
+        self.limit_s = limit_s
+        super().__init__(key, f"timeout expired while executing transaction (limit {limit_s:g} s)")
+
+
+class StreamTerminated(ExecuteError):
+    """The chaincode's stream ended while it executed."""
+
+
+class DuplicateTransaction(ExecuteError):
+    """The same transaction is already running on this chaincode and channel."""
+
+
+class ChaincodeFailed(ExecuteError):
+    """The chaincode answered ERROR, or something that is no response."""

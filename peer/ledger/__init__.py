@@ -1,0 +1,1 @@
+"""State, versions and history: what a simulation reads and a commit writes."""

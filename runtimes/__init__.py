@@ -1,0 +1,1 @@
+"""Where chaincode runs: one contract (`runtimes.api`), one package per backend."""

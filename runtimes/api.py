@@ -1,0 +1,208 @@
+"""The contract between the peer and whatever runs its chaincodes.
+
+Room:      runtimes   (imports the standard library only; imported by peer and every backend)
+Loop:      Trio
+Lifetime:  a backend lives as long as the peer, an instance from `start` to its exit
+Fabric:    core/container/container.go `Router` and `Instance` (release-2.5)
+
+Rules every backend keeps, and `tests/contract/` checks on each one:
+
+1. `start` returns a running instance or leaves nothing behind, also when cancelled half way.
+2. `start` first removes what an earlier start under the same name left.
+3. `stop` may be called at any time and twice; it returns when the whole process tree is gone.
+4. Decisions rest on status codes and types, never on message text.
+5. Secrets (`InstanceSpec.files`) are logged by name and size only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChaincodePackage:
+    """Code that is ready to be built.
+
+    Attributes:
+        ccid: the id the chaincode registers under, ``label:sha256`` or ``name:version``.
+        type: ``golang``, ``node``, ``java`` or ``python``, lower case.
+        path: directory that holds the unpacked code.
+    """
+
+    ccid: str
+    type: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceSpec:
+    """Everything one start needs.
+
+    Attributes:
+        package: what to run; it has been built.
+        peer_address: what the chaincode dials, ``host:port`` or ``unix:///path``.
+        env: environment of the chaincode, Fabric's names (launch spec 7.2).
+        files: absolute path as the chaincode knows it → content. Written before the start. A
+            backend that cannot put a file at that very path rewrites the values of `env` that name it.
+    """
+
+    package: ChaincodePackage
+    peer_address: str
+    env: Mapping[str, str]
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def ccid(self) -> str:
+        """The id the chaincode registers under."""
+        return self.package.ccid
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How an instance ended: an exit code, or the signal that killed it."""
+
+    code: int | None = None
+    signal: int | None = None
+    oom_killed: bool = False
+
+    def __str__(self) -> str:
+        if self.oom_killed:
+            return "killed: out of memory"
+        return f"killed by signal {self.signal}" if self.signal else f"exit code {self.code}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixOrigin:
+    """The far end of a Unix socket, as the kernel reports it (SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class TcpOrigin:
+    """The far end of a TCP connection, and the local end it reached."""
+
+    remote: tuple[str, int]
+    local: tuple[str, int]
+
+
+Origin = UnixOrigin | TcpOrigin
+
+
+class Instance(Protocol):
+    """One started chaincode."""
+
+    async def wait(self) -> ExitStatus:
+        """Return once the chaincode's main process has ended. Any number of callers may wait."""
+        ...
+
+    async def stop(self) -> None:
+        """End the whole process tree and return when it is gone. Idempotent."""
+        ...
+
+    def tail(self) -> tuple[str, ...]:
+        """Return the last lines of output, oldest first; kept after the exit."""
+        ...
+
+    async def owns(self, origin: Origin) -> bool:
+        """Tell whether a connection comes from this instance's own processes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend can do, as data.
+
+    Attributes:
+        unix_socket: chaincode types whose library can dial the peer's Unix socket here.
+        image_build: packages become images.
+    """
+
+    unix_socket: frozenset[str] = frozenset()
+    image_build: bool = False
+
+
+class RuntimeBackend(Protocol):
+    """A place where chaincode can run."""
+
+    @property
+    def name(self) -> str:
+        """The name under which config chooses it."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this backend can do."""
+        ...
+
+    async def build(self, package: ChaincodePackage) -> None:
+        """Make `package` startable; returns at once when it is already.
+
+        Raises:
+            BuildFailed: with the last output of the build.
+        """
+        ...
+
+    async def start(self, spec: InstanceSpec) -> Instance:
+        """Start a built package.
+
+        Raises:
+            StartFailed: the command does not exist or cannot be executed.
+            RuntimeUnavailable: the engine does not answer.
+
+        Cancellation: leaves nothing of this start behind.
+        Source: DockerVM.Start, core/container/dockercontroller/dockercontroller.go (release-2.5).
+        """
+        ...
+
+    async def health(self) -> None:
+        """Return if the backend could start something now, raise `RuntimeUnavailable` if not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeSettings:
+    """What the peer hands to a backend when it opens it.
+
+    Attributes:
+        network_id: ``peer.networkId``; part of container and image names.
+        peer_id: ``peer.id``; likewise.
+        state_dir: directory of the backend's own; exists, mode 0700, survives restarts.
+        options: the ``vm`` tree of the configuration, Fabric's spelling.
+        on_output: called with (ccid, line) for every line of chaincode output, as it comes.
+    """
+
+    network_id: str
+    peer_id: str
+    state_dir: Path
+    options: Mapping[str, object]
+    on_output: Callable[[str, str], None]
+
+
+BackendFactory = Callable[[RuntimeSettings], AbstractAsyncContextManager[RuntimeBackend]]
+"""What an entry point of group ``peer.runtimes`` names. Leaving it stops every instance."""
+
+
+class RuntimeFailure(Exception):
+    """Root of everything a backend raises on purpose."""
+
+
+class RuntimeUnavailable(RuntimeFailure):
+    """The engine behind the backend does not answer."""
+
+
+class NameRejected(RuntimeFailure):
+    """A chaincode id gives no valid image or container name."""
+
+
+class BuildFailed(RuntimeFailure):
+    """A package could not be built; the message ends with the last output."""
+
+
+class StartFailed(RuntimeFailure):
+    """The chaincode's command could not be executed."""

@@ -1,0 +1,1 @@
+"""Chaincode as a plain process."""
