@@ -1,0 +1,206 @@
+"""Log lines that say which chaincode, channel and transaction they are about.
+
+Room:      peer.logs   (a leaf: imports nothing of ours)
+Loop:      none
+Fabric:    common/flogging/{loggerlevels,logging}.go (release-2.5)
+
+A library never configures logging: `open_peer` only logs, the command line calls `configure`. The
+ids live in a context variable, so a task started inside `bind` inherits them; a callback of the
+asyncio side does not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import NamedTuple, TextIO
+
+OURS = ("peer", "runtimes")
+"""Loggers the default level is for; a library stays at WARNING unless it is named."""
+
+FORMATS = ("text", "json")
+
+LEVELS: Mapping[str, int] = MappingProxyType(
+    {
+        "payload": logging.DEBUG,
+        "debug": logging.DEBUG,
+        "info": logging.INFO,
+        "notice": logging.INFO,
+        "warning": logging.WARNING,
+        "warn": logging.WARNING,
+        "error": logging.ERROR,
+        "critical": logging.ERROR,
+        "dpanic": logging.CRITICAL,
+        "panic": logging.CRITICAL,
+        "fatal": logging.CRITICAL,
+    }
+)
+"""Fabric's level names, compared without regard to case."""
+
+_LOGGER_NAME = re.compile(r"[A-Za-z0-9_#-]+(\.[A-Za-z0-9_#-]+)*\.?")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_CONTROLS |= {ord("\t"): "\t", ord("\n"): "\n    ", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_NO_IDS: Mapping[str, str] = MappingProxyType({})
+_ids: ContextVar[Mapping[str, str]] = ContextVar("peer.logs.ids", default=_NO_IDS)
+
+
+@contextmanager
+def bind(*, ccid: str = "", channel: str = "", tx: str = "") -> Iterator[None]:
+    """Add ids to every record logged in this context; an empty one keeps what is bound."""
+    given = {"ccid": ccid, "channel": channel, "tx": tx}
+    token = _ids.set({**_ids.get(), **{name: value for name, value in given.items() if value}})
+    try:
+        yield
+    finally:
+        _ids.reset(token)
+
+
+def bound() -> Mapping[str, str]:
+    """Return the ids bound here, for a handler of one's own."""
+    return _ids.get()
+
+
+def chaincode_logger(name: str) -> logging.Logger:
+    """Return the logger of one chaincode's output, named after its container as in Fabric."""
+    return logging.getLogger(f"peer.chaincode.{name}")
+
+
+class Spec(NamedTuple):
+    """A parsed logging specification.
+
+    Attributes:
+        default: level of everything not named.
+        levels: logger name → level of it and its children. A name that ends in a dot is that
+            logger alone.
+    """
+
+    default: int
+    levels: Mapping[str, int]
+
+    def level(self, logger: str) -> int:
+        """Return the level that holds for a logger."""
+        if f"{logger}." in self.levels:
+            return self.levels[f"{logger}."]
+        prefix = logger
+        while prefix:
+            if prefix in self.levels:
+                return self.levels[prefix]
+            prefix = prefix.rpartition(".")[0]
+        ours = logger.partition(".")[0] in OURS
+        return self.default if ours else max(self.default, logging.WARNING)
+
+
+def parse_spec(text: str) -> Spec:
+    """Read ``info``, ``peer.chaincode=debug:warning``, ``a,b=error`` and the like.
+
+    Raises:
+        ValueError: which segment is wrong, in Fabric's words.
+
+    Source: LoggerLevels.ActivateSpec, common/flogging/loggerlevels.go (release-2.5).
+    """
+
+    def bad(reason: str) -> ValueError:
+        return ValueError(f"invalid logging specification '{text}': {reason}")
+
+    default, levels = logging.INFO, dict[str, int]()
+    for segment in text.split(":"):
+        names, equals, level_name = segment.rpartition("=")
+        if not segment:
+            continue
+        if level_name.lower() not in LEVELS or "=" in names:
+            raise bad(f"bad segment '{segment}' (levels: {', '.join(LEVELS)})")
+        level = LEVELS[level_name.lower()]
+        if not equals:
+            default = level
+        elif not names:
+            raise bad(f"no logger specified in segment '{segment}'")
+        else:
+            for name in names.split(","):
+                if not _LOGGER_NAME.fullmatch(name):
+                    raise bad(f"bad logger name '{name}'")
+                levels[name] = level
+    return Spec(default, levels)
+
+
+def configure(spec: str = "info", format: str = "text", *, stream: TextIO | None = None) -> None:  # noqa: A002 - the setting is called format
+    """Send log records to `stream` (standard error) at the levels of `spec`.
+
+    May be called again, with the new specification taking the place of the old one; other handlers
+    are left alone.
+
+    Raises:
+        ValueError: a bad specification or an unknown format; nothing has changed then.
+    """
+    parsed = parse_spec(spec)
+    if format not in FORMATS:
+        raise ValueError(f"unknown log format '{format}' (known: {', '.join(FORMATS)})")
+    root = logging.getLogger()
+    for old in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
+        root.removeHandler(old)
+        old.reset()
+    handler = _Handler(parsed, sys.stderr if stream is None else stream)
+    handler.setFormatter(_JsonFormatter() if format == "json" else _TextFormatter())
+    root.addHandler(handler)
+    root.setLevel(max(parsed.default, logging.WARNING))
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """The handler `configure` installs; remembers whose levels it set."""
+
+    def __init__(self, spec: Spec, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.addFilter(lambda record: record.levelno >= spec.level(record.name))
+        self._loggers = []
+        for name in (*OURS, *spec.levels):
+            logger = logging.getLogger(name.removesuffix("."))
+            # "name." is not for the children: let the more talkative level through the logger and
+            # leave the choice to the filter.
+            children = spec.level(f"{logger.name}.*")
+            logger.setLevel(min(spec.level(logger.name), children))
+            self._loggers.append(logger)
+
+    def reset(self) -> None:
+        for logger in self._loggers:
+            logger.setLevel(logging.NOTSET)
+
+
+class _TextFormatter(logging.Formatter):
+    """One line for people. What a chaincode wrote can neither forge a record nor steer a terminal:
+    control characters are shown and continuation lines indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + self.formatException(record.exc_info)
+        ids = dict(bound())
+        if "tx" in ids:
+            ids["tx"] = ids["tx"][:8]
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        head = f"{moment}.{int(record.msecs):03d} {record.levelname:<7} {record.name}: "
+        text = "".join(f"{name}={value} " for name, value in ids.items()) + message
+        return head + _COLOUR.sub("", text).translate(_CONTROLS)
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line for machines; ids in full, time in UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        fields = {
+            "ts": f"{moment}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "name": record.name,
+            "msg": record.getMessage(),
+            **bound(),
+        }
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
