@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import IntEnum
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -33,12 +32,19 @@ class KV(NamedTuple):
     value: bytes
 
 
+class Timestamp(NamedTuple):
+    """A client's clock, as its proposal carries it; nothing of it is rounded away."""
+
+    seconds: int
+    nanos: int = 0
+
+
 class KeyModification(NamedTuple):
     """One entry of a key's history."""
 
     tx_id: str
     value: bytes
-    timestamp: datetime
+    timestamp: Timestamp
     is_delete: bool
 
 
@@ -165,7 +171,7 @@ class CommittingTransaction:
     """One simulated transaction on its way into the state."""
 
     tx_id: str
-    timestamp: datetime
+    timestamp: Timestamp
     results: SimulationResults
 
 
