@@ -1,0 +1,229 @@
+"""The protobuf wire format below the level of messages: what generated readers and writers call.
+
+Room:      fabric_protos   (imports fabric_protos.errors; used by stream and codec)
+Loop:      none
+Lifetime:  none
+
+Every module a chaincode process loads before it can register goes through here, so this one
+imports nothing from the standard library. Names that match a protobuf type turn one value of that
+type into bytes; their second argument is the ``Class.field`` an error has to name.
+"""
+
+from __future__ import annotations
+
+from .errors import DecodeError, EncodeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, ClassVar, Final, Self, TypeVar
+
+    K = TypeVar("K")
+    V = TypeVar("V")
+
+MAX_DEPTH: Final = 100
+"""How many messages may be nested in one another below the outermost one."""
+
+ONE_BYTE: Final = tuple(bytes((n,)) for n in range(128))
+"""The varints of a single byte."""
+
+new = object.__new__
+
+
+def varint(first: int, data: bytes, pos: int) -> tuple[int, int]:
+    """Read on where *first* had its continuation bit set; return the value and the next position."""
+    value = first & 0x7F
+    for shift in range(7, 70, 7):
+        byte = data[pos]
+        pos += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value >> 64:
+                raise DecodeError("a varint is wider than 64 bits")
+            return value, pos
+    raise DecodeError("a varint is longer than ten bytes")
+
+
+def skip(tag: int, data: bytes, pos: int, end: int, known: tuple[int, ...], message: str) -> int:
+    """Return the position behind an unknown field, whose *tag* has been read.
+
+    Raises:
+        DecodeError: no such field can exist, it is a group, or it is one of *known* and has the
+            wrong wire type.
+    """
+    number = tag >> 3
+    if number in known:
+        raise DecodeError(f"{message}: field {number} has wire type {tag & 7}")
+    if not 0 < number < 1 << 29:
+        raise DecodeError(f"{message}: {number} is no field number")
+    match tag & 7:
+        case 0:
+            if data[pos] < 0x80:
+                pos += 1
+            else:
+                _, pos = varint(data[pos], data, pos + 1)
+        case 1:
+            pos += 8
+        case 2:
+            size = data[pos]
+            pos += 1
+            if size > 0x7F:
+                size, pos = varint(size, data, pos)
+            pos += size
+        case 5:
+            pos += 4
+        case wire_type:
+            raise DecodeError(f"{message}: field {number} has wire type {wire_type}")
+    if pos > end:
+        raise DecodeError(f"{message}: field {number} is cut short")
+    return pos
+
+
+def varint_bytes(value: int) -> bytes:
+    """Encode an unsigned integer below 2**64."""
+    if value < 0x80:
+        return ONE_BYTE[value]
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def wrong_type(value: object, expected: str, field: str) -> EncodeError:
+    """Say that *field* takes an *expected*, by type only: the value may be a secret."""
+    return EncodeError(f"{field} takes {expected}, not {type(value).__name__}")
+
+
+def utf8(value: str, field: str) -> bytes:
+    """Encode a string, which must hold no lone surrogate."""
+    if not isinstance(value, str):
+        raise wrong_type(value, "str", field)
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise EncodeError(f"{field} holds a lone surrogate") from None
+
+
+def _integer(value: int, low: int, high: int, field: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise wrong_type(value, "int", field)
+    if not low <= value < high:
+        raise EncodeError(f"{field} is out of range: {value}")
+    return value
+
+
+def int32(value: int, field: str) -> bytes:
+    value = _integer(value, -(1 << 31), 1 << 31, field)
+    return varint_bytes(value & 0xFFFF_FFFF_FFFF_FFFF)
+
+
+def int64(value: int, field: str) -> bytes:
+    value = _integer(value, -(1 << 63), 1 << 63, field)
+    return varint_bytes(value & 0xFFFF_FFFF_FFFF_FFFF)
+
+
+def uint32(value: int, field: str) -> bytes:
+    return varint_bytes(_integer(value, 0, 1 << 32, field))
+
+
+def uint64(value: int, field: str) -> bytes:
+    return varint_bytes(_integer(value, 0, 1 << 64, field))
+
+
+def sint32(value: int, field: str) -> bytes:
+    value = _integer(value, -(1 << 31), 1 << 31, field)
+    return varint_bytes(value << 1 ^ value >> 31)
+
+
+def sint64(value: int, field: str) -> bytes:
+    value = _integer(value, -(1 << 63), 1 << 63, field)
+    return varint_bytes(value << 1 ^ value >> 63)
+
+
+def fixed32(value: int, field: str) -> bytes:
+    return _integer(value, 0, 1 << 32, field).to_bytes(4, "little")
+
+
+def fixed64(value: int, field: str) -> bytes:
+    return _integer(value, 0, 1 << 64, field).to_bytes(8, "little")
+
+
+def sfixed32(value: int, field: str) -> bytes:
+    return _integer(value, -(1 << 31), 1 << 31, field).to_bytes(4, "little", signed=True)
+
+
+def sfixed64(value: int, field: str) -> bytes:
+    return _integer(value, -(1 << 63), 1 << 63, field).to_bytes(8, "little", signed=True)
+
+
+def boolean(value: bool, field: str) -> bytes:
+    if not isinstance(value, bool):
+        raise wrong_type(value, "bool", field)
+    return ONE_BYTE[value]
+
+
+def items(values: list[V], field: str) -> list[V]:
+    """Return the members of a repeated field."""
+    if not isinstance(values, list):
+        raise wrong_type(values, "list", field)
+    return values
+
+
+def entries(values: dict[K, V], field: str) -> Iterable[tuple[K, V]]:
+    """Return the entries of a map field in the order of their keys."""
+    if not isinstance(values, dict):
+        raise wrong_type(values, "dict", field)
+    try:
+        return sorted(values.items(), key=lambda entry: entry[0])  # type: ignore[arg-type, return-value]
+    except TypeError:
+        raise EncodeError(f"{field} has keys of different types") from None
+
+
+class Entry:
+    """One entry of a map: on the wire a message with the fields ``key`` and ``value``."""
+
+    __slots__ = ("key", "value")
+    key: Any
+    value: Any
+
+
+class Message:
+    """What every message class of `fabric_protos.stream` can do."""
+
+    __slots__ = ()
+    _read: ClassVar[Callable[..., Any]]
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read one message.
+
+        Raises:
+            DecodeError: *data* is no such message.
+        """
+        return cls._read(data, 0, len(data), MAX_DEPTH)  # type: ignore[no-any-return]
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"
+
+
+def _shown(value: object) -> str:
+    """Show bytes by their length only: they may be keys, certificates or private data."""
+    match value:
+        case bytes():
+            return f"<{len(value)} bytes>"
+        case list():
+            return f"[{', '.join(map(_shown, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{key!r}: {_shown(item)}' for key, item in value.items())}}}"
+        case _:
+            return repr(value)
