@@ -1,1 +1,96 @@
-"""Placeholder."""
+"""The command line: one file per command family, imported when it is used.
+
+Room:      peer.cli   (imports everything below it; used by peer.__main__)
+Loop:      none; a command that needs Trio starts it
+Fabric:    cmd/peer/main.go (release-2.5)
+
+Results go to standard output, logs and errors to standard error. Exit codes: 0 done, 1 failed,
+2 wrong usage or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+from peer.errors import ConfigError, PeerError
+
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+
+
+class Lazy(NamedTuple):
+    """A command that is imported when it runs; its help is here so that ``--help`` is quick."""
+
+    target: str
+    help: str
+
+
+COMMANDS: Mapping[str, Lazy] = {
+    "config": Lazy("peer.cli.config:config", "Show the configuration and where it comes from."),
+    "version": Lazy("peer.cli.version:version", "Show the versions of the peer and its platform."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose sub-commands live in modules of their own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].target.partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.help) for name, lazy in sorted(COMMANDS.items())])
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from peer.cli.version import distribution_version
+
+        click.echo(f"triopeer {distribution_version()}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """A Hyperledger-Fabric-compatible peer on Trio."""
+
+
+def run(args: Sequence[str] | None = None, *, program: str = "triopeer") -> int:
+    """Run one command line and return its exit code; `args` are those of the process by default."""
+    try:
+        result = cli.main(args, prog_name=program, standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except ConfigError as exc:
+        click.echo("Error: the configuration cannot be used:", err=True)
+        for problem in exc.problems:
+            click.echo(f"  {problem}", err=True)
+        return USAGE
+    except PeerError as exc:
+        click.echo(f"Error: {exc}", err=True)
+        return FAILED
+    return result if isinstance(result, int) else 0

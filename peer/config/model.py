@@ -1,0 +1,308 @@
+"""The peer's configuration as values.
+
+Room:      peer.config   (used by app and cli; everything below takes plain values)
+Loop:      none
+Lifetime:  read once, before the peer opens
+Fabric:    core/peer/config.go, core/chaincode/config.go (release-2.5, 3.1 for runtimeParams)
+
+`PeerConfig()` is a peer embedded in a test or an application: everything on the loopback address,
+data in a temporary directory. The defaults are otherwise those of Fabric's sample core.yaml.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peer.config.settings import setting, settings_of
+from peer.config.values import ADDRESS, LEVEL, LOG_FORMAT, LOG_SPEC, PATH, SIZE, choice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """The ``peer`` tree."""
+
+    id: str = setting(
+        "jdoe",
+        key="peer.id",
+        doc="Name of this peer; part of container and image names.",
+    )
+    network_id: str = setting(
+        "dev",
+        key="peer.networkId",
+        doc="Name of the network; part of container and image names.",
+    )
+    local_msp_id: str = setting(
+        "SampleOrg",
+        key="peer.localMspId",
+        doc="MSP id of the organisation this peer belongs to.",
+    )
+    address: str = setting(
+        "127.0.0.1:7051",
+        key="peer.address",
+        kind=ADDRESS,
+        doc="Where others reach this peer. An unspecified host is replaced by the machine's own.",
+    )
+    address_auto_detect: bool = setting(
+        False,
+        key="peer.addressAutoDetect",
+        doc="Replace the host of `peer.address` by the machine's own address.",
+    )
+    listen_address: str = setting(
+        "127.0.0.1:7051",
+        key="peer.listenAddress",
+        kind=ADDRESS,
+        doc="Where the peer listens for clients.",
+    )
+    chaincode_listen_address: str = setting(
+        "",
+        key="peer.chaincodeListenAddress",
+        kind=ADDRESS,
+        doc="Where the peer listens for chaincodes; empty: the host of `peer.address`, port 7052.",
+    )
+    chaincode_address: str = setting(
+        "",
+        key="peer.chaincodeAddress",
+        kind=ADDRESS,
+        doc="What a chaincode is told to dial; empty: `peer.chaincodeListenAddress`.",
+    )
+    file_system_path: str = setting(
+        "",
+        key="peer.fileSystemPath",
+        kind=PATH,
+        doc="Directory of all data; empty: a private one that is removed when the peer closes. "
+        "A relative path starts at the directory of core.yaml.",
+    )
+    tls_enabled: bool = setting(
+        False,
+        key="peer.tls.enabled",
+        doc="Use TLS, with chaincodes too.",
+    )
+    max_recv_msg_size: int = setting(
+        100 * 1024 * 1024,
+        key="peer.maxRecvMsgSize",
+        kind=SIZE,
+        minimum=1,
+        doc="Largest gRPC message the peer takes.",
+    )
+    max_send_msg_size: int = setting(
+        100 * 1024 * 1024,
+        key="peer.maxSendMsgSize",
+        kind=SIZE,
+        minimum=1,
+        doc="Largest gRPC message the peer sends.",
+    )
+    keepalive_interval_s: float = setting(
+        7200.0,
+        key="peer.keepalive.interval",
+        minimum=0,
+        doc="Silence after which a server pings its client.",
+    )
+    keepalive_timeout_s: float = setting(
+        20.0,
+        key="peer.keepalive.timeout",
+        minimum=0,
+        doc="How long a server waits for the answer to its ping.",
+    )
+    keepalive_min_interval_s: float = setting(
+        60.0,
+        key="peer.keepalive.minInterval",
+        minimum=0,
+        doc="Least time between a client's pings.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChaincodeConfig:
+    """The ``chaincode`` tree."""
+
+    mode: str = setting(
+        "net",
+        key="chaincode.mode",
+        kind=choice(["net", "dev"]),
+        doc="`net`: the peer starts chaincodes; `dev`: you do.",
+    )
+    startup_timeout_s: float = setting(
+        300.0,
+        key="chaincode.startuptimeout",
+        minimum=5.0,
+        below=5.0,
+        doc="From launch to READY, the build included.",
+    )
+    execute_timeout_s: float = setting(
+        30.0,
+        key="chaincode.executetimeout",
+        minimum=1.0,
+        below=30.0,
+        doc="One execution of a chaincode.",
+    )
+    install_timeout_s: float = setting(
+        300.0,
+        key="chaincode.installTimeout",
+        minimum=0,
+        doc="Installing a package, its build included; never less than the execute timeout.",
+    )
+    stop_timeout_s: float = setting(
+        5.0,
+        key="chaincode.stopTimeout",
+        minimum=0,
+        doc="Stopping an instance, before the peer gives up on it. Not a key of Fabric.",
+    )
+    keepalive_s: int = setting(
+        0,
+        key="chaincode.keepalive",
+        doc="Seconds between keep-alive messages to a chaincode; 0 or less: none.",
+    )
+    logging_level: str = setting(
+        "info",
+        key="chaincode.logging.level",
+        kind=LEVEL,
+        doc="Log level handed to a chaincode.",
+    )
+    logging_shim: str = setting(
+        "warning",
+        key="chaincode.logging.shim",
+        kind=LEVEL,
+        doc="Log level handed to a chaincode for its library.",
+    )
+    logging_format: str = setting(
+        "%{time:2006-01-02 15:04:05.000 MST} [%{module}] %{shortfunc} -> %{level:.4s} %{message}",
+        key="chaincode.logging.format",
+        doc="Log format handed to a chaincode.",
+    )
+    use_write_batch: bool = setting(
+        True,
+        key="chaincode.runtimeParams.useWriteBatch",
+        doc="Let a chaincode send its writes in batches.",
+    )
+    max_size_write_batch: int = setting(
+        1000,
+        key="chaincode.runtimeParams.maxSizeWriteBatch",
+        minimum=1,
+        below=1000,
+        doc="Writes in one batch.",
+    )
+    use_get_multiple_keys: bool = setting(
+        True,
+        key="chaincode.runtimeParams.useGetMultipleKeys",
+        doc="Let a chaincode read many keys with one request.",
+    )
+    max_size_get_multiple_keys: int = setting(
+        1000,
+        key="chaincode.runtimeParams.maxSizeGetMultipleKeys",
+        minimum=1,
+        below=1000,
+        doc="Keys in one such request.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmConfig:
+    """The ``vm`` tree: where chaincode runs.
+
+    Attributes:
+        options: everything the configuration says under ``vm``, as nested mappings in Fabric's
+            spelling, for the backend; what is not set is absent.
+    """
+
+    runtime: str = setting(
+        "process",
+        key="vm.runtime",
+        doc="Which runtime starts chaincodes: `process`, `docker`, `podman` or another one "
+        "that is installed. Not a key of Fabric.",
+    )
+    endpoint: str = setting(
+        "",
+        key="vm.endpoint",
+        doc="Address of the container engine; empty: the engine's usual one.",
+    )
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerConfig:
+    """The ``ledger`` tree."""
+
+    total_query_limit: int = setting(
+        100_000,
+        key="ledger.state.totalQueryLimit",
+        minimum=1,
+        doc="Records one query returns at most.",
+    )
+    history_enabled: bool = setting(
+        True,
+        key="ledger.history.enableHistoryDatabase",
+        doc="Keep the past values of every key.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggingConfig:
+    """The peer's own log. The keys are not Fabric's, the variables are."""
+
+    spec: str = setting(
+        "info",
+        key="logging.spec",
+        kind=LOG_SPEC,
+        env="FABRIC_LOGGING_SPEC",
+        doc="Levels, as in `warning` or `info:peer.chaincode=debug`.",
+    )
+    format: str = setting(
+        "text",
+        key="logging.format",
+        kind=LOG_FORMAT,
+        env="FABRIC_LOGGING_FORMAT",
+        doc="`text` or `json`; a pattern of Fabric's means `text`.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerConfig:
+    """Everything that can be set about a peer.
+
+    A test that needs a limit `load` would not accept takes it with `dataclasses.replace`.
+
+    Attributes:
+        unused: keys that were set and are Fabric's, but have no effect here → value.
+        origins: key → ``default``, ``core.yaml:<line>``, the environment variable, or ``flag``.
+        warnings: values that were replaced by an acceptable one, a sentence each.
+    """
+
+    peer: NodeConfig = field(default_factory=NodeConfig)
+    chaincode: ChaincodeConfig = field(default_factory=ChaincodeConfig)
+    vm: VmConfig = field(default_factory=VmConfig)
+    ledger: LedgerConfig = field(default_factory=LedgerConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    unused: Mapping[str, object] = field(default_factory=dict, repr=False)
+    origins: Mapping[str, str] = field(
+        default_factory=lambda: {place.setting.key: "default" for place in settings_of(PeerConfig)},
+        repr=False,
+        compare=False,
+    )
+    warnings: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        env: Mapping[str, str] = os.environ,
+        overrides: Mapping[str, str] | None = None,
+    ) -> PeerConfig:
+        """Read the configuration; flags win over environment, core.yaml and defaults.
+
+        Args:
+            path: a core.yaml or the directory that holds it; None looks in ``FABRIC_CFG_PATH`` and
+                does without a file where that is not set.
+            env: the environment; only ``CORE_*`` and ``FABRIC_*`` are looked at, and an empty
+                variable counts as not set.
+            overrides: key → text, as flags give them.
+
+        Raises:
+            ConfigError: with every problem found, each with the file and line or the variable.
+        """
+        from peer.config.reading import read  # `PeerConfig()` needs no YAML
+
+        return read(cls, path, env, overrides or {})
