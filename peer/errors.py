@@ -70,6 +70,30 @@ class LedgerError(PeerError):
     """The ledger refused a request; the text goes to the chaincode."""
 
 
+class LedgerStorageError(LedgerError):
+    """The files of a ledger cannot be used; what was committed before is untouched."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(path, reason)
+
+    def __str__(self) -> str:
+        return f"ledger {self.path}: {self.reason}"
+
+
+class LedgerLocked(LedgerStorageError):
+    """Another process, or another opening in this one, holds the ledger."""
+
+
+class LedgerCorrupt(LedgerStorageError):
+    """A file of the ledger is damaged, or is no ledger of this version."""
+
+
+class LedgerFull(LedgerStorageError):
+    """The disk is full. The block was not committed; it can be once there is room."""
+
+
 class ChaincodeError(PeerError):
     """Something is wrong with a chaincode, its process or its stream."""
 
@@ -140,6 +164,10 @@ class InstanceExited(LaunchError):
 
 class RegistrationRefused(LaunchError):
     """A REGISTER was refused: wrong name, duplicate, or from a process not launched here."""
+
+
+class StreamLost(LaunchError):
+    """The chaincode connected, then closed or broke its stream before it could be used."""
 
 
 class ConnectError(LaunchError):

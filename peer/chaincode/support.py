@@ -1,0 +1,371 @@
+"""Run chaincodes: the entry to everything in this room.
+
+Room:      peer.chaincode   (imports launcher, handler, registry; used by endorser and app)
+Loop:      Trio
+Lifetime:  peer
+Fabric:    `ChaincodeSupport`, core/chaincode/chaincode_support.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import trio
+
+from fabric_protos.errors import DecodeError
+from fabric_protos.stream import (
+    ChaincodeAdditionalParams,
+    ChaincodeEvent,
+    ChaincodeInput,
+    ChaincodeMessage,
+    ChaincodeMessageType,
+    ChaincodeSpec,
+    Response,
+)
+from peer.chaincode.access import DevelopmentGate
+from peer.chaincode.handler import Gate, Handler, Trace
+from peer.chaincode.launcher import RuntimeLauncher
+from peer.chaincode.registry import HandlerRegistry
+from peer.chaincode.requests import LongRequests
+from peer.chaincode.stream import MessageStream, PeerEnd, memory_pipe
+from peer.chaincode.transactions import TransactionContext, TransactionParams
+from peer.errors import (
+    ChaincodeFailed,
+    InvalidInvocation,
+    LaunchError,
+    LedgerError,
+    PeerError,
+    RegistrationRefused,
+    StreamLost,
+)
+from peer.ledger.api import Ledger
+
+Type = ChaincodeMessageType
+
+SYSTEM_SUFFIX = ".syscc"
+INITIALIZED_KEY = "\x00\U0010ffffinitialized"
+"""Holds the version a chaincode was initialised for; range scans of plain keys never show it."""
+
+
+class EndorsementInfo(NamedTuple):
+    """What the lifecycle knows of a chaincode on a channel."""
+
+    version: str
+    ccid: str
+    init_required: bool
+
+
+class Definitions(Protocol):
+    """Looks up committed definitions."""
+
+    def endorsement_info(self, channel_id: str, name: str) -> EndorsementInfo:
+        """
+        Raises:
+            UnknownChaincode: nothing of that name is committed on the channel.
+        """
+        ...
+
+
+class Route(NamedTuple):
+    """Where an invocation goes and as what: INIT or TRANSACTION."""
+
+    ccid: str
+    message_type: int
+
+
+class Execution(NamedTuple):
+    """What a chaincode answered."""
+
+    response: Response
+    event: ChaincodeEvent | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionSettings:
+    """How executions run.
+
+    Attributes:
+        execute_s: seconds one INIT or TRANSACTION may take.
+        keepalive_s: seconds between KEEPALIVE messages on a stream, 0 for none.
+        ready_params: what READY offers beyond the base protocol.
+        total_query_limit: records one query may return.
+    """
+
+    execute_s: float = 30.0
+    keepalive_s: float = 0.0
+    ready_params: ChaincodeAdditionalParams
+    total_query_limit: int = 100_000
+
+
+class ChaincodeSupport:
+    """Launches chaincodes and runs transactions on them.
+
+    Args:
+        launcher: starts what is not running.
+        ledgers: finds a channel's ledger, raising `UnknownChannel`.
+        trace: sees every message of every stream.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: HandlerRegistry,
+        launcher: RuntimeLauncher,
+        definitions: Definitions,
+        ledgers: Callable[[str], Ledger],
+        settings: ExecutionSettings,
+        trace: Trace | None = None,
+    ) -> None:
+        self._registry = registry
+        self._definitions = definitions
+        self._ledgers = ledgers
+        self._settings = settings
+        self._trace = trace
+        self._system: set[str] = set()
+        self._launcher = launcher
+        self._long_requests = LongRequests(
+            total_query_limit=settings.total_query_limit, call_chaincode=self._call_chaincode
+        )
+
+    async def launch(self, ccid: str) -> Handler:
+        """Make sure a chaincode is running and return its READY handler.
+
+        Safe to call many times at once; one caller's cancellation stops nothing for the others.
+
+        Args:
+            ccid: ``label:sha256`` for packages, ``name:version`` for legacy ones.
+
+        Raises:
+            LaunchError: one of its kinds, with evidence; nothing is left running.
+
+        Cancellation: leaves the launch going, it belongs to the peer.
+        Source: ChaincodeSupport.Launch, core/chaincode/chaincode_support.go (release-2.5).
+        """
+        handler = self._registry.handler(ccid)
+        if handler is None:
+            await self._launcher.launch(ccid, self.handle_chaincode_stream)
+            handler = self._registry.handler(ccid)
+        if handler is None:
+            raise StreamLost(ccid, "it was READY, then its stream ended")
+        return handler
+
+    async def stop(self, ccid: str) -> None:
+        """Stop a chaincode; returns when its processes are gone. Executions on it fail at once."""
+        await self._launcher.stop(ccid)
+
+    async def execute(
+        self, params: TransactionParams, name: str, payload: ChaincodeInput
+    ) -> Execution:
+        """Run a chaincode and read its answer; a response of any status is a result.
+
+        Raises:
+            InvalidInvocation: the call does not fit the definition.
+            LaunchError: it could not be started.
+            ExecuteError: it gave no response.
+
+        Source: ChaincodeSupport.Execute, core/chaincode/chaincode_support.go (release-2.5).
+        """
+        return _interpret(params, name, await self.invoke(params, name, payload))
+
+    async def execute_legacy_init(
+        self, params: TransactionParams, name: str, version: str, payload: ChaincodeInput
+    ) -> Execution:
+        """Send INIT to a legacy chaincode whose definition is not committed yet.
+
+        Source: ChaincodeSupport.ExecuteLegacyInit (release-2.5).
+        """
+        answer = await self._run(Route(f"{name}:{version}", Type.INIT), params, name, payload)
+        return _interpret(params, name, answer)
+
+    async def invoke(
+        self, params: TransactionParams, name: str, payload: ChaincodeInput
+    ) -> ChaincodeMessage:
+        """Run a chaincode and return its final message, COMPLETED or ERROR.
+
+        Source: ChaincodeSupport.Invoke (release-2.5).
+        """
+        return await self._run(self.check_invocation(params, name, payload), params, name, payload)
+
+    def check_invocation(
+        self, params: TransactionParams, name: str, payload: ChaincodeInput
+    ) -> Route:
+        """Decide whether this call is an INIT or a TRANSACTION, and for which process.
+
+        Raises:
+            UnknownChaincode: no definition on this channel.
+            InvalidInvocation: init asked for and not needed, or needed and not asked for.
+
+        Source: ChaincodeSupport.CheckInvocation (release-2.5).
+        """
+        if name in self._system:
+            return Route(name + SYSTEM_SUFFIX, Type.TRANSACTION)
+        info = self._definitions.endorsement_info(params.channel_id, name)
+        needs_init = False
+        if info.init_required and params.simulator is not None:
+            done_for = params.simulator.get_state(name, INITIALIZED_KEY)
+            needs_init = done_for != info.version.encode()
+        if payload.is_init:
+            if not info.init_required:
+                raise InvalidInvocation(
+                    f"chaincode '{name}' does not require initialization but called as init"
+                )
+            if not needs_init or params.simulator is None:
+                raise InvalidInvocation(
+                    f"chaincode '{name}' is already initialized but called as init"
+                )
+            params.simulator.set_state(name, INITIALIZED_KEY, info.version.encode())
+            return Route(info.ccid, Type.INIT)
+        if needs_init:
+            raise InvalidInvocation(
+                f"chaincode '{name}' has not been initialized for this version, "
+                "must call as init first"
+            )
+        return Route(info.ccid, Type.TRANSACTION)
+
+    async def handle_chaincode_stream(self, stream: MessageStream, gate: Gate) -> None:
+        """Serve one stream to its end.
+
+        Raises:
+            StreamRefused: for the transport to tell the chaincode.
+
+        Source: ChaincodeSupport.HandleChaincodeStream (release-2.5).
+        """
+        handler = Handler(
+            stream,
+            gate=gate,
+            registry=self._registry,
+            long_requests=self._long_requests,
+            ready_params=self._settings.ready_params,
+            keepalive_s=self._settings.keepalive_s,
+            trace=self._trace,
+        )
+        await handler.process_stream()
+
+    async def handle_development_stream(self, stream: MessageStream) -> None:
+        """Serve a chaincode that somebody started by hand (`chaincode.mode: dev`)."""
+        await self.handle_chaincode_stream(stream, DevelopmentGate())
+
+    async def run_in_process(
+        self,
+        name: str,
+        chaincode: Callable[[MessageStream], Awaitable[None]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run a system chaincode inside the peer until cancelled; started once it is READY.
+
+        Args:
+            chaincode: speaks the chaincode's side of the stream and registers as ``<name>.syscc``.
+
+        Source: ChaincodeSupport.LaunchInProc, core/scc/scc.go `DeploySysCC` (release-2.5).
+        """
+        near, far = memory_pipe()
+        ccid = name + SYSTEM_SUFFIX
+        state, already = self._registry.launching(ccid)
+        if already:
+            raise LaunchError(ccid, "it is running already")
+        self._system.add(name)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.handle_chaincode_stream, near, _InProcessGate(ccid))
+                nursery.start_soon(chaincode, far)
+                await state.done.wait()
+                task_status.started()
+        finally:
+            self._system.discard(name)
+            self._registry.forget(state)
+
+    async def _run(
+        self, route: Route, params: TransactionParams, name: str, payload: ChaincodeInput
+    ) -> ChaincodeMessage:
+        handler = await self.launch(route.ccid)
+        params = replace(params, namespace=name)
+        payload = ChaincodeInput(
+            args=payload.args, decorations=dict(params.decorations), is_init=payload.is_init
+        )
+        return await handler.execute(route.message_type, params, payload, self._settings.execute_s)
+
+    async def _call_chaincode(self, caller: TransactionContext, spec: ChaincodeSpec) -> bytes:
+        """Run INVOKE_CHAINCODE: same channel, same read-write set; another channel, a query.
+
+        Source: Handler.HandleInvokeChaincode, core/chaincode/handler.go (release-2.5).
+        """
+        if spec.chaincode_id is None or spec.input is None:
+            raise LedgerError("the request names no chaincode or carries no input")
+        params = caller.params
+        name, channel_id = _callee(spec.chaincode_id.name, params.channel_id)
+        if name not in self._system:
+            if not params.channel_id or params.simulator is None:
+                raise LedgerError("no ledger context")
+            if params.signed_proposal is None:
+                raise LedgerError(
+                    f"signed proposal must not be nil from caller [{params.namespace}]"
+                )
+        called = replace(params, channel_id=channel_id, namespace=name, decorations={})
+        payload = ChaincodeInput(args=spec.input.args)
+        try:
+            if channel_id == params.channel_id:
+                answer = await self.invoke(called, name, payload)
+            else:
+                answer = await self._query_elsewhere(called, name, payload)
+        except PeerError as exc:
+            raise LedgerError(f"execute failed: {exc}") from exc
+        return answer.encode()
+
+    async def _query_elsewhere(
+        self, params: TransactionParams, name: str, payload: ChaincodeInput
+    ) -> ChaincodeMessage:
+        """Invoke on another channel; what it writes there is dropped."""
+        ledger = self._ledgers(params.channel_id)
+        simulator = ledger.new_tx_simulator(params.tx_id)
+        try:
+            history = None if params.history is None else ledger.new_history_query_executor()
+            params = replace(params, simulator=simulator, history=history)
+            return await self.invoke(params, name, payload)
+        finally:
+            simulator.done()
+
+
+class _InProcessGate:
+    """Guards an in-process stream: nobody else can be at its other end."""
+
+    def __init__(self, ccid: str) -> None:
+        self._ccid = ccid
+
+    async def recognise(self, far_end: PeerEnd) -> None:
+        """Accept: the stream is in memory."""
+
+    def admit(self, ccid: str) -> None:
+        """Refuse another name."""
+        if ccid != self._ccid:
+            raise RegistrationRefused(self._ccid, f"it registered as {ccid}")
+
+    def ended(self, reason: str) -> None:
+        """The nursery of `run_in_process` sees the end."""
+
+
+def _callee(name: str, caller_channel: str) -> tuple[str, str]:
+    """Split ``name[:version][/channel]``; the version is ignored."""
+    name, _, channel_id = name.partition("/")
+    return name.partition(":")[0], channel_id or caller_channel
+
+
+def _interpret(params: TransactionParams, name: str, answer: ChaincodeMessage) -> Execution:
+    """Turn a final message into a response.
+
+    Source: processChaincodeExecutionResult, core/chaincode/chaincode_support.go (release-2.5).
+    """
+    key = params.key
+    event = answer.chaincode_event
+    if event is not None:
+        event.chaincode_id, event.tx_id = name, key.tx_id
+    if answer.type == Type.COMPLETED:
+        try:
+            return Execution(Response.decode(answer.payload), event)
+        except DecodeError as exc:
+            reason = f"failed to unmarshal response for transaction {key.tx_id}: {exc}"
+            raise ChaincodeFailed(key, reason) from exc
+    text = answer.payload.decode(errors="replace")
+    raise ChaincodeFailed(key, f"transaction returned with failure: {text}")

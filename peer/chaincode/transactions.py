@@ -1,0 +1,205 @@
+"""Executions in progress on one stream.
+
+Room:      peer.chaincode   (imports peer.ledger.api, fabric_protos; used by handler and requests)
+Loop:      Trio
+Lifetime:  transaction: from the message that starts it to COMPLETED, timeout or the stream's end
+Fabric:    core/chaincode/transaction_contexts.go, transaction_context.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import trio
+
+from fabric_protos.stream import ChaincodeMessage, SignedProposal
+from peer.chaincode.iterators import QueryIterator
+from peer.errors import (
+    DuplicateTransaction,
+    ExecuteError,
+    LedgerError,
+    StreamTerminated,
+    TxKey,
+)
+from peer.ledger.api import HistoryQueryExecutor, TxSimulator
+
+INIT_WITH_PRIVATE_DATA = "private data APIs are not allowed in chaincode Init()"
+
+
+class Permissions(NamedTuple):
+    """What the creator of a proposal may do with one private data collection."""
+
+    read: bool
+    write: bool
+
+
+class CollectionStore(Protocol):
+    """Knows the private data collections and who may use them."""
+
+    def permissions(
+        self, channel_id: str, namespace: str, collection: str, proposal: SignedProposal | None
+    ) -> Permissions:
+        """
+        Raises:
+            LedgerError: there is no such collection.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionParams:
+    """What one execution runs with.
+
+    Attributes:
+        namespace: name of the chaincode, the prefix of everything it reads and writes. One process
+            may serve several names, so this belongs to the execution and not to the stream.
+        simulator: None for a call without a channel, which can read and write nothing.
+        history: None when the history database is off.
+        collections: None where there is no channel.
+        decorations: set for the outermost call only.
+    """
+
+    channel_id: str
+    tx_id: str
+    namespace: str
+    signed_proposal: SignedProposal | None = None
+    simulator: TxSimulator | None = None
+    history: HistoryQueryExecutor | None = None
+    collections: CollectionStore | None = None
+    decorations: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def key(self) -> TxKey:
+        """What identifies this execution on one stream."""
+        return TxKey(self.channel_id, self.tx_id)
+
+
+class TransactionContext:
+    """One running execution and everything the chaincode asked for in it.
+
+    Attributes:
+        busy: a request is being worked on; the protocol allows one at a time.
+        iterators: open queries by id.
+    """
+
+    def __init__(self, params: TransactionParams, *, is_init: bool, requests: trio.Nursery) -> None:
+        self.params = params
+        self.is_init = is_init
+        self.busy = False
+        self._requests = requests
+        self._caller = copy_context()
+        self.iterators: dict[str, QueryIterator[Any]] = {}
+        self._permissions: dict[str, Permissions] = {}
+        self._settled = trio.Event()
+        self._outcome: ChaincodeMessage | ExecuteError | None = None
+
+    def settle(self, outcome: ChaincodeMessage | ExecuteError) -> None:
+        """Hand the outcome to the waiting execution; only the first one counts."""
+        if self._outcome is None:
+            self._outcome = outcome
+            self._settled.set()
+
+    async def outcome(self) -> ChaincodeMessage | ExecuteError:
+        """Wait for COMPLETED, ERROR or the reason why neither will come."""
+        await self._settled.wait()
+        assert self._outcome is not None
+        return self._outcome
+
+    def spawn(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Run a request that takes time; it ends with this execution at the latest.
+
+        It sees the context variables of the execution, not those of whoever delivered the message.
+        """
+        self._caller.run(self._requests.start_soon, work, *args)
+
+    @property
+    def simulator(self) -> TxSimulator:
+        """The simulator of this execution.
+
+        Raises:
+            LedgerError: the call has no channel.
+        """
+        if self.params.simulator is None:
+            raise LedgerError("no ledger context")
+        return self.params.simulator
+
+    def check_read(self, collection: str) -> None:
+        """Refuse a private read that the collection's definition does not allow."""
+        if not self._permitted(collection).read:
+            raise LedgerError(self._denied("read", collection))
+
+    def check_write(self, collection: str) -> None:
+        """Refuse a private write that the collection's definition does not allow."""
+        if not self._permitted(collection).write:
+            raise LedgerError(self._denied("write", collection))
+
+    def check_outside_init(self) -> None:
+        """Refuse private data inside Init."""
+        if self.is_init:
+            raise LedgerError(INIT_WITH_PRIVATE_DATA)
+
+    def _permitted(self, collection: str) -> Permissions:
+        self.check_outside_init()
+        known = self._permissions.get(collection)
+        if known is None:
+            params = self.params
+            if params.collections is None:
+                raise LedgerError("no ledger context")
+            known = self._permissions[collection] = params.collections.permissions(
+                params.channel_id, params.namespace, collection, params.signed_proposal
+            )
+        return known
+
+    def _denied(self, access: str, collection: str) -> str:
+        return (
+            f"tx creator does not have {access} access permission on privatedata in "
+            f"chaincodeName:{self.params.namespace} collectionName: {collection}"
+        )
+
+
+class TransactionContexts:
+    """The executions of one stream, by channel and transaction id."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[TxKey, TransactionContext] = {}
+
+    def get(self, channel_id: str, tx_id: str) -> TransactionContext | None:
+        """Return the running execution, or None when it ended or never was."""
+        return self._contexts.get(TxKey(channel_id, tx_id))
+
+    @asynccontextmanager
+    async def open(
+        self, params: TransactionParams, *, is_init: bool
+    ) -> AsyncIterator[TransactionContext]:
+        """Hold a context for one execution.
+
+        Raises:
+            DuplicateTransaction: the same transaction already runs here; a chaincode that calls
+                itself on its own channel ends up in this.
+        """
+        key = params.key
+        if key in self._contexts:
+            raise DuplicateTransaction(key, f"txid: {key.tx_id}({key.channel_id}) exists")
+        context: TransactionContext | None = None
+        try:
+            # The nursery closes before the iterators do: no request outlives what it works on.
+            async with trio.open_nursery() as requests:
+                # No checkpoint between the look-up above and the store below: that is the lock.
+                context = TransactionContext(params, is_init=is_init, requests=requests)
+                self._contexts[key] = context
+                yield context
+                requests.cancel_scope.cancel()
+        finally:
+            if context is not None:
+                del self._contexts[key]
+                for iterator in context.iterators.values():
+                    iterator.close()
+
+    def settle_all(self, reason: str) -> None:
+        """Fail every execution at once: the stream is gone."""
+        for key, context in self._contexts.items():
+            context.settle(StreamTerminated(key, reason))

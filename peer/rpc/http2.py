@@ -1,0 +1,227 @@
+"""What this peer needs of grpclib beyond its public face.
+
+Room:      peer.rpc   (imports grpclib; used by streams, listener, connector)
+Loop:      asyncio
+Lifetime:  connection
+
+grpclib is pinned exactly because of this module, and a test fails on any other version. Nothing
+else touches private names of grpclib or h2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpclib.client
+import grpclib.server
+from grpclib.config import Configuration
+from grpclib.const import Handler
+from grpclib.encoding.base import CodecBase
+from grpclib.events import _DispatchServerEvents
+from grpclib.protocol import AbstractHandler, EventsProcessor, H2Protocol, Stream
+from h2.config import H2Configuration
+from h2.connection import ConnectionState
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated, Event
+from h2.exceptions import ProtocolError
+
+H2Stream = Stream
+H2Error = ProtocolError
+_FRAME_HEADER = 5
+
+
+class BytesCodec(CodecBase):
+    """Leaves messages as they are: encoding and strict decoding happen elsewhere."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: bytes, message_type: type[bytes]) -> bytes:
+        """Return `message`."""
+        return message
+
+    def decode(self, data: bytes, message_type: type[bytes]) -> bytes:
+        """Return `data`."""
+        return data
+
+
+class _Processor(EventsProcessor):
+    """Events of one connection, with two of grpclib's habits changed."""
+
+    def process(self, event: Event) -> None:
+        if event.__class__ not in getattr(self, "processors", ()):
+            return  # RFC 9113 4.1: what is not known is ignored; grpclib would raise
+        if isinstance(event, ConnectionTerminated) and event.error_code == ErrorCodes.NO_ERROR:
+            # "No new streams" is no reason to drop the one that runs; a Java service says this 5 s
+            # after every connection.
+            machine = self.connection._connection.state_machine
+            machine.state = ConnectionState.CLIENT_OPEN
+            return
+        super().process(event)
+
+
+class _Protocol(H2Protocol):
+    """One connection, either side."""
+
+    def __init__(
+        self,
+        handler: AbstractHandler,
+        config: Configuration,
+        h2_config: H2Configuration,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(handler, config, h2_config)
+        self._on_lost = on_lost
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.processor = _Processor(self.handler, self.connection)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._on_lost is not None:
+            self._on_lost()
+
+
+def server_protocol(
+    methods: Mapping[str, Handler], config: Configuration, on_lost: Callable[[], None]
+) -> H2Protocol:
+    """Return the protocol of one accepted connection that serves `methods`."""
+    handler = grpclib.server.Handler(dict(methods), BytesCodec(), None, _DispatchServerEvents())
+    h2_config = H2Configuration(client_side=False, header_encoding="utf-8")
+    return _Protocol(handler, config.__for_server__(), h2_config, on_lost)
+
+
+class Channel(grpclib.client.Channel):
+    """A client connection that keeps its streams when the server asks for no new ones."""
+
+    def _protocol_factory(self) -> H2Protocol:
+        return _Protocol(grpclib.client.Handler(), self._config, self._h2_config)
+
+
+def close_connection(protocol: H2Protocol, reason: str) -> None:
+    """Close a connection and end its streams."""
+    if hasattr(protocol, "processor"):
+        protocol.processor.close(reason)
+
+
+def h2_stream(
+    stream: grpclib.server.Stream[Any, Any] | grpclib.client.Stream[Any, Any],
+) -> H2Stream:
+    """Return the HTTP/2 stream under a gRPC one."""
+    return stream._stream
+
+
+def client_certificate(stream: H2Stream) -> bytes | None:
+    """Return the other side's certificate as DER, None without one."""
+    ssl_object = stream._transport.get_extra_info("ssl_object")
+    der: bytes | None = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None
+    return der
+
+
+def take_over_input(stream: H2Stream, receiver: Any) -> list[tuple[bytes, int]]:
+    """Send the stream's incoming DATA to `receiver` from now on.
+
+    Args:
+        receiver: has ``add(data, size_to_acknowledge)``, ``eof()`` and ``unacked_size()`` like the
+            buffer of grpclib it replaces, and ``cancel(error)``, called when the stream breaks.
+
+    Returns:
+        What had arrived already, as (data, size to acknowledge); (b"", 0) is the end of the stream.
+    """
+    buffer, arrived = stream.buffer, []
+    while not buffer._unacked.empty():
+        data, _, size = buffer._unacked.get_nowait()
+        arrived.append((data, size))
+    stream.buffer = receiver
+    stream.wrapper = receiver
+    return arrived
+
+
+def acknowledge(stream: H2Stream, size: int) -> None:
+    """Give the other side credit for data that has been dealt with."""
+    assert stream.id is not None
+    if not stream.connection.is_closing():
+        stream.connection.ack(stream.id, size)
+
+
+def send_now(stream: H2Stream, frame: bytes) -> bool:
+    """Write one gRPC frame if it fits in one DATA frame right now; return whether it did.
+
+    Raises:
+        H2Error: the stream or its connection is closed.
+    """
+    connection, h2 = stream.connection, stream._h2_connection
+    assert stream.id is not None
+    if connection.is_closing() or not connection.write_ready.is_set():
+        return False
+    size = len(frame)
+    if size > h2.max_outbound_frame_size or size > h2.local_flow_control_window(stream.id):
+        return False
+    h2.send_data(stream.id, frame)
+    connection.flush()
+    return True
+
+
+def grpc_frame(message: bytes) -> bytes:
+    """Return a message with gRPC's prefix: not compressed, length."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+class Deframer:
+    """Cuts a byte stream into gRPC messages.
+
+    Raises:
+        MessageRefused: from `feed`, for a compressed message or one over the limit, on its first
+            bytes, before the rest is taken in.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._partial = bytearray()
+        self._needed = _FRAME_HEADER
+
+    def feed(self, data: bytes, deliver: Callable[[bytes], None]) -> None:
+        """Hand every message that is complete to `deliver`."""
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._needed:
+                return
+            data, self._partial = bytes(self._partial), bytearray()
+        position, end = 0, len(data)
+        self._needed = _FRAME_HEADER
+        while end - position >= _FRAME_HEADER:
+            size = int.from_bytes(data[position + 1 : position + _FRAME_HEADER], "big")
+            if data[position]:
+                raise MessageRefused("UNIMPLEMENTED", "compressed messages are not supported")
+            if size > self._limit:
+                raise MessageRefused(
+                    "RESOURCE_EXHAUSTED",
+                    f"grpc: received message larger than max ({size} vs. {self._limit})",
+                )
+            stop = position + _FRAME_HEADER + size
+            if stop > end:
+                self._needed = _FRAME_HEADER + size
+                break
+            deliver(data[position + _FRAME_HEADER : stop])
+            position = stop
+        if position < end:
+            self._partial += data[position:]
+
+    @property
+    def is_between_messages(self) -> bool:
+        """No message has begun to arrive."""
+        return not self._partial
+
+
+class MessageRefused(Exception):
+    """A message the other side should not have sent.
+
+    Attributes:
+        code: gRPC status name.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        self.code = code
+        super().__init__(text)

@@ -1,0 +1,194 @@
+"""Listeners for chaincodes.
+
+Room:      peer.rpc   (implements peer.chaincode.connections.Listeners)
+Loop:      Trio accepts, asyncio speaks HTTP/2
+Lifetime:  a listener lives as long as the context that opened it, its connections too
+Fabric:    internal/pkg/comm/server.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import grpclib.server
+import trio
+from grpclib.config import Configuration
+from grpclib.const import Cardinality, Handler
+from trio_asyncio import aio_as_trio
+
+from peer.chaincode.connections import Serve
+from peer.chaincode.stream import MAX_MESSAGE_BYTES, PeerEnd
+from peer.rpc import http2
+from peer.rpc.streams import GrpcStream
+from runtimes.api import Origin, TcpOrigin, UnixOrigin
+
+log = logging.getLogger("peer.rpc")
+
+REGISTER = "/protos.ChaincodeSupport/Register"
+HANDSHAKE_S = 5.0
+MAX_CONNECTIONS = 16
+"""A launch needs one; the rest is slack for libraries that connect again, and for strangers."""
+
+
+class OpenListener:
+    """An address chaincodes can dial."""
+
+    def __init__(self, address: str, accepting: trio.CancelScope) -> None:
+        self.address = address
+        self._accepting = accepting
+
+    def stop_accepting(self) -> None:
+        """Let nobody else in; what is connected stays."""
+        self._accepting.cancel()
+
+
+class ChaincodeListeners:
+    """Opens listeners for `protos.ChaincodeSupport`.
+
+    Args:
+        socket_dir: private directory for Unix sockets; a socket's path may have 107 bytes.
+        tls: server context that demands a client certificate, None without TLS.
+        limit: bytes of the largest message.
+    """
+
+    def __init__(
+        self,
+        socket_dir: Path,
+        *,
+        tls: ssl.SSLContext | None = None,
+        limit: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        self._socket_dir = socket_dir
+        self._tls = tls
+        self._limit = limit
+        self._numbers = count(1)
+
+    @asynccontextmanager
+    async def open(
+        self, serve: Serve, *, unix: bool = False, host: str = "127.0.0.1", port: int = 0
+    ) -> AsyncIterator[OpenListener]:
+        """Listen on a Unix socket of its own, or on a TCP port (0: any free one).
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        if unix:
+            path = self._socket_dir / f"{next(self._numbers)}.sock"
+            listener, address = await _bind_unix(path), f"unix://{path}"
+        else:
+            [listener] = await trio.open_tcp_listeners(port, host=host)
+            address = "{}:{}".format(*listener.socket.getsockname()[:2])
+        accepting = trio.CancelScope()
+        try:
+            async with trio.open_nursery() as connections:
+                connections.start_soon(self._accept, listener, serve, connections, accepting)
+                yield OpenListener(address, accepting)
+                connections.cancel_scope.cancel()
+        finally:
+            listener.socket.close()
+            if unix:
+                path.unlink(missing_ok=True)
+
+    async def _accept(
+        self,
+        listener: trio.SocketListener,
+        serve: Serve,
+        connections: trio.Nursery,
+        accepting: trio.CancelScope,
+    ) -> None:
+        with accepting:
+            await trio.serve_listeners(
+                partial(self._hold, serve, connections), [listener], handler_nursery=connections
+            )
+
+    async def _hold(
+        self, serve: Serve, connections: trio.Nursery, stream: trio.SocketStream
+    ) -> None:
+        """Hold one connection to its end."""
+        if len(connections.child_tasks) > 3 * MAX_CONNECTIONS:
+            log.warning("connection refused: %d are open already", MAX_CONNECTIONS)
+            stream.socket.close()
+            return
+        try:
+            origin = _origin(stream.socket)
+        except OSError:
+            stream.socket.close()  # it is gone already
+            return
+        lost = trio.Event()
+        methods = {
+            REGISTER: Handler(
+                partial(self._register, serve, connections, origin),
+                Cardinality.STREAM_STREAM,
+                bytes,
+                bytes,
+            )
+        }
+        await aio_as_trio(self._speak)(stream.socket.detach(), methods, lost)
+
+    async def _speak(self, fd: int, methods: dict[str, Handler], lost: trio.Event) -> None:
+        """Speak HTTP/2 on an accepted socket until the connection is over."""
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        closed = asyncio.Event()
+        protocol = http2.server_protocol(
+            methods, Configuration(http2_connection_window_size=2**24), closed.set
+        )
+        try:
+            await loop.connect_accepted_socket(
+                lambda: protocol,
+                sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
+            )
+            await closed.wait()
+        except (TimeoutError, OSError) as exc:
+            log.warning("connection failed before it began: %s", exc)
+        finally:
+            http2.close_connection(protocol, "the peer closed the connection")
+            sock.close()
+
+    async def _register(
+        self,
+        serve: Serve,
+        connections: trio.Nursery,
+        origin: Origin,
+        call: grpclib.server.Stream[Any, Any],
+    ) -> None:
+        """Serve one `Register` call; runs in asyncio."""
+        await call.send_initial_metadata()
+        h2_stream = http2.h2_stream(call)
+        far_end = PeerEnd(origin, http2.client_certificate(h2_stream))
+        stream = GrpcStream(h2_stream, far_end, limit=self._limit)
+        connections.start_soon(stream.serve, serve)
+        await stream.write_until_served()
+
+
+def _origin(sock: trio.socket.SocketType) -> Origin:
+    if sock.family == socket.AF_UNIX:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid, _ = struct.unpack("iII", credentials)
+        return UnixOrigin(pid=pid, uid=uid)
+    return TcpOrigin(remote=sock.getpeername()[:2], local=sock.getsockname()[:2])
+
+
+async def _bind_unix(path: Path) -> trio.SocketListener:
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        await sock.bind(os.fspath(path))
+        sock.listen(MAX_CONNECTIONS)
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketListener(sock)

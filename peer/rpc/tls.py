@@ -1,0 +1,54 @@
+"""TLS contexts from PEM bytes.
+
+Room:      peer.rpc   (used by app and connector)
+Loop:      none
+Fabric:    internal/pkg/comm/config.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from peer.chaincode.connections import ClientTls
+
+CIPHERS = "ECDHE+AESGCM"
+
+
+def server_context(certificate: bytes, key: bytes, client_ca: bytes) -> ssl.SSLContext:
+    """Return a context for a listener that lets in only holders of a certificate of `client_ca`."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=client_ca.decode())
+    _load_key_pair(context, certificate, key)
+    return context
+
+
+def client_context(tls: ClientTls) -> ssl.SSLContext:
+    """Return a context that trusts `tls.root` only and shows a certificate if there is one.
+
+    Raises:
+        ssl.SSLError: the PEM text cannot be used.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=tls.root.decode())
+    if tls.certificate:
+        _load_key_pair(context, tls.certificate, tls.key)
+    return context
+
+
+def _context(protocol: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def _load_key_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Load a key pair from memory; `ssl` takes files only, so it passes through a sealed one."""
+    fd = os.memfd_create("key-pair", os.MFD_CLOEXEC)
+    with open(fd, "wb") as file:
+        file.write(certificate + b"\n" + key)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{fd}")
