@@ -182,6 +182,7 @@ class ValidationCode(IntEnum):
     DUPLICATE_TXID = 9
     MVCC_READ_CONFLICT = 11
     PHANTOM_READ_CONFLICT = 12
+    INVALID_OTHER_REASON = 255
 
 
 class Ledger(Protocol):

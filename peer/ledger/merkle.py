@@ -1,0 +1,82 @@
+"""Summarise the results of a range query as a Merkle tree.
+
+Room:      peer.ledger   (imports fabric_protos; used by rwset and validation)
+Loop:      none
+Lifetime:  one range query
+Fabric:    core/ledger/kvledger/txmgmt/rwsetutil/query_results_helper.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from hashlib import sha256
+
+from fabric_protos.codec import encode
+from fabric_protos.kvrwset import KvRead, QueryReads, QueryReadsMerkleSummary
+
+MAX_DEGREE = 50
+"""Children of a node in the summaries that this peer records."""
+
+
+class UnusableSummary(Exception):
+    """A summary in a read set has a degree from which no tree can be built."""
+
+
+class RangeReads:
+    """Reads of one range query, in order: kept as they are up to `max_degree`, hashed beyond.
+
+    Memory grows with the logarithm of the number of reads.
+
+    Raises:
+        UnusableSummary: `max_degree`, which a foreign read set may choose, is below 2.
+    """
+
+    def __init__(self, max_degree: int = MAX_DEGREE) -> None:
+        if max_degree < 2:
+            raise LedgerError(
+                f"maxDegree [{max_degree}] should not be less than 2 in the merkle tree"
+            )
+        self._max_degree = max_degree
+        self._pending: list[KvRead] = []
+        self._levels: defaultdict[int, list[bytes]] = defaultdict(list)
+        self._max_level = 1
+
+    def add(self, read: KvRead) -> None:
+        """Append one read."""
+        self._pending.append(read)
+        if len(self._pending) > self._max_degree:
+            self._flush()
+
+    def done(self) -> QueryReads | QueryReadsMerkleSummary:
+        """Return the reads, or their summary when there are more than `max_degree`. Call once."""
+        if not self._levels:
+            return QueryReads(kv_reads=self._pending)
+        if self._pending:
+            self._flush()
+        level = 1
+        while level < self._max_level:
+            self._lift(level)
+            level += 1
+        if len(self._levels[level]) > self._max_degree:
+            self._lift(level)
+            level += 1
+        return QueryReadsMerkleSummary(
+            max_degree=self._max_degree, max_level=level, max_level_hashes=self._levels[level]
+        )
+
+    def _flush(self) -> None:
+        """Turn the pending reads into a leaf; every level that overflows becomes one node above."""
+        self._levels[1].append(sha256(encode(QueryReads(kv_reads=self._pending))).digest())
+        self._pending = []
+        level = 1
+        while len(self._levels[level]) > self._max_degree:
+            self._lift(level)
+            level += 1
+        self._max_level = max(self._max_level, level)
+
+    def _lift(self, level: int) -> None:
+        """Move a level up as one node; a single hash moves unchanged, an empty level is nothing."""
+        hashes = self._levels.pop(level, [])
+        if len(hashes) > 1:
+            hashes = [sha256(b"".join(hashes)).digest()]
+        self._levels[level + 1].extend(hashes)

@@ -1,0 +1,245 @@
+"""Build the read-write set of one simulation.
+
+Room:      peer.ledger   (imports fabric_protos; used by simulator)
+Loop:      none
+Lifetime:  one simulation
+Fabric:    core/ledger/kvledger/txmgmt/rwsetutil/rwset_builder.go (release-2.5)
+
+Two peers that run the same chaincode must produce the same bytes, so the order is fixed:
+namespaces, collections and keys sorted, range queries in order of first use. Code points sort as
+their UTF-8 bytes do, so plain string order is the byte order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from fabric_protos.codec import encode
+from fabric_protos.kvrwset import (
+    HashedRwSet,
+    KvMetadataEntry,
+    KvMetadataWrite,
+    KvMetadataWriteHash,
+    KvRead,
+    KvReadHash,
+    KvrwSet,
+    KvWrite,
+    KvWriteHash,
+    QueryReads,
+    RangeQueryInfo,
+)
+from fabric_protos.kvrwset import Version as VersionMessage
+from fabric_protos.rwset import (
+    CollectionHashedReadWriteSet,
+    CollectionPvtReadWriteSet,
+    NsPvtReadWriteSet,
+    NsReadWriteSet,
+    TxPvtReadWriteSet,
+    TxReadWriteSet,
+)
+from peer.ledger.api import SimulationResults, Version
+from peer.ledger.merkle import RangeReads
+
+Metadata = Mapping[str, bytes]
+
+
+class RangeQuery:
+    """One recorded range query, growing while its results are taken."""
+
+    def __init__(self, start_key: str, end_key: str) -> None:
+        self.start_key = start_key
+        self._end_key = end_key
+        self._last_key = ""
+        self._reads = RangeReads()
+        self.is_exhausted = False
+
+    @property
+    def end_key(self) -> str:
+        """The end asked for once it was seen, until then the last key returned."""
+        return self._end_key if self.is_exhausted else self._last_key
+
+    def add(self, key: str, version: Version) -> None:
+        """Record one result."""
+        self._reads.add(kv_read(key, version))
+        self._last_key = key
+
+    def info(self) -> RangeQueryInfo:
+        """Return the message of the read set. Call once."""
+        info = RangeQueryInfo(
+            start_key=self.start_key, end_key=self.end_key, itr_exhausted=self.is_exhausted
+        )
+        match self._reads.done():
+            case QueryReads(kv_reads=[]):
+                pass
+            case QueryReads() as reads:
+                info.raw_reads = reads
+            case summary:
+                info.reads_merkle_hashes = summary
+        return info
+
+
+@dataclass(slots=True)
+class _Collection:
+    reads: dict[str, Version | None] = field(default_factory=dict)
+    writes: dict[str, bytes] = field(default_factory=dict)
+    purges: set[str] = field(default_factory=set)
+    metadata: dict[str, Metadata] = field(default_factory=dict)
+
+    def hashed(self, name: str, private: bytes) -> CollectionHashedReadWriteSet:
+        rwset = HashedRwSet(
+            hashed_reads=[
+                KvReadHash(key_hash=hash_key(key), version=_version(version))
+                for key, version in sorted(self.reads.items())
+            ],
+            hashed_writes=[
+                KvWriteHash(
+                    key_hash=hash_key(key),
+                    is_delete=not value,
+                    value_hash=sha256(value).digest() if value else b"",
+                    is_purge=key in self.purges,
+                )
+                for key, value in sorted(self.writes.items())
+            ],
+            metadata_writes=[
+                KvMetadataWriteHash(key_hash=hash_key(key), entries=metadata_entries(metadata))
+                for key, metadata in sorted(self.metadata.items())
+            ],
+        )
+        return CollectionHashedReadWriteSet(
+            collection_name=name,
+            hashed_rwset=encode(rwset),
+            pvt_rwset_hash=sha256(private).digest() if private else b"",
+        )
+
+    def private(self) -> bytes:
+        return encode(
+            KvrwSet(
+                writes=_writes(self.writes),
+                metadata_writes=[KvMetadataWrite(key=key) for key in sorted(self.metadata)],
+            )
+        )
+
+
+@dataclass(slots=True)
+class _Namespace:
+    reads: dict[str, Version | None] = field(default_factory=dict)
+    range_queries: list[RangeQuery] = field(default_factory=list)
+    writes: dict[str, bytes] = field(default_factory=dict)
+    metadata: dict[str, Metadata] = field(default_factory=dict)
+    collections: defaultdict[str, _Collection] = field(
+        default_factory=lambda: defaultdict(_Collection)
+    )
+
+    def public(self) -> bytes:
+        # The first of several queries with the same bounds and the same end stands for all.
+        ranges: dict[tuple[str, str, bool], RangeQuery] = {}
+        for query in self.range_queries:
+            ranges.setdefault((query.start_key, query.end_key, query.is_exhausted), query)
+        return encode(
+            KvrwSet(
+                reads=[kv_read(key, version) for key, version in sorted(self.reads.items())],
+                range_queries_info=[query.info() for query in ranges.values()],
+                writes=_writes(self.writes),
+                metadata_writes=[
+                    KvMetadataWrite(key=key, entries=metadata_entries(metadata))
+                    for key, metadata in sorted(self.metadata.items())
+                ],
+            )
+        )
+
+
+class RwSetBuilder:
+    """What a simulation reads and writes. An empty value is a delete; the last write wins."""
+
+    def __init__(self) -> None:
+        self._namespaces: defaultdict[str, _Namespace] = defaultdict(_Namespace)
+
+    def add_read(self, namespace: str, key: str, version: Version | None) -> None:
+        """Record a public read; None is the version of a missing key."""
+        self._namespaces[namespace].reads[key] = version
+
+    def add_range_query(self, namespace: str, query: RangeQuery) -> None:
+        """Record a range query, which may go on growing."""
+        self._namespaces[namespace].range_queries.append(query)
+
+    def add_write(self, namespace: str, key: str, value: bytes) -> None:
+        """Record a public write."""
+        self._namespaces[namespace].writes[key] = value
+
+    def add_metadata_write(self, namespace: str, key: str, metadata: Metadata) -> None:
+        """Record a public metadata write; an empty mapping deletes all metadata."""
+        self._namespaces[namespace].metadata[key] = dict(metadata)
+
+    def add_private_read(
+        self, namespace: str, collection: str, key: str, version: Version | None
+    ) -> None:
+        """Record a read of a collection, which appears only hashed."""
+        self._namespaces[namespace].collections[collection].reads[key] = version
+
+    def add_private_write(
+        self, namespace: str, collection: str, key: str, value: bytes, *, purge: bool = False
+    ) -> None:
+        """Record a write of a collection; `purge` marks a delete that reaches into the past."""
+        target = self._namespaces[namespace].collections[collection]
+        target.writes[key] = value
+        (target.purges.add if purge else target.purges.discard)(key)
+
+    def add_private_metadata_write(
+        self, namespace: str, collection: str, key: str, metadata: Metadata
+    ) -> None:
+        """Record a metadata write of a collection."""
+        self._namespaces[namespace].collections[collection].metadata[key] = dict(metadata)
+
+    def results(self) -> SimulationResults:
+        """Return the marshalled sets. Call once."""
+        public, private = [], []
+        for name, namespace in sorted(self._namespaces.items()):
+            hashed, secret = [], []
+            for collection_name, collection in sorted(namespace.collections.items()):
+                rwset = collection.private()
+                hashed.append(collection.hashed(collection_name, rwset))
+                if rwset:
+                    secret.append(
+                        CollectionPvtReadWriteSet(collection_name=collection_name, rwset=rwset)
+                    )
+            public.append(
+                NsReadWriteSet(
+                    namespace=name, rwset=namespace.public(), collection_hashed_rwset=hashed
+                )
+            )
+            if secret:
+                private.append(NsPvtReadWriteSet(namespace=name, collection_pvt_rwset=secret))
+        return SimulationResults(
+            public=encode(TxReadWriteSet(ns_rwset=public)),
+            private=encode(TxPvtReadWriteSet(ns_pvt_rwset=private)),
+        )
+
+
+def kv_read(key: str, version: Version | None) -> KvRead:
+    """Return the message of one read; a missing key has no version, which is not version (0, 0)."""
+    return KvRead(key=key, version=_version(version))
+
+
+def metadata_entries(metadata: Metadata) -> list[KvMetadataEntry]:
+    """Return metadata as messages, sorted by name."""
+    return [KvMetadataEntry(name=name, value=value) for name, value in sorted(metadata.items())]
+
+
+def hash_key(key: str) -> bytes:
+    """Return what stands for a private key in public."""
+    return sha256(key.encode()).digest()
+
+
+def _version(version: Version | None) -> VersionMessage | None:
+    if version is None:
+        return None
+    return VersionMessage(block_num=version.block, tx_num=version.tx)
+
+
+def _writes(writes: Mapping[str, bytes]) -> list[KvWrite]:
+    return [
+        KvWrite(key=key, is_delete=not value, value=value) for key, value in sorted(writes.items())
+    ]
