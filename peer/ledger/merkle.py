@@ -33,9 +33,7 @@ class RangeReads:
 
     def __init__(self, max_degree: int = MAX_DEGREE) -> None:
         if max_degree < 2:
-            raise LedgerError(
-                f"maxDegree [{max_degree}] should not be less than 2 in the merkle tree"
-            )
+            raise UnusableSummary(f"max_degree {max_degree} of a range query is below 2")
         self._max_degree = max_degree
         self._pending: list[KvRead] = []
         self._levels: defaultdict[int, list[bytes]] = defaultdict(list)
