@@ -3,7 +3,7 @@
     python proto/generate.py            write proto/fabric_protos
     python proto/generate.py --check    write nothing; list what differs and exit 1
 
-Room:      proto   (a development tool; imports fabric_protos.source, grpc_tools, betterproto2_compiler)
+Room:      proto   (a development tool; imports fabric_protos.source and betterproto2_compiler)
 Loop:      none
 Lifetime:  one run
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -31,7 +32,6 @@ from betterproto2_compiler.compile.naming import (
     pythonize_enum_member_name,
     pythonize_field_name,
 )
-from fabric_protos.source import Field, Message, default, reader, writer
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -40,19 +40,36 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
 )
 
+from fabric_protos import errors, wire
+from fabric_protos.source import Field, Message, default, reader, writer
+
 HERE = Path(__file__).resolve().parent
 WIRE = HERE / "fabric-wire"
 PACKAGE = HERE / "fabric_protos"
 HAND_WRITTEN = {"codec.py", "errors.py", "source.py", "wire.py"}
 TIMESTAMP = "google/protobuf/timestamp.proto"
 
-STREAM = """
-protos.ChaincodeAdditionalParams protos.ChaincodeInvocationSpec protos.SignedProposal
-protos.Proposal protos.ChaincodeHeaderExtension protos.ChaincodeProposalPayload protos.Response
-common.Header common.ChannelHeader common.SignatureHeader common.SignaturePolicyEnvelope
-common.OrganizationUnit common.MSPRole msp.SerializedIdentity msp.SerializedIdemixIdentity
-queryresult.KV queryresult.KeyModification google.protobuf.Timestamp
-""".split()
+STREAM = (
+    "protos.ChaincodeAdditionalParams",
+    "protos.ChaincodeInvocationSpec",
+    "protos.SignedProposal",
+    "protos.Proposal",
+    "protos.ChaincodeHeaderExtension",
+    "protos.ChaincodeProposalPayload",
+    "protos.Response",
+    "common.Header",
+    "common.ChannelHeader",
+    "common.SignatureHeader",
+    "common.SignaturePolicyEnvelope",
+    "common.HeaderType",
+    "common.OrganizationUnit",
+    "common.MSPRole",
+    "msp.SerializedIdentity",
+    "msp.SerializedIdemixIdentity",
+    "queryresult.KV",
+    "queryresult.KeyModification",
+    "google.protobuf.Timestamp",
+)
 """What `stream.py` holds, besides all of `peer/chaincode_shim.proto` and what these refer to."""
 
 STREAM_HEAD = '''\
@@ -75,24 +92,6 @@ from __future__ import annotations
 from enum import IntEnum
 
 from .errors import DecodeError
-from .wire import (
-    ONE_BYTE,
-    Entry,
-    Message,
-    boolean,
-    entries,
-    int32,
-    int64,
-    items,
-    new,
-    skip,
-    uint32,
-    uint64,
-    utf8,
-    varint,
-    varint_bytes,
-    wrong_type,
-)
 '''
 
 PYTHON_TYPES = {
@@ -129,7 +128,10 @@ def main() -> int:
 
 def generate() -> dict[str, str]:
     """Return the text of every generated file by its path below `fabric_protos`."""
-    sources = [*sorted(path.relative_to(WIRE).as_posix() for path in WIRE.rglob("*.proto")), TIMESTAMP]
+    sources = [
+        *sorted(path.relative_to(WIRE).as_posix() for path in WIRE.rglob("*.proto")),
+        TIMESTAMP,
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         out = work / "out"
@@ -167,7 +169,10 @@ def _current(name: str) -> str | None:
 
 def _protoc(work: Path, *arguments: str) -> None:
     well_known = files("grpc_tools") / "_proto"
-    _run(work, [sys.executable, "-m", "grpc_tools.protoc", f"-I{WIRE}", f"-I{well_known}", *arguments])
+    _run(
+        work,
+        [sys.executable, "-m", "grpc_tools.protoc", f"-I{WIRE}", f"-I{well_known}", *arguments],
+    )
 
 
 def _formatted(work: Path, text: str) -> str:
@@ -201,7 +206,8 @@ class Schema:
         for file in descriptors.file:
             before = set(self.messages)
             comments = {
-                tuple(place.path): place.leading_comments for place in file.source_code_info.location
+                tuple(place.path): place.leading_comments
+                for place in file.source_code_info.location
             }
             self._add(file, file.package, file.message_type, file.enum_type, comments, (), (4, 5))
             if file.name == "peer/chaincode_shim.proto":
@@ -232,7 +238,9 @@ class Schema:
 
     def cls(self, name: str) -> str:
         """Return the Python name of a message or enum; nested ones carry their parents' names."""
-        return pythonize_class_name(name.lstrip(".").removeprefix(f"{self.packages[name.lstrip('.')]}."))
+        return pythonize_class_name(
+            name.lstrip(".").removeprefix(f"{self.packages[name.lstrip('.')]}.")
+        )
 
     def needed(self, roots: Iterable[str]) -> list[str]:
         """Return *roots* and all they refer to, in the order of the descriptor set."""
@@ -250,30 +258,31 @@ class Schema:
 def stream_module(descriptors: FileDescriptorSet) -> str:
     """Return the text of `stream.py`, not yet formatted."""
     schema = Schema(descriptors)
-    # The classification says which message a principal holds, whatever the classes at hand.
-    names = schema.needed([*schema.in_shim, *STREAM, *_nested_enums(schema, STREAM)])
+    names = schema.needed([*schema.in_shim, *STREAM])
     enums = [name for name in names if name in schema.enums]
     messages = [
         name for name in names if name in schema.messages and not _is_entry(schema.messages[name])
     ]
     exported = sorted(map(schema.cls, [*enums, *messages]))
     assert len(exported) == len(set(exported)), "two classes of one name"
-    return "\n\n".join(
+    classes = "\n\n".join(
         [
-            STREAM_HEAD,
-            f"__all__ = {tuple(exported)}",
             *(_enum_class(schema, name) for name in enums),
             *(_message_class(schema, name) for name in messages),
         ]
     )
-
-
-def _nested_enums(schema: Schema, messages: Iterable[str]) -> list[str]:
-    return [enum for name in messages for enum in schema.enums if enum.startswith(f"{name}.")]
+    used = sorted(
+        name
+        for name in vars(wire).keys() - vars(errors).keys()
+        if re.search(rf"\b{name}\b", classes)
+    )
+    imports = f"from .wire import {', '.join(used)}"
+    return "\n\n".join([f"{STREAM_HEAD}{imports}", f"__all__ = {tuple(exported)}", classes])
 
 
 def _is_entry(message: DescriptorProto) -> bool:
-    return message.options.map_entry
+    entry: bool = message.options.map_entry
+    return entry
 
 
 def _enum_class(schema: Schema, name: str) -> str:
@@ -314,12 +323,10 @@ def _message_class(schema: Schema, name: str) -> str:
 
 
 def _docstring(schema: Schema, name: str, kind: str) -> str:
-    comment = " ".join(schema.comments[name].split()) if not name.startswith("google.") else ""
-    return f'    """{comment or "Field for field"}  ({kind} {name})."""' if False else (
-        f'    """{comment}\n\n    The {kind} ``{name}``.\n    """'
-        if comment
-        else f'    """The {kind} ``{name}``."""'
-    )
+    comment = " ".join(schema.comments[name].split())
+    if not comment or name.startswith("google."):  # those are essays
+        return f'    """The {kind} ``{name}``."""'
+    return f'    """{comment}\n\n    The {kind} ``{name}``.\n    """'
 
 
 def _constructor(message: Message, types: dict[str, str]) -> str:
@@ -343,19 +350,19 @@ def _read_method(name: str, message: Message, cls: str) -> str:
     return "\n".join(
         [
             "    @staticmethod",
-            f"    def {name}(data: bytes, pos: int, end: int, depth: int, m: {cls} | None = None)"
-            f" -> {cls}:",
+            f"    def {name}(",
+            f"        data: bytes, pos: int, end: int, depth: int, m: {cls} | None = None",
+            f"    ) -> {cls}:",
             indent(reader(message), " " * 8),
             "",
         ]
     )
 
 
-def _fields(
-    schema: Schema, message: DescriptorProto, owner: str = ""
-) -> list[tuple[Field, FieldDescriptorProto]]:
+def _fields(schema: Schema, message: DescriptorProto) -> list[tuple[Field, FieldDescriptorProto]]:
     return sorted(
-        ((_field(schema, message, raw), raw) for raw in message.field), key=lambda pair: pair[0].number
+        ((_field(schema, message, raw), raw) for raw in message.field),
+        key=lambda pair: pair[0].number,
     )
 
 
@@ -388,7 +395,7 @@ def _field(schema: Schema, message: DescriptorProto, raw: FieldDescriptorProto) 
         ),
         cls=cls,
         read=f"{cls}._read" if is_message else "",
-        write="value.encode()" if is_message else "",
+        write="{value}.encode()" if is_message else "",
     )
 
 

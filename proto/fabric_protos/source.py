@@ -31,7 +31,8 @@ class Field:
         cls: of a message the Python class; of an enum the function that makes a member of a
             number, empty to keep numbers.
         read: name of the sub-message's reader; of a map, of its entry's.
-        write: expression that encodes the sub-message ``value``.
+        write: expression that encodes the sub-message; ``{value}`` stands for it, ``{where}`` for
+            the name of the field.
         entry: key and value of a map.
     """
 
@@ -140,7 +141,7 @@ def _reader(message: Message) -> Iterator[str]:
             yield from _indented(lines, 3)
             branch = "elif"
     known = tuple(field.number for field in message.fields)
-    unknown = [f'pos = skip(tag, data, pos, end, {known}, "{message.name}")']
+    unknown = [f'pos = skip(tag, data, pos, {known}, "{message.name}")']
     if message.keeps_unknown:
         # A bytearray grows in place; with bytes, many unknown fields would take quadratic time.
         unknown += [
@@ -170,26 +171,24 @@ def _indented(lines: Iterator[str] | list[str], levels: int) -> Iterator[str]:
 def _occurrences(field: Field, where: str) -> Iterator[tuple[int, list[str]]]:
     """Yield each wire type a field may come with, and how to read that."""
     if field.type not in _NUMERIC:
-        yield 2, [*_span(where), *_read_block(field), "pos = stop"]
+        yield 2, [*_SPAN, *_read_block(field), "pos = stop"]
         return
-    wire_type = _NUMERIC[field.type].wire_type
-    yield wire_type, _read_number(field, where)
+    yield _NUMERIC[field.type].wire_type, _read_number(field, where)
     if field.repeated:
         one = indent("\n".join(_read_number(field, where, "stop")), "    ")
-        packed = ["while pos < stop:", one, "if pos != stop:"]
-        yield 2, [*_span(where), *packed, f'    raise DecodeError("{where} is cut short")']
+        refuse = f'    raise DecodeError("{where} is cut short")'
+        yield 2, [*_SPAN, "while pos < stop:", one, "if pos != stop:", refuse]
 
 
-def _span(where: str) -> list[str]:
-    return [
-        "size = data[pos]",
-        "pos += 1",
-        "if size > 0x7F:",
-        "    size, pos = varint(size, data, pos)",
-        "stop = pos + size",
-        "if stop > end:",
-        f'    raise DecodeError("{where} is cut short")',
-    ]
+# A block that reaches beyond the end of its message needs no check here: it leaves ``pos`` beyond
+# ``end``, which is refused when the loop is over.
+_SPAN = [
+    "size = data[pos]",
+    "pos += 1",
+    "if size > 0x7F:",
+    "    size, pos = varint(size, data, pos)",
+    "stop = pos + size",
+]
 
 
 def _read_block(field: Field) -> list[str]:
@@ -199,7 +198,7 @@ def _read_block(field: Field) -> list[str]:
         case "bytes":
             return _store(field, "data[pos:stop]")
         case "map":
-            key, value = field.entry
+            _, value = field.entry
             lines = [f"entry = {field.read}(data, pos, stop, depth - 1)"]
             if value.type == "message":
                 lines += [
@@ -248,7 +247,7 @@ def _writer(message: Message) -> Iterator[str]:
             yield f'for key, value in entries({source}, "{where}"):'
             yield "    entry: list[bytes] = []"
             for part in field.entry:
-                yield from _indented(_write(part, where, value=part.name, out="entry"), 1)
+                yield from _indented(_write(part, part.name, where, out="entry"), 1)
             yield '    raw = b"".join(entry)'
             yield from _indented(_append(field.number), 1)
         elif field.repeated and field.type in _NUMERIC:
@@ -258,10 +257,10 @@ def _writer(message: Message) -> Iterator[str]:
             yield from _indented(_append(field.number), 1)
         elif field.repeated:
             yield f'for value in items({source}, "{where}"):'
-            yield from _indented(_write(field, where), 1)
+            yield from _indented(_write(field, "value", where), 1)
         else:
             yield f"if {_presence(field, source)}:"
-            yield from _indented(_write(field, where), 1)
+            yield from _indented(_write(field, source, where), 1)
     if message.keeps_unknown:
         yield "if self._unknown_fields:"
         yield "    out.append(self._unknown_fields)"
@@ -271,21 +270,21 @@ def _writer(message: Message) -> Iterator[str]:
 def _presence(field: Field, source: str) -> str:
     """Return the test for a value that is written; one of a wrong type passes, to be refused."""
     if field.optional or field.type == "message":
-        return f"(value := {source}) is not None"
+        return f"{source} is not None"
     match field.type:
         case "string":
-            return f'(value := {source}) != ""'
+            return f'{source} != ""'
         case "bytes":
-            return f'(value := {source}) != b""'
+            return f'{source} != b""'
         case "bool":
-            return f"(value := {source}) is not False"
+            return f"{source} is not False"
         case "float" | "double":
-            return f"(value := {source}) != 0 or is_negative_zero(value)"
+            return f"{source} != 0 or is_negative_zero({source})"
         case _:
-            return f"(value := {source}) != 0"
+            return f"{source} != 0"
 
 
-def _write(field: Field, where: str, *, value: str = "value", out: str = "out") -> Iterator[str]:
+def _write(field: Field, value: str, where: str, *, out: str = "out") -> Iterator[str]:
     if field.type in _NUMERIC:
         kind = _NUMERIC[field.type]
         yield f'{out} += ({_tag(field.number, kind.wire_type)}, {kind.write}({value}, "{where}"))'
@@ -294,19 +293,17 @@ def _write(field: Field, where: str, *, value: str = "value", out: str = "out") 
         case "string":
             yield f'raw = utf8({value}, "{where}")'
         case "bytes":
-            yield f"if not isinstance({value}, bytes):"
-            yield f'    raise wrong_type({value}, "bytes", "{where}")'
+            yield f'raw = checked({value}, bytes, "{where}")'
         case _:
-            yield f"if not isinstance({value}, {field.cls}):"
-            yield f'    raise wrong_type({value}, "{field.cls}", "{where}")'
-            yield f"raw = {field.write}"
-    yield from _append(field.number, out=out, raw=value if field.type == "bytes" else "raw")
+            value = f'checked({value}, {field.cls}, "{where}")'
+            yield "raw = " + field.write.format(value=value, where=f'"{where}"')
+    yield from _append(field.number, out=out)
 
 
-def _append(number: int, *, out: str = "out", raw: str = "raw") -> Iterator[str]:
-    yield f"size = len({raw})"
+def _append(number: int, *, out: str = "out") -> Iterator[str]:
+    yield "size = len(raw)"
     size = "ONE_BYTE[size] if size < 0x80 else varint_bytes(size)"
-    yield f"{out} += ({_tag(number, 2)}, {size}, {raw})"
+    yield f"{out} += ({_tag(number, 2)}, {size}, raw)"
 
 
 def _tag(number: int, wire_type: int) -> str:

@@ -18,10 +18,11 @@ from enum import IntEnum
 
 from .errors import DecodeError
 from .wire import (
-    ONE_BYTE,
     Entry,
     Message,
+    ONE_BYTE,
     boolean,
+    checked,
     entries,
     int32,
     int64,
@@ -33,9 +34,7 @@ from .wire import (
     utf8,
     varint,
     varint_bytes,
-    wrong_type,
 )
-
 
 __all__ = (
     "ChaincodeAdditionalParams",
@@ -59,6 +58,7 @@ __all__ = (
     "GetStateMultiple",
     "GetStateMultipleResult",
     "Header",
+    "HeaderType",
     "KeyModification",
     "Kv",
     "MspPrincipal",
@@ -111,6 +111,18 @@ class MspRoleMspRoleType(IntEnum):
     CLIENT = 2
     PEER = 3
     ORDERER = 4
+
+
+class HeaderType(IntEnum):
+    """The enum ``common.HeaderType``."""
+
+    MESSAGE = 0
+    CONFIG = 1
+    CONFIG_UPDATE = 2
+    ENDORSER_TRANSACTION = 3
+    ORDERER_TRANSACTION = 4
+    DELIVER_SEEK_INFO = 5
+    CHAINCODE_PACKAGE = 6
 
 
 class ChaincodeSpecType(IntEnum):
@@ -210,12 +222,10 @@ class MspPrincipal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("MspPrincipal.principal is cut short")
                     m.principal = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "MspPrincipal")
+                    pos = skip(tag, data, pos, (1, 2), "MspPrincipal")
         except IndexError:
             raise DecodeError("MspPrincipal is cut short") from None
         if pos != end:
@@ -225,13 +235,15 @@ class MspPrincipal(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.principal_classification) != 0:
-            out += (b"\x08", int32(value, "MspPrincipal.principal_classification"))
-        if (value := self.principal) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "MspPrincipal.principal")
-            size = len(value)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.principal_classification != 0:
+            out += (
+                b"\x08",
+                int32(self.principal_classification, "MspPrincipal.principal_classification"),
+            )
+        if self.principal != b"":
+            raw = checked(self.principal, bytes, "MspPrincipal.principal")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -278,8 +290,6 @@ class OrganizationUnit(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("OrganizationUnit.msp_identifier is cut short")
                     m.msp_identifier = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -288,10 +298,6 @@ class OrganizationUnit(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError(
-                            "OrganizationUnit.organizational_unit_identifier is cut short"
-                        )
                     m.organizational_unit_identifier = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -300,12 +306,10 @@ class OrganizationUnit(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("OrganizationUnit.certifiers_identifier is cut short")
                     m.certifiers_identifier = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3), "OrganizationUnit")
+                    pos = skip(tag, data, pos, (1, 2, 3), "OrganizationUnit")
         except IndexError:
             raise DecodeError("OrganizationUnit is cut short") from None
         except UnicodeDecodeError:
@@ -317,19 +321,23 @@ class OrganizationUnit(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.msp_identifier) != "":
-            raw = utf8(value, "OrganizationUnit.msp_identifier")
+        if self.msp_identifier != "":
+            raw = utf8(self.msp_identifier, "OrganizationUnit.msp_identifier")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.organizational_unit_identifier) != "":
-            raw = utf8(value, "OrganizationUnit.organizational_unit_identifier")
+        if self.organizational_unit_identifier != "":
+            raw = utf8(
+                self.organizational_unit_identifier,
+                "OrganizationUnit.organizational_unit_identifier",
+            )
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.certifiers_identifier) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "OrganizationUnit.certifiers_identifier")
-            size = len(value)
-            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.certifiers_identifier != b"":
+            raw = checked(
+                self.certifiers_identifier, bytes, "OrganizationUnit.certifiers_identifier"
+            )
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -365,8 +373,6 @@ class MspRole(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("MspRole.msp_identifier is cut short")
                     m.msp_identifier = data[pos:stop].decode()
                     pos = stop
                 elif tag == 16:
@@ -377,7 +383,7 @@ class MspRole(Message):
                         value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
                     m.role = value
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "MspRole")
+                    pos = skip(tag, data, pos, (1, 2), "MspRole")
         except IndexError:
             raise DecodeError("MspRole is cut short") from None
         except UnicodeDecodeError:
@@ -389,12 +395,12 @@ class MspRole(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.msp_identifier) != "":
-            raw = utf8(value, "MspRole.msp_identifier")
+        if self.msp_identifier != "":
+            raw = utf8(self.msp_identifier, "MspRole.msp_identifier")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.role) != 0:
-            out += (b"\x10", int32(value, "MspRole.role"))
+        if self.role != 0:
+            out += (b"\x10", int32(self.role, "MspRole.role"))
         return b"".join(out)
 
 
@@ -448,8 +454,6 @@ class SignaturePolicyEnvelope(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SignaturePolicyEnvelope.rule is cut short")
                     m.rule = SignaturePolicy._read(data, pos, stop, depth - 1, m.rule)
                     pos = stop
                 elif tag == 26:
@@ -458,12 +462,10 @@ class SignaturePolicyEnvelope(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SignaturePolicyEnvelope.identities is cut short")
                     m.identities.append(MspPrincipal._read(data, pos, stop, depth - 1))
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3), "SignaturePolicyEnvelope")
+                    pos = skip(tag, data, pos, (1, 2, 3), "SignaturePolicyEnvelope")
         except IndexError:
             raise DecodeError("SignaturePolicyEnvelope is cut short") from None
         if pos != end:
@@ -473,18 +475,14 @@ class SignaturePolicyEnvelope(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.version) != 0:
-            out += (b"\x08", int32(value, "SignaturePolicyEnvelope.version"))
-        if (value := self.rule) is not None:
-            if not isinstance(value, SignaturePolicy):
-                raise wrong_type(value, "SignaturePolicy", "SignaturePolicyEnvelope.rule")
-            raw = value.encode()
+        if self.version != 0:
+            out += (b"\x08", int32(self.version, "SignaturePolicyEnvelope.version"))
+        if self.rule is not None:
+            raw = checked(self.rule, SignaturePolicy, "SignaturePolicyEnvelope.rule").encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         for value in items(self.identities, "SignaturePolicyEnvelope.identities"):
-            if not isinstance(value, MspPrincipal):
-                raise wrong_type(value, "MspPrincipal", "SignaturePolicyEnvelope.identities")
-            raw = value.encode()
+            raw = checked(value, MspPrincipal, "SignaturePolicyEnvelope.identities").encode()
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -534,13 +532,11 @@ class SignaturePolicy(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SignaturePolicy.n_out_of is cut short")
                     m.n_out_of = SignaturePolicyNOutOf._read(data, pos, stop, depth - 1, m.n_out_of)
                     m.signed_by = None
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "SignaturePolicy")
+                    pos = skip(tag, data, pos, (1, 2), "SignaturePolicy")
         except IndexError:
             raise DecodeError("SignaturePolicy is cut short") from None
         if pos != end:
@@ -550,12 +546,10 @@ class SignaturePolicy(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.signed_by) is not None:
-            out += (b"\x08", int32(value, "SignaturePolicy.signed_by"))
-        if (value := self.n_out_of) is not None:
-            if not isinstance(value, SignaturePolicyNOutOf):
-                raise wrong_type(value, "SignaturePolicyNOutOf", "SignaturePolicy.n_out_of")
-            raw = value.encode()
+        if self.signed_by is not None:
+            out += (b"\x08", int32(self.signed_by, "SignaturePolicy.signed_by"))
+        if self.n_out_of is not None:
+            raw = checked(self.n_out_of, SignaturePolicyNOutOf, "SignaturePolicy.n_out_of").encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -602,12 +596,10 @@ class SignaturePolicyNOutOf(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SignaturePolicyNOutOf.rules is cut short")
                     m.rules.append(SignaturePolicy._read(data, pos, stop, depth - 1))
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "SignaturePolicyNOutOf")
+                    pos = skip(tag, data, pos, (1, 2), "SignaturePolicyNOutOf")
         except IndexError:
             raise DecodeError("SignaturePolicyNOutOf is cut short") from None
         if pos != end:
@@ -617,12 +609,10 @@ class SignaturePolicyNOutOf(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.n) != 0:
-            out += (b"\x08", int32(value, "SignaturePolicyNOutOf.n"))
+        if self.n != 0:
+            out += (b"\x08", int32(self.n, "SignaturePolicyNOutOf.n"))
         for value in items(self.rules, "SignaturePolicyNOutOf.rules"):
-            if not isinstance(value, SignaturePolicy):
-                raise wrong_type(value, "SignaturePolicy", "SignaturePolicyNOutOf.rules")
-            raw = value.encode()
+            raw = checked(value, SignaturePolicy, "SignaturePolicyNOutOf.rules").encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -669,7 +659,7 @@ class Timestamp(Message):
                         value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
                     m.nanos = value
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "Timestamp")
+                    pos = skip(tag, data, pos, (1, 2), "Timestamp")
         except IndexError:
             raise DecodeError("Timestamp is cut short") from None
         if pos != end:
@@ -679,10 +669,10 @@ class Timestamp(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.seconds) != 0:
-            out += (b"\x08", int64(value, "Timestamp.seconds"))
-        if (value := self.nanos) != 0:
-            out += (b"\x10", int32(value, "Timestamp.nanos"))
+        if self.seconds != 0:
+            out += (b"\x08", int64(self.seconds, "Timestamp.seconds"))
+        if self.nanos != 0:
+            out += (b"\x10", int32(self.nanos, "Timestamp.nanos"))
         return b"".join(out)
 
 
@@ -718,8 +708,6 @@ class Header(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Header.channel_header is cut short")
                     m.channel_header = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -728,12 +716,10 @@ class Header(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Header.signature_header is cut short")
                     m.signature_header = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "Header")
+                    pos = skip(tag, data, pos, (1, 2), "Header")
         except IndexError:
             raise DecodeError("Header is cut short") from None
         if pos != end:
@@ -743,16 +729,14 @@ class Header(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.channel_header) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "Header.channel_header")
-            size = len(value)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.signature_header) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "Header.signature_header")
-            size = len(value)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.channel_header != b"":
+            raw = checked(self.channel_header, bytes, "Header.channel_header")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature_header != b"":
+            raw = checked(self.signature_header, bytes, "Header.signature_header")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -833,8 +817,6 @@ class ChannelHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChannelHeader.timestamp is cut short")
                     m.timestamp = Timestamp._read(data, pos, stop, depth - 1, m.timestamp)
                     pos = stop
                 elif tag == 34:
@@ -843,8 +825,6 @@ class ChannelHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChannelHeader.channel_id is cut short")
                     m.channel_id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 42:
@@ -853,8 +833,6 @@ class ChannelHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChannelHeader.tx_id is cut short")
                     m.tx_id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 48:
@@ -869,8 +847,6 @@ class ChannelHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChannelHeader.extension is cut short")
                     m.extension = data[pos:stop]
                     pos = stop
                 elif tag == 66:
@@ -879,12 +855,10 @@ class ChannelHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChannelHeader.tls_cert_hash is cut short")
                     m.tls_cert_hash = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3, 4, 5, 6, 7, 8), "ChannelHeader")
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5, 6, 7, 8), "ChannelHeader")
         except IndexError:
             raise DecodeError("ChannelHeader is cut short") from None
         except UnicodeDecodeError:
@@ -896,36 +870,32 @@ class ChannelHeader(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.type) != 0:
-            out += (b"\x08", int32(value, "ChannelHeader.type"))
-        if (value := self.version) != 0:
-            out += (b"\x10", int32(value, "ChannelHeader.version"))
-        if (value := self.timestamp) is not None:
-            if not isinstance(value, Timestamp):
-                raise wrong_type(value, "Timestamp", "ChannelHeader.timestamp")
-            raw = value.encode()
+        if self.type != 0:
+            out += (b"\x08", int32(self.type, "ChannelHeader.type"))
+        if self.version != 0:
+            out += (b"\x10", int32(self.version, "ChannelHeader.version"))
+        if self.timestamp is not None:
+            raw = checked(self.timestamp, Timestamp, "ChannelHeader.timestamp").encode()
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.channel_id) != "":
-            raw = utf8(value, "ChannelHeader.channel_id")
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "ChannelHeader.channel_id")
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.tx_id) != "":
-            raw = utf8(value, "ChannelHeader.tx_id")
+        if self.tx_id != "":
+            raw = utf8(self.tx_id, "ChannelHeader.tx_id")
             size = len(raw)
             out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.epoch) != 0:
-            out += (b"0", uint64(value, "ChannelHeader.epoch"))
-        if (value := self.extension) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "ChannelHeader.extension")
-            size = len(value)
-            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.tls_cert_hash) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "ChannelHeader.tls_cert_hash")
-            size = len(value)
-            out += (b"B", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.epoch != 0:
+            out += (b"0", uint64(self.epoch, "ChannelHeader.epoch"))
+        if self.extension != b"":
+            raw = checked(self.extension, bytes, "ChannelHeader.extension")
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.tls_cert_hash != b"":
+            raw = checked(self.tls_cert_hash, bytes, "ChannelHeader.tls_cert_hash")
+            size = len(raw)
+            out += (b"B", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -963,8 +933,6 @@ class SignatureHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SignatureHeader.creator is cut short")
                     m.creator = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -973,12 +941,10 @@ class SignatureHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SignatureHeader.nonce is cut short")
                     m.nonce = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "SignatureHeader")
+                    pos = skip(tag, data, pos, (1, 2), "SignatureHeader")
         except IndexError:
             raise DecodeError("SignatureHeader is cut short") from None
         if pos != end:
@@ -988,16 +954,14 @@ class SignatureHeader(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.creator) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "SignatureHeader.creator")
-            size = len(value)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.nonce) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "SignatureHeader.nonce")
-            size = len(value)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.creator != b"":
+            raw = checked(self.creator, bytes, "SignatureHeader.creator")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.nonce != b"":
+            raw = checked(self.nonce, bytes, "SignatureHeader.nonce")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -1036,8 +1000,6 @@ class Kv(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Kv.namespace is cut short")
                     m.namespace = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1046,8 +1008,6 @@ class Kv(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Kv.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -1056,12 +1016,10 @@ class Kv(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Kv.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3), "Kv")
+                    pos = skip(tag, data, pos, (1, 2, 3), "Kv")
         except IndexError:
             raise DecodeError("Kv is cut short") from None
         except UnicodeDecodeError:
@@ -1073,19 +1031,18 @@ class Kv(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.namespace) != "":
-            raw = utf8(value, "Kv.namespace")
+        if self.namespace != "":
+            raw = utf8(self.namespace, "Kv.namespace")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.key) != "":
-            raw = utf8(value, "Kv.key")
+        if self.key != "":
+            raw = utf8(self.key, "Kv.key")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.value) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "Kv.value")
-            size = len(value)
-            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.value != b"":
+            raw = checked(self.value, bytes, "Kv.value")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -1139,8 +1096,6 @@ class KeyModification(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("KeyModification.tx_id is cut short")
                     m.tx_id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1149,8 +1104,6 @@ class KeyModification(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("KeyModification.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 elif tag == 26:
@@ -1159,8 +1112,6 @@ class KeyModification(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("KeyModification.timestamp is cut short")
                     m.timestamp = Timestamp._read(data, pos, stop, depth - 1, m.timestamp)
                     pos = stop
                 elif tag == 32:
@@ -1170,7 +1121,7 @@ class KeyModification(Message):
                         value, pos = varint(value, data, pos)
                     m.is_delete = value != 0
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3, 4), "KeyModification")
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "KeyModification")
         except IndexError:
             raise DecodeError("KeyModification is cut short") from None
         except UnicodeDecodeError:
@@ -1182,23 +1133,20 @@ class KeyModification(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.tx_id) != "":
-            raw = utf8(value, "KeyModification.tx_id")
+        if self.tx_id != "":
+            raw = utf8(self.tx_id, "KeyModification.tx_id")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.value) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "KeyModification.value")
-            size = len(value)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.timestamp) is not None:
-            if not isinstance(value, Timestamp):
-                raise wrong_type(value, "Timestamp", "KeyModification.timestamp")
-            raw = value.encode()
+        if self.value != b"":
+            raw = checked(self.value, bytes, "KeyModification.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.timestamp is not None:
+            raw = checked(self.timestamp, Timestamp, "KeyModification.timestamp").encode()
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.is_delete) is not False:
-            out += (b" ", boolean(value, "KeyModification.is_delete"))
+        if self.is_delete is not False:
+            out += (b" ", boolean(self.is_delete, "KeyModification.is_delete"))
         return b"".join(out)
 
 
@@ -1236,8 +1184,6 @@ class SerializedIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SerializedIdentity.mspid is cut short")
                     m.mspid = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1246,12 +1192,10 @@ class SerializedIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SerializedIdentity.id_bytes is cut short")
                     m.id_bytes = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "SerializedIdentity")
+                    pos = skip(tag, data, pos, (1, 2), "SerializedIdentity")
         except IndexError:
             raise DecodeError("SerializedIdentity is cut short") from None
         except UnicodeDecodeError:
@@ -1263,15 +1207,14 @@ class SerializedIdentity(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.mspid) != "":
-            raw = utf8(value, "SerializedIdentity.mspid")
+        if self.mspid != "":
+            raw = utf8(self.mspid, "SerializedIdentity.mspid")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.id_bytes) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "SerializedIdentity.id_bytes")
-            size = len(value)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.id_bytes != b"":
+            raw = checked(self.id_bytes, bytes, "SerializedIdentity.id_bytes")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -1326,8 +1269,6 @@ class SerializedIdemixIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SerializedIdemixIdentity.nym_x is cut short")
                     m.nym_x = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -1336,8 +1277,6 @@ class SerializedIdemixIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SerializedIdemixIdentity.nym_y is cut short")
                     m.nym_y = data[pos:stop]
                     pos = stop
                 elif tag == 26:
@@ -1346,8 +1285,6 @@ class SerializedIdemixIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SerializedIdemixIdentity.ou is cut short")
                     m.ou = data[pos:stop]
                     pos = stop
                 elif tag == 34:
@@ -1356,8 +1293,6 @@ class SerializedIdemixIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SerializedIdemixIdentity.role is cut short")
                     m.role = data[pos:stop]
                     pos = stop
                 elif tag == 42:
@@ -1366,12 +1301,10 @@ class SerializedIdemixIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SerializedIdemixIdentity.proof is cut short")
                     m.proof = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3, 4, 5), "SerializedIdemixIdentity")
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "SerializedIdemixIdentity")
         except IndexError:
             raise DecodeError("SerializedIdemixIdentity is cut short") from None
         if pos != end:
@@ -1381,31 +1314,26 @@ class SerializedIdemixIdentity(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.nym_x) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "SerializedIdemixIdentity.nym_x")
-            size = len(value)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.nym_y) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "SerializedIdemixIdentity.nym_y")
-            size = len(value)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.ou) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "SerializedIdemixIdentity.ou")
-            size = len(value)
-            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.role) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "SerializedIdemixIdentity.role")
-            size = len(value)
-            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.proof) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "SerializedIdemixIdentity.proof")
-            size = len(value)
-            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.nym_x != b"":
+            raw = checked(self.nym_x, bytes, "SerializedIdemixIdentity.nym_x")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.nym_y != b"":
+            raw = checked(self.nym_y, bytes, "SerializedIdemixIdentity.nym_y")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.ou != b"":
+            raw = checked(self.ou, bytes, "SerializedIdemixIdentity.ou")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.role != b"":
+            raw = checked(self.role, bytes, "SerializedIdemixIdentity.role")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.proof != b"":
+            raw = checked(self.proof, bytes, "SerializedIdemixIdentity.proof")
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -1446,8 +1374,6 @@ class ChaincodeId(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeId.path is cut short")
                     m.path = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1456,8 +1382,6 @@ class ChaincodeId(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeId.name is cut short")
                     m.name = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -1466,12 +1390,10 @@ class ChaincodeId(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeId.version is cut short")
                     m.version = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3), "ChaincodeId")
+                    pos = skip(tag, data, pos, (1, 2, 3), "ChaincodeId")
         except IndexError:
             raise DecodeError("ChaincodeId is cut short") from None
         except UnicodeDecodeError:
@@ -1483,16 +1405,16 @@ class ChaincodeId(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.path) != "":
-            raw = utf8(value, "ChaincodeId.path")
+        if self.path != "":
+            raw = utf8(self.path, "ChaincodeId.path")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.name) != "":
-            raw = utf8(value, "ChaincodeId.name")
+        if self.name != "":
+            raw = utf8(self.name, "ChaincodeId.name")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.version) != "":
-            raw = utf8(value, "ChaincodeId.version")
+        if self.version != "":
+            raw = utf8(self.version, "ChaincodeId.version")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -1544,8 +1466,6 @@ class ChaincodeInput(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeInput.args is cut short")
                     m.args.append(data[pos:stop])
                     pos = stop
                 elif tag == 18:
@@ -1554,8 +1474,6 @@ class ChaincodeInput(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeInput.decorations is cut short")
                     entry = ChaincodeInput._read_decorations(data, pos, stop, depth - 1)
                     m.decorations[entry.key] = entry.value
                     pos = stop
@@ -1566,7 +1484,7 @@ class ChaincodeInput(Message):
                         value, pos = varint(value, data, pos)
                     m.is_init = value != 0
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3), "ChaincodeInput")
+                    pos = skip(tag, data, pos, (1, 2, 3), "ChaincodeInput")
         except IndexError:
             raise DecodeError("ChaincodeInput is cut short") from None
         if pos != end:
@@ -1595,8 +1513,6 @@ class ChaincodeInput(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeInput.decorations.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1605,12 +1521,10 @@ class ChaincodeInput(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeInput.decorations.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "ChaincodeInput.decorations")
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeInput.decorations")
         except IndexError:
             raise DecodeError("ChaincodeInput.decorations is cut short") from None
         except UnicodeDecodeError:
@@ -1625,24 +1539,22 @@ class ChaincodeInput(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         for value in items(self.args, "ChaincodeInput.args"):
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "ChaincodeInput.args")
-            size = len(value)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+            raw = checked(value, bytes, "ChaincodeInput.args")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         for key, value in entries(self.decorations, "ChaincodeInput.decorations"):
             entry: list[bytes] = []
             raw = utf8(key, "ChaincodeInput.decorations")
             size = len(raw)
             entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "ChaincodeInput.decorations")
-            size = len(value)
-            entry += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+            raw = checked(value, bytes, "ChaincodeInput.decorations")
+            size = len(raw)
+            entry += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
             raw = b"".join(entry)
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.is_init) is not False:
-            out += (b"\x18", boolean(value, "ChaincodeInput.is_init"))
+        if self.is_init is not False:
+            out += (b"\x18", boolean(self.is_init, "ChaincodeInput.is_init"))
         return b"".join(out)
 
 
@@ -1700,8 +1612,6 @@ class ChaincodeSpec(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeSpec.chaincode_id is cut short")
                     m.chaincode_id = ChaincodeId._read(data, pos, stop, depth - 1, m.chaincode_id)
                     pos = stop
                 elif tag == 26:
@@ -1710,8 +1620,6 @@ class ChaincodeSpec(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeSpec.input is cut short")
                     m.input = ChaincodeInput._read(data, pos, stop, depth - 1, m.input)
                     pos = stop
                 elif tag == 32:
@@ -1722,7 +1630,7 @@ class ChaincodeSpec(Message):
                         value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
                     m.timeout = value
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3, 4), "ChaincodeSpec")
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "ChaincodeSpec")
         except IndexError:
             raise DecodeError("ChaincodeSpec is cut short") from None
         if pos != end:
@@ -1732,22 +1640,18 @@ class ChaincodeSpec(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.type) != 0:
-            out += (b"\x08", int32(value, "ChaincodeSpec.type"))
-        if (value := self.chaincode_id) is not None:
-            if not isinstance(value, ChaincodeId):
-                raise wrong_type(value, "ChaincodeId", "ChaincodeSpec.chaincode_id")
-            raw = value.encode()
+        if self.type != 0:
+            out += (b"\x08", int32(self.type, "ChaincodeSpec.type"))
+        if self.chaincode_id is not None:
+            raw = checked(self.chaincode_id, ChaincodeId, "ChaincodeSpec.chaincode_id").encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.input) is not None:
-            if not isinstance(value, ChaincodeInput):
-                raise wrong_type(value, "ChaincodeInput", "ChaincodeSpec.input")
-            raw = value.encode()
+        if self.input is not None:
+            raw = checked(self.input, ChaincodeInput, "ChaincodeSpec.input").encode()
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.timeout) != 0:
-            out += (b" ", int32(value, "ChaincodeSpec.timeout"))
+        if self.timeout != 0:
+            out += (b" ", int32(self.timeout, "ChaincodeSpec.timeout"))
         return b"".join(out)
 
 
@@ -1780,14 +1684,12 @@ class ChaincodeInvocationSpec(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeInvocationSpec.chaincode_spec is cut short")
                     m.chaincode_spec = ChaincodeSpec._read(
                         data, pos, stop, depth - 1, m.chaincode_spec
                     )
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1,), "ChaincodeInvocationSpec")
+                    pos = skip(tag, data, pos, (1,), "ChaincodeInvocationSpec")
         except IndexError:
             raise DecodeError("ChaincodeInvocationSpec is cut short") from None
         if pos != end:
@@ -1797,10 +1699,10 @@ class ChaincodeInvocationSpec(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.chaincode_spec) is not None:
-            if not isinstance(value, ChaincodeSpec):
-                raise wrong_type(value, "ChaincodeSpec", "ChaincodeInvocationSpec.chaincode_spec")
-            raw = value.encode()
+        if self.chaincode_spec is not None:
+            raw = checked(
+                self.chaincode_spec, ChaincodeSpec, "ChaincodeInvocationSpec.chaincode_spec"
+            ).encode()
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -1877,7 +1779,7 @@ class ChaincodeAdditionalParams(Message):
                         value = value & 0xFFFFFFFF
                     m.max_size_get_multiple_keys = value
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3, 4), "ChaincodeAdditionalParams")
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "ChaincodeAdditionalParams")
         except IndexError:
             raise DecodeError("ChaincodeAdditionalParams is cut short") from None
         if pos != end:
@@ -1887,14 +1789,31 @@ class ChaincodeAdditionalParams(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.use_write_batch) is not False:
-            out += (b"\x08", boolean(value, "ChaincodeAdditionalParams.use_write_batch"))
-        if (value := self.max_size_write_batch) != 0:
-            out += (b"\x10", uint32(value, "ChaincodeAdditionalParams.max_size_write_batch"))
-        if (value := self.use_get_multiple_keys) is not False:
-            out += (b"\x18", boolean(value, "ChaincodeAdditionalParams.use_get_multiple_keys"))
-        if (value := self.max_size_get_multiple_keys) != 0:
-            out += (b" ", uint32(value, "ChaincodeAdditionalParams.max_size_get_multiple_keys"))
+        if self.use_write_batch is not False:
+            out += (
+                b"\x08",
+                boolean(self.use_write_batch, "ChaincodeAdditionalParams.use_write_batch"),
+            )
+        if self.max_size_write_batch != 0:
+            out += (
+                b"\x10",
+                uint32(self.max_size_write_batch, "ChaincodeAdditionalParams.max_size_write_batch"),
+            )
+        if self.use_get_multiple_keys is not False:
+            out += (
+                b"\x18",
+                boolean(
+                    self.use_get_multiple_keys, "ChaincodeAdditionalParams.use_get_multiple_keys"
+                ),
+            )
+        if self.max_size_get_multiple_keys != 0:
+            out += (
+                b" ",
+                uint32(
+                    self.max_size_get_multiple_keys,
+                    "ChaincodeAdditionalParams.max_size_get_multiple_keys",
+                ),
+            )
         return b"".join(out)
 
 
@@ -1940,8 +1859,6 @@ class ChaincodeEvent(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeEvent.chaincode_id is cut short")
                     m.chaincode_id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1950,8 +1867,6 @@ class ChaincodeEvent(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeEvent.tx_id is cut short")
                     m.tx_id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -1960,8 +1875,6 @@ class ChaincodeEvent(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeEvent.event_name is cut short")
                     m.event_name = data[pos:stop].decode()
                     pos = stop
                 elif tag == 34:
@@ -1970,12 +1883,10 @@ class ChaincodeEvent(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeEvent.payload is cut short")
                     m.payload = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3, 4), "ChaincodeEvent")
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "ChaincodeEvent")
         except IndexError:
             raise DecodeError("ChaincodeEvent is cut short") from None
         except UnicodeDecodeError:
@@ -1987,23 +1898,22 @@ class ChaincodeEvent(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.chaincode_id) != "":
-            raw = utf8(value, "ChaincodeEvent.chaincode_id")
+        if self.chaincode_id != "":
+            raw = utf8(self.chaincode_id, "ChaincodeEvent.chaincode_id")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.tx_id) != "":
-            raw = utf8(value, "ChaincodeEvent.tx_id")
+        if self.tx_id != "":
+            raw = utf8(self.tx_id, "ChaincodeEvent.tx_id")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.event_name) != "":
-            raw = utf8(value, "ChaincodeEvent.event_name")
+        if self.event_name != "":
+            raw = utf8(self.event_name, "ChaincodeEvent.event_name")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.payload) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "ChaincodeEvent.payload")
-            size = len(value)
-            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.payload != b"":
+            raw = checked(self.payload, bytes, "ChaincodeEvent.payload")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -2049,8 +1959,6 @@ class Response(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Response.message is cut short")
                     m.message = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -2059,12 +1967,10 @@ class Response(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Response.payload is cut short")
                     m.payload = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3), "Response")
+                    pos = skip(tag, data, pos, (1, 2, 3), "Response")
         except IndexError:
             raise DecodeError("Response is cut short") from None
         except UnicodeDecodeError:
@@ -2076,17 +1982,16 @@ class Response(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.status) != 0:
-            out += (b"\x08", int32(value, "Response.status"))
-        if (value := self.message) != "":
-            raw = utf8(value, "Response.message")
+        if self.status != 0:
+            out += (b"\x08", int32(self.status, "Response.status"))
+        if self.message != "":
+            raw = utf8(self.message, "Response.message")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.payload) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "Response.payload")
-            size = len(value)
-            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.payload != b"":
+            raw = checked(self.payload, bytes, "Response.payload")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -2127,8 +2032,6 @@ class SignedProposal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SignedProposal.proposal_bytes is cut short")
                     m.proposal_bytes = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -2137,12 +2040,10 @@ class SignedProposal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SignedProposal.signature is cut short")
                     m.signature = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "SignedProposal")
+                    pos = skip(tag, data, pos, (1, 2), "SignedProposal")
         except IndexError:
             raise DecodeError("SignedProposal is cut short") from None
         if pos != end:
@@ -2152,16 +2053,14 @@ class SignedProposal(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.proposal_bytes) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "SignedProposal.proposal_bytes")
-            size = len(value)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.signature) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "SignedProposal.signature")
-            size = len(value)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.proposal_bytes != b"":
+            raw = checked(self.proposal_bytes, bytes, "SignedProposal.proposal_bytes")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = checked(self.signature, bytes, "SignedProposal.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -2205,8 +2104,6 @@ class Proposal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Proposal.header is cut short")
                     m.header = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -2215,8 +2112,6 @@ class Proposal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Proposal.payload is cut short")
                     m.payload = data[pos:stop]
                     pos = stop
                 elif tag == 26:
@@ -2225,12 +2120,10 @@ class Proposal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Proposal.extension is cut short")
                     m.extension = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3), "Proposal")
+                    pos = skip(tag, data, pos, (1, 2, 3), "Proposal")
         except IndexError:
             raise DecodeError("Proposal is cut short") from None
         if pos != end:
@@ -2240,21 +2133,18 @@ class Proposal(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.header) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "Proposal.header")
-            size = len(value)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.payload) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "Proposal.payload")
-            size = len(value)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.extension) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "Proposal.extension")
-            size = len(value)
-            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.header != b"":
+            raw = checked(self.header, bytes, "Proposal.header")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.payload != b"":
+            raw = checked(self.payload, bytes, "Proposal.payload")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.extension != b"":
+            raw = checked(self.extension, bytes, "Proposal.extension")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -2287,12 +2177,10 @@ class ChaincodeHeaderExtension(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeHeaderExtension.chaincode_id is cut short")
                     m.chaincode_id = ChaincodeId._read(data, pos, stop, depth - 1, m.chaincode_id)
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (2,), "ChaincodeHeaderExtension")
+                    pos = skip(tag, data, pos, (2,), "ChaincodeHeaderExtension")
         except IndexError:
             raise DecodeError("ChaincodeHeaderExtension is cut short") from None
         if pos != end:
@@ -2302,10 +2190,10 @@ class ChaincodeHeaderExtension(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.chaincode_id) is not None:
-            if not isinstance(value, ChaincodeId):
-                raise wrong_type(value, "ChaincodeId", "ChaincodeHeaderExtension.chaincode_id")
-            raw = value.encode()
+        if self.chaincode_id is not None:
+            raw = checked(
+                self.chaincode_id, ChaincodeId, "ChaincodeHeaderExtension.chaincode_id"
+            ).encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -2350,8 +2238,6 @@ class ChaincodeProposalPayload(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeProposalPayload.input is cut short")
                     m.input = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -2360,13 +2246,11 @@ class ChaincodeProposalPayload(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeProposalPayload.transient_map is cut short")
                     entry = ChaincodeProposalPayload._read_transient_map(data, pos, stop, depth - 1)
                     m.transient_map[entry.key] = entry.value
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "ChaincodeProposalPayload")
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeProposalPayload")
         except IndexError:
             raise DecodeError("ChaincodeProposalPayload is cut short") from None
         if pos != end:
@@ -2395,8 +2279,6 @@ class ChaincodeProposalPayload(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeProposalPayload.transient_map.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -2405,16 +2287,10 @@ class ChaincodeProposalPayload(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError(
-                            "ChaincodeProposalPayload.transient_map.value is cut short"
-                        )
                     m.value = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(
-                        tag, data, pos, end, (1, 2), "ChaincodeProposalPayload.transient_map"
-                    )
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeProposalPayload.transient_map")
         except IndexError:
             raise DecodeError("ChaincodeProposalPayload.transient_map is cut short") from None
         except UnicodeDecodeError:
@@ -2428,20 +2304,18 @@ class ChaincodeProposalPayload(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.input) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "ChaincodeProposalPayload.input")
-            size = len(value)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.input != b"":
+            raw = checked(self.input, bytes, "ChaincodeProposalPayload.input")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         for key, value in entries(self.transient_map, "ChaincodeProposalPayload.transient_map"):
             entry: list[bytes] = []
             raw = utf8(key, "ChaincodeProposalPayload.transient_map")
             size = len(raw)
             entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "ChaincodeProposalPayload.transient_map")
-            size = len(value)
-            entry += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+            raw = checked(value, bytes, "ChaincodeProposalPayload.transient_map")
+            size = len(raw)
+            entry += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
             raw = b"".join(entry)
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
@@ -2517,8 +2391,6 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeMessage.timestamp is cut short")
                     m.timestamp = Timestamp._read(data, pos, stop, depth - 1, m.timestamp)
                     pos = stop
                 elif tag == 26:
@@ -2527,8 +2399,6 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeMessage.payload is cut short")
                     m.payload = data[pos:stop]
                     pos = stop
                 elif tag == 34:
@@ -2537,8 +2407,6 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeMessage.txid is cut short")
                     m.txid = data[pos:stop].decode()
                     pos = stop
                 elif tag == 42:
@@ -2547,8 +2415,6 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeMessage.proposal is cut short")
                     m.proposal = SignedProposal._read(data, pos, stop, depth - 1, m.proposal)
                     pos = stop
                 elif tag == 50:
@@ -2557,8 +2423,6 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeMessage.chaincode_event is cut short")
                     m.chaincode_event = ChaincodeEvent._read(
                         data, pos, stop, depth - 1, m.chaincode_event
                     )
@@ -2569,12 +2433,10 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeMessage.channel_id is cut short")
                     m.channel_id = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3, 4, 5, 6, 7), "ChaincodeMessage")
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5, 6, 7), "ChaincodeMessage")
         except IndexError:
             raise DecodeError("ChaincodeMessage is cut short") from None
         except UnicodeDecodeError:
@@ -2586,37 +2448,32 @@ class ChaincodeMessage(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.type) != 0:
-            out += (b"\x08", int32(value, "ChaincodeMessage.type"))
-        if (value := self.timestamp) is not None:
-            if not isinstance(value, Timestamp):
-                raise wrong_type(value, "Timestamp", "ChaincodeMessage.timestamp")
-            raw = value.encode()
+        if self.type != 0:
+            out += (b"\x08", int32(self.type, "ChaincodeMessage.type"))
+        if self.timestamp is not None:
+            raw = checked(self.timestamp, Timestamp, "ChaincodeMessage.timestamp").encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.payload) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "ChaincodeMessage.payload")
-            size = len(value)
-            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.txid) != "":
-            raw = utf8(value, "ChaincodeMessage.txid")
+        if self.payload != b"":
+            raw = checked(self.payload, bytes, "ChaincodeMessage.payload")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.txid != "":
+            raw = utf8(self.txid, "ChaincodeMessage.txid")
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.proposal) is not None:
-            if not isinstance(value, SignedProposal):
-                raise wrong_type(value, "SignedProposal", "ChaincodeMessage.proposal")
-            raw = value.encode()
+        if self.proposal is not None:
+            raw = checked(self.proposal, SignedProposal, "ChaincodeMessage.proposal").encode()
             size = len(raw)
             out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.chaincode_event) is not None:
-            if not isinstance(value, ChaincodeEvent):
-                raise wrong_type(value, "ChaincodeEvent", "ChaincodeMessage.chaincode_event")
-            raw = value.encode()
+        if self.chaincode_event is not None:
+            raw = checked(
+                self.chaincode_event, ChaincodeEvent, "ChaincodeMessage.chaincode_event"
+            ).encode()
             size = len(raw)
             out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.channel_id) != "":
-            raw = utf8(value, "ChaincodeMessage.channel_id")
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "ChaincodeMessage.channel_id")
             size = len(raw)
             out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -2654,8 +2511,6 @@ class GetState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetState.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -2664,12 +2519,10 @@ class GetState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetState.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "GetState")
+                    pos = skip(tag, data, pos, (1, 2), "GetState")
         except IndexError:
             raise DecodeError("GetState is cut short") from None
         except UnicodeDecodeError:
@@ -2681,12 +2534,12 @@ class GetState(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.key) != "":
-            raw = utf8(value, "GetState.key")
+        if self.key != "":
+            raw = utf8(self.key, "GetState.key")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.collection) != "":
-            raw = utf8(value, "GetState.collection")
+        if self.collection != "":
+            raw = utf8(self.collection, "GetState.collection")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -2726,8 +2579,6 @@ class GetStateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetStateMetadata.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -2736,12 +2587,10 @@ class GetStateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetStateMetadata.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "GetStateMetadata")
+                    pos = skip(tag, data, pos, (1, 2), "GetStateMetadata")
         except IndexError:
             raise DecodeError("GetStateMetadata is cut short") from None
         except UnicodeDecodeError:
@@ -2753,12 +2602,12 @@ class GetStateMetadata(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.key) != "":
-            raw = utf8(value, "GetStateMetadata.key")
+        if self.key != "":
+            raw = utf8(self.key, "GetStateMetadata.key")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.collection) != "":
-            raw = utf8(value, "GetStateMetadata.collection")
+        if self.collection != "":
+            raw = utf8(self.collection, "GetStateMetadata.collection")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -2798,8 +2647,6 @@ class GetStateMultiple(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetStateMultiple.keys is cut short")
                     m.keys.append(data[pos:stop].decode())
                     pos = stop
                 elif tag == 18:
@@ -2808,12 +2655,10 @@ class GetStateMultiple(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetStateMultiple.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "GetStateMultiple")
+                    pos = skip(tag, data, pos, (1, 2), "GetStateMultiple")
         except IndexError:
             raise DecodeError("GetStateMultiple is cut short") from None
         except UnicodeDecodeError:
@@ -2829,8 +2674,8 @@ class GetStateMultiple(Message):
             raw = utf8(value, "GetStateMultiple.keys")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.collection) != "":
-            raw = utf8(value, "GetStateMultiple.collection")
+        if self.collection != "":
+            raw = utf8(self.collection, "GetStateMultiple.collection")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -2868,12 +2713,10 @@ class GetStateMultipleResult(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetStateMultipleResult.values is cut short")
                     m.values.append(data[pos:stop])
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1,), "GetStateMultipleResult")
+                    pos = skip(tag, data, pos, (1,), "GetStateMultipleResult")
         except IndexError:
             raise DecodeError("GetStateMultipleResult is cut short") from None
         if pos != end:
@@ -2884,10 +2727,9 @@ class GetStateMultipleResult(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         for value in items(self.values, "GetStateMultipleResult.values"):
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "GetStateMultipleResult.values")
-            size = len(value)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+            raw = checked(value, bytes, "GetStateMultipleResult.values")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -2926,8 +2768,6 @@ class PutState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("PutState.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -2936,8 +2776,6 @@ class PutState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("PutState.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 elif tag == 26:
@@ -2946,12 +2784,10 @@ class PutState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("PutState.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3), "PutState")
+                    pos = skip(tag, data, pos, (1, 2, 3), "PutState")
         except IndexError:
             raise DecodeError("PutState is cut short") from None
         except UnicodeDecodeError:
@@ -2963,17 +2799,16 @@ class PutState(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.key) != "":
-            raw = utf8(value, "PutState.key")
+        if self.key != "":
+            raw = utf8(self.key, "PutState.key")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.value) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "PutState.value")
-            size = len(value)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.collection) != "":
-            raw = utf8(value, "PutState.collection")
+        if self.value != b"":
+            raw = checked(self.value, bytes, "PutState.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "PutState.collection")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3021,8 +2856,6 @@ class PutStateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("PutStateMetadata.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -3031,8 +2864,6 @@ class PutStateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("PutStateMetadata.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 elif tag == 34:
@@ -3041,12 +2872,10 @@ class PutStateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("PutStateMetadata.metadata is cut short")
                     m.metadata = StateMetadata._read(data, pos, stop, depth - 1, m.metadata)
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 3, 4), "PutStateMetadata")
+                    pos = skip(tag, data, pos, (1, 3, 4), "PutStateMetadata")
         except IndexError:
             raise DecodeError("PutStateMetadata is cut short") from None
         except UnicodeDecodeError:
@@ -3058,18 +2887,16 @@ class PutStateMetadata(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.key) != "":
-            raw = utf8(value, "PutStateMetadata.key")
+        if self.key != "":
+            raw = utf8(self.key, "PutStateMetadata.key")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.collection) != "":
-            raw = utf8(value, "PutStateMetadata.collection")
+        if self.collection != "":
+            raw = utf8(self.collection, "PutStateMetadata.collection")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.metadata) is not None:
-            if not isinstance(value, StateMetadata):
-                raise wrong_type(value, "StateMetadata", "PutStateMetadata.metadata")
-            raw = value.encode()
+        if self.metadata is not None:
+            raw = checked(self.metadata, StateMetadata, "PutStateMetadata.metadata").encode()
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3107,12 +2934,10 @@ class WriteBatchState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("WriteBatchState.rec is cut short")
                     m.rec.append(WriteRecord._read(data, pos, stop, depth - 1))
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1,), "WriteBatchState")
+                    pos = skip(tag, data, pos, (1,), "WriteBatchState")
         except IndexError:
             raise DecodeError("WriteBatchState is cut short") from None
         if pos != end:
@@ -3123,9 +2948,7 @@ class WriteBatchState(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         for value in items(self.rec, "WriteBatchState.rec"):
-            if not isinstance(value, WriteRecord):
-                raise wrong_type(value, "WriteRecord", "WriteBatchState.rec")
-            raw = value.encode()
+            raw = checked(value, WriteRecord, "WriteBatchState.rec").encode()
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3182,8 +3005,6 @@ class WriteRecord(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("WriteRecord.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -3192,8 +3013,6 @@ class WriteRecord(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("WriteRecord.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 elif tag == 26:
@@ -3202,8 +3021,6 @@ class WriteRecord(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("WriteRecord.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 elif tag == 34:
@@ -3212,8 +3029,6 @@ class WriteRecord(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("WriteRecord.metadata is cut short")
                     m.metadata = StateMetadata._read(data, pos, stop, depth - 1, m.metadata)
                     pos = stop
                 elif tag == 40:
@@ -3224,7 +3039,7 @@ class WriteRecord(Message):
                         value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
                     m.type = value
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3, 4, 5), "WriteRecord")
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "WriteRecord")
         except IndexError:
             raise DecodeError("WriteRecord is cut short") from None
         except UnicodeDecodeError:
@@ -3236,27 +3051,24 @@ class WriteRecord(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.key) != "":
-            raw = utf8(value, "WriteRecord.key")
+        if self.key != "":
+            raw = utf8(self.key, "WriteRecord.key")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.value) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "WriteRecord.value")
-            size = len(value)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
-        if (value := self.collection) != "":
-            raw = utf8(value, "WriteRecord.collection")
+        if self.value != b"":
+            raw = checked(self.value, bytes, "WriteRecord.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "WriteRecord.collection")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.metadata) is not None:
-            if not isinstance(value, StateMetadata):
-                raise wrong_type(value, "StateMetadata", "WriteRecord.metadata")
-            raw = value.encode()
+        if self.metadata is not None:
+            raw = checked(self.metadata, StateMetadata, "WriteRecord.metadata").encode()
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.type) != 0:
-            out += (b"(", int32(value, "WriteRecord.type"))
+        if self.type != 0:
+            out += (b"(", int32(self.type, "WriteRecord.type"))
         return b"".join(out)
 
 
@@ -3292,8 +3104,6 @@ class DelState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("DelState.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -3302,12 +3112,10 @@ class DelState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("DelState.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "DelState")
+                    pos = skip(tag, data, pos, (1, 2), "DelState")
         except IndexError:
             raise DecodeError("DelState is cut short") from None
         except UnicodeDecodeError:
@@ -3319,12 +3127,12 @@ class DelState(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.key) != "":
-            raw = utf8(value, "DelState.key")
+        if self.key != "":
+            raw = utf8(self.key, "DelState.key")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.collection) != "":
-            raw = utf8(value, "DelState.collection")
+        if self.collection != "":
+            raw = utf8(self.collection, "DelState.collection")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3364,8 +3172,6 @@ class PurgePrivateState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("PurgePrivateState.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -3374,12 +3180,10 @@ class PurgePrivateState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("PurgePrivateState.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "PurgePrivateState")
+                    pos = skip(tag, data, pos, (1, 2), "PurgePrivateState")
         except IndexError:
             raise DecodeError("PurgePrivateState is cut short") from None
         except UnicodeDecodeError:
@@ -3391,12 +3195,12 @@ class PurgePrivateState(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.key) != "":
-            raw = utf8(value, "PurgePrivateState.key")
+        if self.key != "":
+            raw = utf8(self.key, "PurgePrivateState.key")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.collection) != "":
-            raw = utf8(value, "PurgePrivateState.collection")
+        if self.collection != "":
+            raw = utf8(self.collection, "PurgePrivateState.collection")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3444,8 +3248,6 @@ class GetStateByRange(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetStateByRange.start_key is cut short")
                     m.start_key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -3454,8 +3256,6 @@ class GetStateByRange(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetStateByRange.end_key is cut short")
                     m.end_key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -3464,8 +3264,6 @@ class GetStateByRange(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetStateByRange.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 elif tag == 34:
@@ -3474,12 +3272,10 @@ class GetStateByRange(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetStateByRange.metadata is cut short")
                     m.metadata = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3, 4), "GetStateByRange")
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "GetStateByRange")
         except IndexError:
             raise DecodeError("GetStateByRange is cut short") from None
         except UnicodeDecodeError:
@@ -3491,23 +3287,22 @@ class GetStateByRange(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.start_key) != "":
-            raw = utf8(value, "GetStateByRange.start_key")
+        if self.start_key != "":
+            raw = utf8(self.start_key, "GetStateByRange.start_key")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.end_key) != "":
-            raw = utf8(value, "GetStateByRange.end_key")
+        if self.end_key != "":
+            raw = utf8(self.end_key, "GetStateByRange.end_key")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.collection) != "":
-            raw = utf8(value, "GetStateByRange.collection")
+        if self.collection != "":
+            raw = utf8(self.collection, "GetStateByRange.collection")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.metadata) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "GetStateByRange.metadata")
-            size = len(value)
-            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.metadata != b"":
+            raw = checked(self.metadata, bytes, "GetStateByRange.metadata")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -3548,8 +3343,6 @@ class GetQueryResult(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetQueryResult.query is cut short")
                     m.query = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -3558,8 +3351,6 @@ class GetQueryResult(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetQueryResult.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -3568,12 +3359,10 @@ class GetQueryResult(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetQueryResult.metadata is cut short")
                     m.metadata = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3), "GetQueryResult")
+                    pos = skip(tag, data, pos, (1, 2, 3), "GetQueryResult")
         except IndexError:
             raise DecodeError("GetQueryResult is cut short") from None
         except UnicodeDecodeError:
@@ -3585,19 +3374,18 @@ class GetQueryResult(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.query) != "":
-            raw = utf8(value, "GetQueryResult.query")
+        if self.query != "":
+            raw = utf8(self.query, "GetQueryResult.query")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.collection) != "":
-            raw = utf8(value, "GetQueryResult.collection")
+        if self.collection != "":
+            raw = utf8(self.collection, "GetQueryResult.collection")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.metadata) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "GetQueryResult.metadata")
-            size = len(value)
-            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.metadata != b"":
+            raw = checked(self.metadata, bytes, "GetQueryResult.metadata")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -3642,12 +3430,10 @@ class QueryMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("QueryMetadata.bookmark is cut short")
                     m.bookmark = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "QueryMetadata")
+                    pos = skip(tag, data, pos, (1, 2), "QueryMetadata")
         except IndexError:
             raise DecodeError("QueryMetadata is cut short") from None
         except UnicodeDecodeError:
@@ -3659,10 +3445,10 @@ class QueryMetadata(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.page_size) != 0:
-            out += (b"\x08", int32(value, "QueryMetadata.page_size"))
-        if (value := self.bookmark) != "":
-            raw = utf8(value, "QueryMetadata.bookmark")
+        if self.page_size != 0:
+            out += (b"\x08", int32(self.page_size, "QueryMetadata.page_size"))
+        if self.bookmark != "":
+            raw = utf8(self.bookmark, "QueryMetadata.bookmark")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3697,12 +3483,10 @@ class GetHistoryForKey(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("GetHistoryForKey.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1,), "GetHistoryForKey")
+                    pos = skip(tag, data, pos, (1,), "GetHistoryForKey")
         except IndexError:
             raise DecodeError("GetHistoryForKey is cut short") from None
         except UnicodeDecodeError:
@@ -3714,8 +3498,8 @@ class GetHistoryForKey(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.key) != "":
-            raw = utf8(value, "GetHistoryForKey.key")
+        if self.key != "":
+            raw = utf8(self.key, "GetHistoryForKey.key")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3750,12 +3534,10 @@ class QueryStateNext(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("QueryStateNext.id is cut short")
                     m.id = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1,), "QueryStateNext")
+                    pos = skip(tag, data, pos, (1,), "QueryStateNext")
         except IndexError:
             raise DecodeError("QueryStateNext is cut short") from None
         except UnicodeDecodeError:
@@ -3767,8 +3549,8 @@ class QueryStateNext(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.id) != "":
-            raw = utf8(value, "QueryStateNext.id")
+        if self.id != "":
+            raw = utf8(self.id, "QueryStateNext.id")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3803,12 +3585,10 @@ class QueryStateClose(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("QueryStateClose.id is cut short")
                     m.id = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1,), "QueryStateClose")
+                    pos = skip(tag, data, pos, (1,), "QueryStateClose")
         except IndexError:
             raise DecodeError("QueryStateClose is cut short") from None
         except UnicodeDecodeError:
@@ -3820,8 +3600,8 @@ class QueryStateClose(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.id) != "":
-            raw = utf8(value, "QueryStateClose.id")
+        if self.id != "":
+            raw = utf8(self.id, "QueryStateClose.id")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3856,12 +3636,10 @@ class QueryResultBytes(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("QueryResultBytes.result_bytes is cut short")
                     m.result_bytes = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1,), "QueryResultBytes")
+                    pos = skip(tag, data, pos, (1,), "QueryResultBytes")
         except IndexError:
             raise DecodeError("QueryResultBytes is cut short") from None
         if pos != end:
@@ -3871,11 +3649,10 @@ class QueryResultBytes(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.result_bytes) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "QueryResultBytes.result_bytes")
-            size = len(value)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.result_bytes != b"":
+            raw = checked(self.result_bytes, bytes, "QueryResultBytes.result_bytes")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -3929,8 +3706,6 @@ class QueryResponse(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("QueryResponse.results is cut short")
                     m.results.append(QueryResultBytes._read(data, pos, stop, depth - 1))
                     pos = stop
                 elif tag == 16:
@@ -3945,8 +3720,6 @@ class QueryResponse(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("QueryResponse.id is cut short")
                     m.id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 34:
@@ -3955,12 +3728,10 @@ class QueryResponse(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("QueryResponse.metadata is cut short")
                     m.metadata = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2, 3, 4), "QueryResponse")
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "QueryResponse")
         except IndexError:
             raise DecodeError("QueryResponse is cut short") from None
         except UnicodeDecodeError:
@@ -3973,22 +3744,19 @@ class QueryResponse(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         for value in items(self.results, "QueryResponse.results"):
-            if not isinstance(value, QueryResultBytes):
-                raise wrong_type(value, "QueryResultBytes", "QueryResponse.results")
-            raw = value.encode()
+            raw = checked(value, QueryResultBytes, "QueryResponse.results").encode()
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.has_more) is not False:
-            out += (b"\x10", boolean(value, "QueryResponse.has_more"))
-        if (value := self.id) != "":
-            raw = utf8(value, "QueryResponse.id")
+        if self.has_more is not False:
+            out += (b"\x10", boolean(self.has_more, "QueryResponse.has_more"))
+        if self.id != "":
+            raw = utf8(self.id, "QueryResponse.id")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.metadata) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "QueryResponse.metadata")
-            size = len(value)
-            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.metadata != b"":
+            raw = checked(self.metadata, bytes, "QueryResponse.metadata")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -4033,12 +3801,10 @@ class QueryResponseMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("QueryResponseMetadata.bookmark is cut short")
                     m.bookmark = data[pos:stop].decode()
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "QueryResponseMetadata")
+                    pos = skip(tag, data, pos, (1, 2), "QueryResponseMetadata")
         except IndexError:
             raise DecodeError("QueryResponseMetadata is cut short") from None
         except UnicodeDecodeError:
@@ -4050,10 +3816,13 @@ class QueryResponseMetadata(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.fetched_records_count) != 0:
-            out += (b"\x08", int32(value, "QueryResponseMetadata.fetched_records_count"))
-        if (value := self.bookmark) != "":
-            raw = utf8(value, "QueryResponseMetadata.bookmark")
+        if self.fetched_records_count != 0:
+            out += (
+                b"\x08",
+                int32(self.fetched_records_count, "QueryResponseMetadata.fetched_records_count"),
+            )
+        if self.bookmark != "":
+            raw = utf8(self.bookmark, "QueryResponseMetadata.bookmark")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -4096,8 +3865,6 @@ class StateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("StateMetadata.metakey is cut short")
                     m.metakey = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -4106,12 +3873,10 @@ class StateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("StateMetadata.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1, 2), "StateMetadata")
+                    pos = skip(tag, data, pos, (1, 2), "StateMetadata")
         except IndexError:
             raise DecodeError("StateMetadata is cut short") from None
         except UnicodeDecodeError:
@@ -4123,15 +3888,14 @@ class StateMetadata(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if (value := self.metakey) != "":
-            raw = utf8(value, "StateMetadata.metakey")
+        if self.metakey != "":
+            raw = utf8(self.metakey, "StateMetadata.metakey")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if (value := self.value) != b"":
-            if not isinstance(value, bytes):
-                raise wrong_type(value, "bytes", "StateMetadata.value")
-            size = len(value)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), value)
+        if self.value != b"":
+            raw = checked(self.value, bytes, "StateMetadata.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -4164,12 +3928,10 @@ class StateMetadataResult(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
-                    if stop > end:
-                        raise DecodeError("StateMetadataResult.entries is cut short")
                     m.entries.append(StateMetadata._read(data, pos, stop, depth - 1))
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, end, (1,), "StateMetadataResult")
+                    pos = skip(tag, data, pos, (1,), "StateMetadataResult")
         except IndexError:
             raise DecodeError("StateMetadataResult is cut short") from None
         if pos != end:
@@ -4180,9 +3942,7 @@ class StateMetadataResult(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         for value in items(self.entries, "StateMetadataResult.entries"):
-            if not isinstance(value, StateMetadata):
-                raise wrong_type(value, "StateMetadata", "StateMetadataResult.entries")
-            raw = value.encode()
+            raw = checked(value, StateMetadata, "StateMetadataResult.entries").encode()
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)

@@ -15,7 +15,7 @@ from .errors import DecodeError, EncodeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, ClassVar, Final, Self, TypeVar
 
     K = TypeVar("K")
@@ -31,7 +31,7 @@ new = object.__new__
 
 
 def varint(first: int, data: bytes, pos: int) -> tuple[int, int]:
-    """Read on where *first* had its continuation bit set; return the value and the next position."""
+    """Read on after *first*, which announced more; return the value and the next position."""
     value = first & 0x7F
     for shift in range(7, 70, 7):
         byte = data[pos]
@@ -44,7 +44,7 @@ def varint(first: int, data: bytes, pos: int) -> tuple[int, int]:
     raise DecodeError("a varint is longer than ten bytes")
 
 
-def skip(tag: int, data: bytes, pos: int, end: int, known: tuple[int, ...], message: str) -> int:
+def skip(tag: int, data: bytes, pos: int, known: tuple[int, ...], message: str) -> int:
     """Return the position behind an unknown field, whose *tag* has been read.
 
     Raises:
@@ -74,8 +74,6 @@ def skip(tag: int, data: bytes, pos: int, end: int, known: tuple[int, ...], mess
             pos += 4
         case wire_type:
             raise DecodeError(f"{message}: field {number} has wire type {wire_type}")
-    if pos > end:
-        raise DecodeError(f"{message}: field {number} is cut short")
     return pos
 
 
@@ -91,24 +89,24 @@ def varint_bytes(value: int) -> bytes:
     return bytes(out)
 
 
-def wrong_type(value: object, expected: str, field: str) -> EncodeError:
-    """Say that *field* takes an *expected*, by type only: the value may be a secret."""
-    return EncodeError(f"{field} takes {expected}, not {type(value).__name__}")
+def checked(value: object, cls: type[V], field: str) -> V:
+    """Return *value*, which must be a *cls*. The error tells its type only: it may be a secret."""
+    if not isinstance(value, cls):
+        raise EncodeError(f"{field} takes {cls.__name__}, not {type(value).__name__}")
+    return value
 
 
 def utf8(value: str, field: str) -> bytes:
     """Encode a string, which must hold no lone surrogate."""
-    if not isinstance(value, str):
-        raise wrong_type(value, "str", field)
     try:
-        return value.encode()
+        return checked(value, str, field).encode()
     except UnicodeEncodeError:
         raise EncodeError(f"{field} holds a lone surrogate") from None
 
 
 def _integer(value: int, low: int, high: int, field: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise wrong_type(value, "int", field)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise EncodeError(f"{field} takes int, not {type(value).__name__}")
     if not low <= value < high:
         raise EncodeError(f"{field} is out of range: {value}")
     return value
@@ -159,24 +157,19 @@ def sfixed64(value: int, field: str) -> bytes:
 
 
 def boolean(value: bool, field: str) -> bytes:
-    if not isinstance(value, bool):
-        raise wrong_type(value, "bool", field)
-    return ONE_BYTE[value]
+    return ONE_BYTE[checked(value, bool, field)]
 
 
 def items(values: list[V], field: str) -> list[V]:
     """Return the members of a repeated field."""
-    if not isinstance(values, list):
-        raise wrong_type(values, "list", field)
-    return values
+    return checked(values, list, field)
 
 
-def entries(values: dict[K, V], field: str) -> Iterable[tuple[K, V]]:
+def entries(values: dict[K, V], field: str) -> list[tuple[K, V]]:
     """Return the entries of a map field in the order of their keys."""
-    if not isinstance(values, dict):
-        raise wrong_type(values, "dict", field)
+    keyed: dict[Any, V] = checked(values, dict, field)
     try:
-        return sorted(values.items(), key=lambda entry: entry[0])  # type: ignore[arg-type, return-value]
+        return [(key, keyed[key]) for key in sorted(keyed)]
     except TypeError:
         raise EncodeError(f"{field} has keys of different types") from None
 
@@ -192,7 +185,7 @@ class Entry:
 class Message:
     """What every message class of `fabric_protos.stream` can do."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
     _read: ClassVar[Callable[..., Any]]
 
     @classmethod

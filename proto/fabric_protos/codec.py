@@ -1,0 +1,237 @@
+"""A strict, fast codec for the betterproto2 messages of this package.
+
+Room:      fabric_protos   (imports betterproto2, fabric_protos.source and fabric_protos.stream)
+Loop:      none; safe to use from several threads
+Lifetime:  the process: what a class needs is compiled at its first use and kept
+
+betterproto2's own ``parse`` and ``bytes()`` accept truncated input, take any wire type for any
+field and replace repeated sub-messages; this codec refuses, or merges, as the protobuf
+specification asks. The readers and writers are Python functions, one of each per class, compiled
+from the text that `fabric_protos.source` makes of the class's metadata.
+
+Encoding is canonical: fields in ascending order, map entries by key, defaults left out. Unknown
+fields are kept and written back behind the known ones, except those inside a timestamp:
+betterproto2 holds timestamps as `datetime`, which also cuts nanoseconds to microseconds.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from textwrap import indent
+from threading import Lock
+from typing import Any, TypeVar
+
+import betterproto2
+
+from . import source, wire
+from .errors import DecodeError as DecodeError
+from .errors import EncodeError as EncodeError
+from .stream import Timestamp
+
+M = TypeVar("M", bound=betterproto2.Message)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def decode(cls: type[M], data: bytes) -> M:
+    """Read one message.
+
+    Raises:
+        DecodeError: *data* is no *cls*: cut short, a known field of a wrong wire type, a group, an
+            impossible field number or varint, a string that is not UTF-8, a timestamp `datetime`
+            cannot hold, or more than `wire.MAX_DEPTH` levels of nesting.
+    """
+    codec = _codecs.get(cls) or _compiled(cls)
+    message: M = codec[0](data, 0, len(data), wire.MAX_DEPTH)
+    return message
+
+
+def encode(message: betterproto2.Message) -> bytes:
+    """Write one message.
+
+    Raises:
+        EncodeError: a field holds a wrong type, a number out of range, a lone surrogate or a
+            `datetime` without time zone; or the message is nested deeper than Python's stack.
+    """
+    codec = _codecs.get(type(message)) or _compiled(type(message))
+    try:
+        return codec[1](message)
+    except RecursionError:
+        raise EncodeError(f"{type(message).__name__} is nested too deep") from None
+
+
+def _read_float32(data: bytes) -> float:
+    value: float = struct.unpack("<f", data)[0]
+    return value
+
+
+def _read_float64(data: bytes) -> float:
+    value: float = struct.unpack("<d", data)[0]
+    return value
+
+
+def _float_bytes(layout: str) -> Callable[[float, str], bytes]:
+    def float_bytes(value: float, field: str) -> bytes:
+        if isinstance(value, bool) or not isinstance(value, float | int):
+            raise EncodeError(f"{field} takes float, not {type(value).__name__}")
+        try:
+            return struct.pack(layout, value)
+        except OverflowError:
+            raise EncodeError(f"{field} is out of range: {value}") from None
+
+    return float_bytes
+
+
+def _is_negative_zero(value: object) -> bool:
+    """Tell -0.0, which protobuf writes, from 0.0, which it leaves out."""
+    return isinstance(value, float) and math.copysign(1.0, value) < 0
+
+
+def _read_datetime(
+    data: bytes, pos: int, end: int, depth: int, m: datetime | None = None
+) -> datetime:
+    """Read a timestamp, into the one before where the field occurs twice."""
+    earlier = None if m is None else _timestamp(m)
+    stamp = Timestamp._read(data, pos, end, depth, earlier)
+    if 0 <= stamp.nanos < 1_000_000_000:
+        try:
+            return _EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
+        except OverflowError:
+            pass
+    raise DecodeError(f"a timestamp is out of range: {stamp.seconds} s and {stamp.nanos} ns")
+
+
+def _datetime_bytes(value: datetime, field: str) -> bytes:
+    if value.utcoffset() is None:
+        raise EncodeError(f"{field} has no time zone")
+    return _timestamp(value).encode()
+
+
+def _timestamp(value: datetime) -> Timestamp:
+    since = value - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+class _Members(dict[int, Any]):
+    """The members of an enum by number; an unknown number makes a nameless member."""
+
+    def __init__(self, enum: type[betterproto2.Enum]) -> None:
+        super().__init__((member.value, member) for member in enum)
+        self._enum = enum
+
+    def __missing__(self, number: int) -> Any:
+        return self._enum(number)
+
+
+_Codec = tuple[Callable[..., Any], Callable[[Any], bytes]]
+
+_codecs: dict[type, _Codec] = {}
+_names: dict[type, str] = {}
+_compiling = Lock()
+_globals: dict[str, Any] = {name: value for name, value in vars(wire).items() if name[0] != "_"} | {
+    "datetime": datetime,
+    "datetime_bytes": _datetime_bytes,
+    "float32": _float_bytes("<f"),
+    "float64": _float_bytes("<d"),
+    "is_negative_zero": _is_negative_zero,
+    "read_datetime": _read_datetime,
+    "read_float32": _read_float32,
+    "read_float64": _read_float64,
+}
+"""What the compiled functions see: one namespace for all, as classes refer to each other."""
+
+
+def _compiled(cls: type[betterproto2.Message]) -> _Codec:
+    """Compile the codec of *cls* and of all messages it refers to."""
+    with _compiling:
+        done: dict[type, _Codec] = {}
+        waiting = [cls]
+        while waiting:
+            wanted = waiting.pop()
+            if wanted not in _codecs and wanted not in done:
+                done[wanted] = _compile(wanted, waiting)
+        _codecs.update(done)
+    return _codecs[cls]
+
+
+def _compile(cls: type[betterproto2.Message], referred: list[type[betterproto2.Message]]) -> _Codec:
+    """Compile the codec of one class; append the messages it refers to to *referred*."""
+    name = _name(cls)
+    meta = _metadata(cls)
+    fields = tuple(
+        _field(cls, field, meta.meta_by_field_name[field], meta.cls_by_field[field], referred)
+        for field in meta.sorted_field_names
+    )
+    message = source.Message(name=cls.__name__, cls=name, fields=fields, keeps_unknown=True)
+    _define(f"read_{name}(data, pos, end, depth, m=None)", source.reader(message))
+    _define(f"write_{name}(self)", source.writer(message))
+    for field in fields:
+        if field.type == "map":
+            entry = source.Message(
+                name=f"{cls.__name__}.{field.name}", cls="Entry", fields=field.entry
+            )
+            _define(f"{field.read}(data, pos, end, depth, m=None)", source.reader(entry))
+    return _globals[f"read_{name}"], _globals[f"write_{name}"]
+
+
+def _define(signature: str, body: str) -> None:
+    text = f"def {signature}:\n{indent(body, '    ')}"
+    exec(compile(text, f"<fabric_protos.codec {signature}>", "exec"), _globals)
+
+
+def _metadata(cls: type[betterproto2.Message]) -> betterproto2.ProtoClassMetadata:
+    return cls._betterproto  # type: ignore[arg-type]  # its descriptor is typed for no class
+
+
+def _name(cls: type) -> str:
+    """Name a message or enum class for the compiled text; two packages may use one name."""
+    if cls not in _names:
+        name = _names[cls] = f"{cls.__name__}_{len(_names)}"
+        is_enum = issubclass(cls, betterproto2.Enum)
+        _globals[name] = _Members(cls).__getitem__ if is_enum else cls
+    return _names[cls]
+
+
+def _field(
+    cls: type[betterproto2.Message],
+    name: str,
+    meta: betterproto2.FieldMetadata,
+    python: type,
+    referred: list[type[betterproto2.Message]],
+) -> source.Field:
+    """Describe one field whose values, list items or map entries are of the class *python*."""
+    read = write = target = ""
+    entry: tuple[source.Field, ...] = ()
+    if meta.map_meta:
+        value = _metadata(cls).cls_by_field[f"{name}.value"]
+        read = f"read_{_name(cls)}_{name}"
+        entry = (
+            _field(cls, "key", meta.map_meta[0], object, referred),
+            _field(cls, "value", meta.map_meta[1], value, referred),
+        )
+    elif meta.unwrap:
+        if python is not datetime:
+            raise TypeError(f"{cls.__name__}.{name}: no codec for {python.__name__}")
+        read, write, target = "read_datetime", "datetime_bytes({value}, {where})", "datetime"
+    elif meta.proto_type == betterproto2.TYPE_MESSAGE:
+        referred.append(python)
+        target = _name(python)
+        read, write = f"read_{target}", f"write_{target}({{value}})"
+    elif meta.proto_type == betterproto2.TYPE_ENUM:
+        target = _name(python)
+    group = _metadata(cls).oneof_field_by_group.get(meta.group or "", ())
+    return source.Field(
+        number=meta.number,
+        name=name,
+        type=meta.proto_type,
+        repeated=bool(meta.repeated),
+        optional=bool(meta.optional),
+        rivals=tuple(sorted(rival.name for rival in group if rival.name != name)),
+        cls=target,
+        read=read,
+        write=write,
+        entry=entry,
+    )
