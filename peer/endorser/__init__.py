@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Proposals: how a request to simulate is made and read."""

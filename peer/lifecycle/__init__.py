@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""What is installed and what is defined on which channel."""

@@ -1,0 +1,74 @@
+"""Chaincode definitions by channel.
+
+Room:      peer.lifecycle   (implements peer.chaincode's Definitions and CollectionStore)
+Loop:      none
+Lifetime:  peer; kept in memory until definitions are committed through the ledger
+Fabric:    core/chaincode/lifecycle/endorsement_info.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fabric_protos.stream import SignedProposal
+from peer.chaincode.support import EndorsementInfo
+from peer.chaincode.transactions import Permissions
+from peer.errors import LedgerError, UnknownChaincode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChaincodeDefinition:
+    """What a channel agreed on for one chaincode.
+
+    Attributes:
+        ccid: the package that runs it on this peer.
+        collections: names of its private data collections.
+    """
+
+    name: str
+    version: str
+    ccid: str
+    init_required: bool = False
+    collections: frozenset[str] = frozenset()
+
+
+class DefinitionStore:
+    """The definitions of every channel of one peer."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[tuple[str, str], ChaincodeDefinition] = {}
+        self._collections: dict[str, dict[str, frozenset[str]]] = {}
+
+    def define(self, channel_id: str, definition: ChaincodeDefinition) -> None:
+        """Set or replace a definition."""
+        self._definitions[channel_id, definition.name] = definition
+        self.collections(channel_id)[definition.name] = definition.collections
+
+    def get(self, channel_id: str, name: str) -> ChaincodeDefinition:
+        """
+        Raises:
+            UnknownChaincode: nothing of that name on the channel.
+        """
+        try:
+            return self._definitions[channel_id, name]
+        except KeyError:
+            raise UnknownChaincode(channel_id, name) from None
+
+    def endorsement_info(self, channel_id: str, name: str) -> EndorsementInfo:
+        """Return version, package and init flag; see `Definitions.endorsement_info`."""
+        found = self.get(channel_id, name)
+        return EndorsementInfo(found.version, found.ccid, found.init_required)
+
+    def collections(self, channel_id: str) -> dict[str, frozenset[str]]:
+        """Return chaincode name → names of its private data collections; stays up to date."""
+        return self._collections.setdefault(channel_id, {})
+
+    def permissions(
+        self, channel_id: str, namespace: str, collection: str, proposal: SignedProposal | None
+    ) -> Permissions:
+        """Return what may be done with a collection; see `CollectionStore.permissions`."""
+        if collection not in self.collections(channel_id).get(namespace, ()):
+            raise LedgerError(
+                f"collection {channel_id}/{namespace}/{collection} could not be found"
+            )
+        return Permissions(read=True, write=True)
