@@ -17,6 +17,7 @@ from typing import NamedTuple
 import click
 
 from peer.errors import ConfigError, PeerError
+from runtimes.api import RuntimeFailure
 
 FAILED = 1
 USAGE = 2
@@ -32,6 +33,8 @@ class Lazy(NamedTuple):
 
 COMMANDS: Mapping[str, Lazy] = {
     "config": Lazy("peer.cli.config:config", "Show the configuration and where it comes from."),
+    "demo": Lazy("peer.cli.demo:demo", "Show a chaincode's life, from launch to shutdown."),
+    "node": Lazy("peer.cli.node:node", "Run a peer."),
     "version": Lazy("peer.cli.version:version", "Show the versions of the peer and its platform."),
 }
 
@@ -90,7 +93,7 @@ def run(args: Sequence[str] | None = None, *, program: str = "triopeer") -> int:
         for problem in exc.problems:
             click.echo(f"  {problem}", err=True)
         return USAGE
-    except PeerError as exc:
+    except (PeerError, RuntimeFailure) as exc:
         click.echo(f"Error: {exc}", err=True)
         return FAILED
     return result if isinstance(result, int) else 0

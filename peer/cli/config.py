@@ -18,6 +18,9 @@ from peer.config.fabric import SECRET
 from peer.config.model import PeerConfig
 from peer.config.settings import settings_of
 
+_TREES = {"podman": ("docker", "podman")}
+"""Runtimes that read other parts of the ``vm`` tree than the one named after them."""
+
 
 class Row(NamedTuple):
     """One line of the listing; `value` is what JSON shows."""
@@ -65,7 +68,7 @@ def _rows(loaded: PeerConfig) -> Iterator[Row]:
         value = setting.kind.show(getattr(getattr(loaded, section), attribute))
         yield Row(setting.key, value, loaded.origins[setting.key], True)
     for key, value in _options("vm", loaded.vm.options, loaded.origins):
-        used = key.split(".")[1] == loaded.vm.runtime
+        used = key.split(".")[1] in _TREES.get(loaded.vm.runtime, (loaded.vm.runtime,))
         yield Row(key, value, loaded.origins[key], used)
     for key, value in loaded.unused.items():
         yield Row(key, "********" if key in SECRET else value, loaded.origins[key], False)

@@ -253,7 +253,10 @@ class _Walk:
             return
         first: dict[str, int] = {}
         for key_node, _ in node.value:
-            key = str(key_node.value).lower()
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._problem(key_node, f"{name or 'the file'}: a key must be a word")
+                return
+            key = key_node.value.lower()
             line = first.setdefault(key, _line(key_node))
             if line != _line(key_node) and key != "<<":
                 self._problem(key_node, f"{name}.{key}: already given in line {line}".lstrip("."))
