@@ -16,7 +16,7 @@ Rules every backend keeps, and `tests/contract/` checks on each one:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,6 +194,17 @@ class RuntimeFailure(Exception):
 
 class RuntimeUnavailable(RuntimeFailure):
     """The engine behind the backend does not answer."""
+
+
+class OptionRejected(RuntimeFailure):
+    """A backend's part of the configuration cannot be used; carries every problem found."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 class NameRejected(RuntimeFailure):

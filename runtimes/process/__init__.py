@@ -1,1 +1,14 @@
-"""Chaincode as a plain process."""
+"""Chaincode as a plain process.
+
+Room:      runtimes.process   (imports runtimes.api, runtimes.origin; reached by its entry point)
+Loop:      Trio
+Lifetime:  peer
+
+Processes run as the peer's user. They are held together and ended reliably, but this is no
+sandbox: code that is not trusted belongs into a container.
+"""
+
+from runtimes.process.backend import ProcessRuntime as ProcessRuntime
+from runtimes.process.backend import backend as backend
+
+__all__ = ["ProcessRuntime", "backend"]

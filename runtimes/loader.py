@@ -1,0 +1,47 @@
+"""Find a backend by the name under which config chooses it.
+
+Room:      runtimes   (imports runtimes.api; used by peer.app)
+Loop:      none
+
+Backends are entry points of group ``peer.runtimes``; a new one needs no edit here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from runtimes.api import BackendFactory, RuntimeFailure, RuntimeUnavailable
+
+GROUP = "peer.runtimes"
+
+
+class UnknownRuntime(RuntimeFailure):
+    """No backend of that name is installed."""
+
+    def __init__(self, name: str, installed: Sequence[str]) -> None:
+        self.name = name
+        self.installed = tuple(installed)
+        super().__init__(name, self.installed)
+
+    def __str__(self) -> str:
+        installed = ", ".join(self.installed) or "none"
+        return f"there is no runtime {self.name!r}; installed are: {installed}"
+
+
+def load(name: str) -> BackendFactory:
+    """Return the factory of the backend called `name`.
+
+    Raises:
+        UnknownRuntime: not installed.
+        RuntimeUnavailable: installed, but something it imports is missing.
+    """
+    from importlib.metadata import entry_points  # slow to import, and needed once
+
+    installed = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in installed:
+        raise UnknownRuntime(name, sorted(installed))
+    try:
+        return cast("BackendFactory", installed[name].load())
+    except (ImportError, AttributeError) as exc:
+        raise RuntimeUnavailable(f"runtime {name!r} cannot be loaded: {exc}") from exc
