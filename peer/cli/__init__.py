@@ -17,7 +17,6 @@ from typing import NamedTuple
 import click
 
 from peer.errors import ConfigError, PeerError
-from runtimes.api import RuntimeFailure
 
 FAILED = 1
 USAGE = 2
@@ -93,7 +92,7 @@ def run(args: Sequence[str] | None = None, *, program: str = "triopeer") -> int:
         for problem in exc.problems:
             click.echo(f"  {problem}", err=True)
         return USAGE
-    except (PeerError, RuntimeFailure) as exc:
+    except PeerError as exc:
         click.echo(f"Error: {exc}", err=True)
         return FAILED
     return result if isinstance(result, int) else 0

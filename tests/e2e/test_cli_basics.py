@@ -198,11 +198,27 @@ def test_a_bad_configuration_is_2_with_all_problems(tmp_path: Path) -> None:
     ]
 
 
+def test_the_examples_of_the_configuration_page() -> None:
+    document = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```console\n\$ (.+)\n((?:.+\n)+)```$", document, re.MULTILINE)
+    assert len(examples) == 2
+    for command, output in examples:
+        done = subprocess.run(
+            ["sh", "-c", command.replace("python ", f"{sys.executable} ")],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout == output
+
+
 FAILING = """
     import sys
     import click
     from peer import cli, errors
-    from runtimes import api
 
     @click.command()
     def fail():
@@ -217,7 +233,7 @@ FAILING = """
     ("error", "code", "text"),
     [
         ("errors.StartError('cc:1', 'no such file')", 1, "Error: could not launch chaincode cc:1"),
-        ("api.RuntimeUnavailable('no docker')", 1, "Error: no docker\n"),
+        ("errors.PackageError('no code')", 1, "Error: no code\n"),
         ("errors.ConfigError(['a', 'b'])", 2, "cannot be used:\n  a\n  b\n"),
         ("KeyboardInterrupt()", 130, ""),
         ("click.Abort()", 130, ""),
