@@ -36,6 +36,10 @@ class ConfigError(PeerError):
         return "\n".join(self.problems)
 
 
+class RuntimeNotUsable(PeerError):
+    """The configured runtime is not installed, refuses its options or cannot be reached."""
+
+
 class UnknownChannel(PeerError):
     """No ledger of that channel is open on this peer."""
 

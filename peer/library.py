@@ -1,0 +1,256 @@
+"""The peer as a library user sees it.
+
+Room:      peer.library   (imports chaincode, ledger, lifecycle, endorser; made by app)
+Loop:      Trio
+Lifetime:  peer
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from fabric_protos.stream import ChaincodeEvent, ChaincodeInput
+from peer import logs
+from peer.chaincode.support import ChaincodeSupport, Execution
+from peer.chaincode.transactions import TransactionParams
+from peer.endorser.proposal import (
+    PreparedProposal,
+    SigningIdentity,
+    prepare_args,
+    prepare_proposal,
+)
+from peer.errors import UnknownChannel
+from peer.ledger.api import CommittingTransaction, Ledger, Timestamp, ValidationCode
+from peer.lifecycle.definitions import ChaincodeDefinition, DefinitionStore
+from peer.lifecycle.packages import InstalledPackage, PackageStore
+
+ERROR_THRESHOLD = 400
+"""Responses from here on are not endorsed, so nothing of them is committed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of one call.
+
+    Attributes:
+        status: 200 is success; from 400 on nothing is committed.
+        validation_code: verdict of the commit; None when nothing was to be committed.
+    """
+
+    tx_id: str
+    status: int
+    message: str
+    payload: bytes
+    event: ChaincodeEvent | None
+    validation_code: ValidationCode | None = None
+
+    @property
+    def committed(self) -> bool:
+        """The writes of this call are part of the ledger."""
+        return self.validation_code is ValidationCode.VALID
+
+
+class Peer:
+    """An open peer; made by `open_peer`.
+
+    Attributes:
+        chaincode: launches and runs chaincodes; most callers need `invoke` and `query` only.
+    """
+
+    def __init__(
+        self,
+        *,
+        chaincode: ChaincodeSupport,
+        packages: PackageStore,
+        definitions: DefinitionStore,
+        ledgers: dict[str, Ledger],
+        open_ledger: Callable[[str], Awaitable[Ledger]],
+        identity: SigningIdentity,
+    ) -> None:
+        self.chaincode = chaincode
+        self._packages = packages
+        self._definitions = definitions
+        self._ledgers = ledgers
+        self._open_ledger = open_ledger
+        self._identity = identity
+
+    @property
+    def channels(self) -> list[str]:
+        """Ids of the channels this peer has joined."""
+        return sorted(self._ledgers)
+
+    def ledger(self, channel_id: str) -> Ledger:
+        """
+        Raises:
+            UnknownChannel: not joined.
+        """
+        try:
+            return self._ledgers[channel_id]
+        except KeyError:
+            raise UnknownChannel(channel_id, self.channels) from None
+
+    async def join_channel(self, channel_id: str) -> None:
+        """Open a channel's ledger, empty if it is new; joining twice is fine.
+
+        Raises:
+            LedgerError: the id is not valid, or the ledger cannot be opened.
+        """
+        if channel_id not in self._ledgers:
+            self._ledgers[channel_id] = await self._open_ledger(channel_id)
+
+    async def install(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        name: str = "",
+        version: str = "1.0",
+        channels: Sequence[str] = (),
+        init_required: bool = False,
+        collections: Collection[str] = (),
+    ) -> InstalledPackage:
+        """Install chaincode and define it on channels; nothing is started yet.
+
+        Installing again under the same name replaces the definition; if the code changed, the next
+        call launches the new code.
+
+        Args:
+            source: a directory of code, or a lifecycle package (``.tar.gz``).
+            name: what it is invoked as; the package's label if empty.
+            version: changing it asks for another init where one is required.
+            channels: where; every joined channel if empty.
+            collections: names of private data collections.
+
+        Raises:
+            PackageError: `source` cannot be used.
+            UnknownChannel: a channel is not joined.
+        """
+        package = await trio.to_thread.run_sync(self._packages.install, Path(source))
+        for channel_id in channels or self.channels:
+            self.ledger(channel_id)
+            definition = ChaincodeDefinition(
+                name=name or package.label,
+                version=version,
+                ccid=package.ccid,
+                init_required=init_required,
+                collections=frozenset(collections),
+            )
+            self._definitions.define(channel_id, definition)
+        return package
+
+    async def invoke(
+        self,
+        channel_id: str,
+        name: str,
+        args: Sequence[bytes | str],
+        *,
+        transient: Mapping[str, bytes] | None = None,
+        is_init: bool = False,
+    ) -> Result:
+        """Run a chaincode, launching it if need be, and commit what it wrote.
+
+        Args:
+            args: function name first; text is sent as UTF-8.
+            transient: reaches the chaincode, never the ledger.
+
+        Raises:
+            UnknownChannel, UnknownChaincode, InvalidInvocation: the call makes no sense here.
+            LaunchError: the chaincode could not be started.
+            ExecuteError: it gave no response. A response of any status is a result.
+
+        Cancellation: nothing is committed, unless the commit has begun; that is finished.
+        """
+        payload = ChaincodeInput(args=prepare_args(args), is_init=is_init)
+        return await self._call(channel_id, name, payload, transient or {}, commits=True)
+
+    async def query(
+        self,
+        channel_id: str,
+        name: str,
+        args: Sequence[bytes | str],
+        *,
+        transient: Mapping[str, bytes] | None = None,
+    ) -> Result:
+        """Run a chaincode and drop what it wrote; otherwise like `invoke`.
+
+        A system chaincode may be asked without a channel (``""``).
+        """
+        payload = ChaincodeInput(args=prepare_args(args))
+        return await self._call(channel_id, name, payload, transient or {}, commits=False)
+
+    async def _call(
+        self,
+        channel_id: str,
+        name: str,
+        payload: ChaincodeInput,
+        transient: Mapping[str, bytes],
+        *,
+        commits: bool,
+    ) -> Result:
+        proposal = prepare_proposal(self._identity, channel_id, name, payload, transient)
+        with logs.bind(channel=channel_id, tx=proposal.tx_id):
+            if not channel_id:
+                params = TransactionParams(
+                    channel_id="",
+                    tx_id=proposal.tx_id,
+                    namespace=name,
+                    signed_proposal=proposal.signed,
+                )
+                return _result(proposal, await self.chaincode.execute(params, name, payload))
+            return await self._simulate(channel_id, name, payload, proposal, commits=commits)
+
+    async def _simulate(
+        self,
+        channel_id: str,
+        name: str,
+        payload: ChaincodeInput,
+        proposal: PreparedProposal,
+        *,
+        commits: bool,
+    ) -> Result:
+        ledger = self.ledger(channel_id)
+        simulator = ledger.new_tx_simulator(proposal.tx_id)
+        try:
+            params = TransactionParams(
+                channel_id=channel_id,
+                tx_id=proposal.tx_id,
+                namespace=name,
+                signed_proposal=proposal.signed,
+                simulator=simulator,
+                history=ledger.new_history_query_executor() if ledger.has_history else None,
+                collections=self._definitions,
+            )
+            execution = await self.chaincode.execute(params, name, payload)
+            if not commits or execution.response.status >= ERROR_THRESHOLD:
+                return _result(proposal, execution)
+            results = simulator.get_tx_simulation_results()
+        finally:
+            simulator.done()
+        [code] = await ledger.commit(
+            [
+                CommittingTransaction(
+                    tx_id=proposal.tx_id,
+                    timestamp=Timestamp(proposal.timestamp.seconds, proposal.timestamp.nanos),
+                    results=results,
+                )
+            ]
+        )
+        return _result(proposal, execution, code)
+
+
+def _result(
+    proposal: PreparedProposal, execution: Execution, code: ValidationCode | None = None
+) -> Result:
+    response = execution.response
+    return Result(
+        tx_id=proposal.tx_id,
+        status=response.status,
+        message=response.message,
+        payload=response.payload,
+        event=execution.event,
+        validation_code=code,
+    )
