@@ -107,6 +107,8 @@ async def open_peer(
             run_dir,
             tls=_chaincode_tls(authority) if authority is not None else None,
             limit=config.peer.max_recv_msg_size,
+            ping_s=config.peer.keepalive_interval_s,
+            ping_timeout_s=config.peer.keepalive_timeout_s,
         )
 
         async def ledger_of(channel_id: str) -> Ledger:

@@ -13,15 +13,10 @@ import socket
 from collections.abc import Callable
 
 from peer.config.model import PeerConfig
-from peer.config.values import split_address
+from peer.config.values import join_address, split_address
 from peer.errors import ConfigError
 
 CHAINCODE_PORT = 7052
-
-
-def join_address(host: str, port: int) -> str:
-    """Return ``host:port``, an IPv6 host in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def local_ip() -> str:

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _UNUSED = """
-peer: gomaxprocs localMspType mspConfigPath validatorPoolSize
+chaincode: installTimeout
+peer: gomaxprocs listenAddress localMspType maxSendMsgSize mspConfigPath validatorPoolSize
 peer.adminService: listenAddress
 peer.authentication: timewindow
 peer.BCCSP: Default
@@ -44,6 +45,7 @@ peer.gossip.pvtData: skipPullingInvalidTransactionsDuringCommit transientstoreMa
 peer.gossip.pvtData.implicitCollectionDisseminationPolicy: maxPeerCount requiredPeerCount
 peer.gossip.state: batchSize blockBufferSize checkInterval enabled maxRetries responseTimeout
 peer.handlers: authFilters decorators endorsers validators
+peer.keepalive: minInterval
 peer.keepalive.client: interval timeout
 peer.keepalive.deliveryClient: interval timeout
 peer.limits.concurrency: deliverService endorserService gatewayService qscc

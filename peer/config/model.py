@@ -50,12 +50,6 @@ class NodeConfig:
         key="peer.addressAutoDetect",
         doc="Replace the host of `peer.address` by the machine's own address.",
     )
-    listen_address: str = setting(
-        "127.0.0.1:7051",
-        key="peer.listenAddress",
-        kind=ADDRESS,
-        doc="Where the peer listens for clients.",
-    )
     chaincode_listen_address: str = setting(
         "",
         key="peer.chaincodeListenAddress",
@@ -87,13 +81,6 @@ class NodeConfig:
         minimum=1,
         doc="Largest gRPC message the peer takes.",
     )
-    max_send_msg_size: int = setting(
-        100 * 1024 * 1024,
-        key="peer.maxSendMsgSize",
-        kind=SIZE,
-        minimum=1,
-        doc="Largest gRPC message the peer sends.",
-    )
     keepalive_interval_s: float = setting(
         7200.0,
         key="peer.keepalive.interval",
@@ -105,12 +92,6 @@ class NodeConfig:
         key="peer.keepalive.timeout",
         minimum=0,
         doc="How long a server waits for the answer to its ping.",
-    )
-    keepalive_min_interval_s: float = setting(
-        60.0,
-        key="peer.keepalive.minInterval",
-        minimum=0,
-        doc="Least time between a client's pings.",
     )
 
 
@@ -137,12 +118,6 @@ class ChaincodeConfig:
         minimum=1.0,
         below=30.0,
         doc="One execution of a chaincode.",
-    )
-    install_timeout_s: float = setting(
-        300.0,
-        key="chaincode.installTimeout",
-        minimum=0,
-        doc="Installing a package, its build included; never less than the execute timeout.",
     )
     stop_timeout_s: float = setting(
         5.0,

@@ -83,6 +83,11 @@ def show_duration(seconds: float) -> str:
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
+def join_address(host: str, port: int) -> str:
+    """Return ``host:port``, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def split_address(text: str) -> tuple[str, int]:
     """Split ``host:port``; an IPv6 host stands in brackets, an empty host means every one."""
     host, colon, port = text.rpartition(":")

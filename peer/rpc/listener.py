@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
@@ -29,6 +29,7 @@ from trio_asyncio import aio_as_trio
 
 from peer.chaincode.connections import Serve
 from peer.chaincode.stream import MAX_MESSAGE_BYTES, PeerEnd
+from peer.config.values import join_address
 from peer.rpc import http2
 from peer.rpc.streams import GrpcStream
 from runtimes.api import Origin, TcpOrigin, UnixOrigin
@@ -37,6 +38,8 @@ log = logging.getLogger("peer.rpc")
 
 REGISTER = "/protos.ChaincodeSupport/Register"
 HANDSHAKE_S = 5.0
+WINDOW_BYTES = 1 << 24
+"""Flow control of a connection; a single stream has 4 MiB."""
 MAX_CONNECTIONS = 16
 """A launch needs one; the rest is slack for libraries that connect again, and for strangers."""
 
@@ -60,6 +63,8 @@ class ChaincodeListeners:
         socket_dir: private directory for Unix sockets; a socket's path may have 107 bytes.
         tls: server context that demands a client certificate, None without TLS.
         limit: bytes of the largest message.
+        ping_s: silence after which a connection is pinged, seconds.
+        ping_timeout_s: how long the answer may take, seconds.
     """
 
     def __init__(
@@ -68,10 +73,17 @@ class ChaincodeListeners:
         *,
         tls: ssl.SSLContext | None = None,
         limit: int = MAX_MESSAGE_BYTES,
+        ping_s: float = 7200.0,
+        ping_timeout_s: float = 20.0,
     ) -> None:
         self._socket_dir = socket_dir
         self._tls = tls
         self._limit = limit
+        self._pings = Configuration(
+            http2_connection_window_size=WINDOW_BYTES,
+            _keepalive_time=ping_s,
+            _keepalive_timeout=ping_timeout_s,
+        )
         self._numbers = count(1)
 
     @asynccontextmanager
@@ -85,41 +97,45 @@ class ChaincodeListeners:
         """
         if unix:
             path = self._socket_dir / f"{next(self._numbers)}.sock"
-            listener, address = await _bind_unix(path), f"unix://{path}"
+            listeners, address = [await _bind_unix(path)], f"unix://{path}"
         else:
-            [listener] = await trio.open_tcp_listeners(port, host=host)
-            address = "{}:{}".format(*listener.socket.getsockname()[:2])
+            listeners = await trio.open_tcp_listeners(port, host=host)
+            address = join_address(*listeners[0].socket.getsockname()[:2])
         accepting = trio.CancelScope()
         try:
             async with trio.open_nursery() as connections:
-                connections.start_soon(self._accept, listener, serve, connections, accepting)
+                hold = partial(self._hold, serve, connections, trio.Semaphore(MAX_CONNECTIONS))
+                connections.start_soon(_accept, hold, listeners, connections, accepting)
                 yield OpenListener(address, accepting)
                 connections.cancel_scope.cancel()
         finally:
-            listener.socket.close()
+            for listener in listeners:
+                listener.socket.close()
             if unix:
                 path.unlink(missing_ok=True)
 
-    async def _accept(
+    async def _hold(
         self,
-        listener: trio.SocketListener,
         serve: Serve,
         connections: trio.Nursery,
-        accepting: trio.CancelScope,
-    ) -> None:
-        with accepting:
-            await trio.serve_listeners(
-                partial(self._hold, serve, connections), [listener], handler_nursery=connections
-            )
-
-    async def _hold(
-        self, serve: Serve, connections: trio.Nursery, stream: trio.SocketStream
+        free: trio.Semaphore,
+        stream: trio.SocketStream,
     ) -> None:
         """Hold one connection to its end."""
-        if len(connections.child_tasks) > 3 * MAX_CONNECTIONS:
+        try:
+            free.acquire_nowait()
+        except trio.WouldBlock:
             log.warning("connection refused: %d are open already", MAX_CONNECTIONS)
             stream.socket.close()
             return
+        try:
+            await self._serve_connection(serve, connections, stream)
+        finally:
+            free.release()
+
+    async def _serve_connection(
+        self, serve: Serve, connections: trio.Nursery, stream: trio.SocketStream
+    ) -> None:
         try:
             origin = _origin(stream.socket)
         except OSError:
@@ -142,9 +158,7 @@ class ChaincodeListeners:
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
         closed = asyncio.Event()
-        protocol = http2.server_protocol(
-            methods, Configuration(http2_connection_window_size=2**24), closed.set
-        )
+        protocol = http2.server_protocol(methods, self._pings, closed.set)
         try:
             await loop.connect_accepted_socket(
                 lambda: protocol,
@@ -173,6 +187,16 @@ class ChaincodeListeners:
         stream = GrpcStream(h2_stream, far_end, limit=self._limit)
         connections.start_soon(stream.serve, serve)
         await stream.write_until_served()
+
+
+async def _accept(
+    hold: Callable[[trio.SocketStream], Awaitable[None]],
+    listeners: list[trio.SocketListener],
+    connections: trio.Nursery,
+    accepting: trio.CancelScope,
+) -> None:
+    with accepting:
+        await trio.serve_listeners(hold, listeners, handler_nursery=connections)
 
 
 def _origin(sock: trio.socket.SocketType) -> Origin:

@@ -64,19 +64,19 @@ def test_defaults_survive_being_shown_and_read() -> None:
 
 def test_each_source_wins_over_the_next(core_yaml: Callable[[str], Path]) -> None:
     path = core_yaml(
-        "chaincode:\n  startuptimeout: 10s\n  executetimeout: 11s\n  installTimeout: 12s\n"
+        "chaincode:\n  startuptimeout: 10s\n  executetimeout: 11s\n  stopTimeout: 12s\n"
     )
     config = PeerConfig.load(
         path,
-        env={"CORE_CHAINCODE_EXECUTETIMEOUT": "21s", "CORE_CHAINCODE_INSTALLTIMEOUT": "22s"},
+        env={"CORE_CHAINCODE_EXECUTETIMEOUT": "21s", "CORE_CHAINCODE_STOPTIMEOUT": "22s"},
         overrides={"chaincode.installtimeout": "32s"},
     )
     assert config.chaincode.startup_timeout_s == 10
     assert config.chaincode.execute_timeout_s == 21
-    assert config.chaincode.install_timeout_s == 32
+    assert config.chaincode.stop_timeout_s == 32
     assert config.origins["chaincode.startuptimeout"] == "core.yaml:2"
     assert config.origins["chaincode.executetimeout"] == "CORE_CHAINCODE_EXECUTETIMEOUT"
-    assert config.origins["chaincode.installTimeout"] == "flag"
+    assert config.origins["chaincode.stopTimeout"] == "flag"
     assert config.origins["chaincode.mode"] == "default"
 
 
@@ -142,7 +142,6 @@ def test_dotted_keys_and_anchors(core_yaml: Callable[[str], Path]) -> None:
 def test_a_fabric_file_loads_and_what_has_no_effect_is_kept_apart() -> None:
     config = PeerConfig.load(FABRIC, env={})
     assert not config.warnings
-    assert config.peer.listen_address == "0.0.0.0:7051"
     assert config.peer.file_system_path == "/var/hyperledger/production"
     assert config.vm.runtime == "process"
     assert config.vm.endpoint == "unix:///var/run/docker.sock"
