@@ -29,6 +29,7 @@ import socket
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
 TOKEN = "TRIOPEER_INSTANCE"
@@ -120,12 +121,18 @@ def prctl(option: int, value: int) -> None:
     Raises:
         OSError: the kernel refused.
     """
-    import ctypes  # the peer imports this module for its functions and never needs it
+    if _libc().prctl(option, value, 0, 0, 0) != 0:
+        import ctypes
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+@cache
+def _libc() -> Any:
+    import ctypes  # the peer imports this module for its functions and never needs it
+
+    return ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass

@@ -1,0 +1,221 @@
+"""What the contract suite needs of each backend, beyond the contract itself.
+
+Room:      tests.contract   (imports runtimes, tests.fakes)
+Loop:      Trio
+
+A further backend joins with one more `Harness` and one more parameter in conftest.py.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import trio
+
+from runtimes.api import (
+    ChaincodePackage,
+    ExitStatus,
+    Instance,
+    InstanceSpec,
+    Origin,
+    RuntimeBackend,
+    RuntimeSettings,
+    TcpOrigin,
+    UnixOrigin,
+)
+from runtimes.process import backend as process_backend
+from tests.fakes.runtime import FakeInstance, FakeRuntime, opened
+
+LIMIT_S = 20.0
+
+SERVES = """\
+echo up
+exec sleep 1000
+"""
+EXITS = """\
+echo first
+echo last >&2
+exit 3
+"""
+DEAF = """\
+trap '' TERM
+echo up
+while :; do sleep 1000; done
+"""
+BROOD = """\
+sleep 1000 &
+setsid sleep 1000 &
+(setsid sh -c 'sleep 1000 & sleep 1000' &)
+(sleep 1000 &)
+echo up
+exec sleep 1000
+"""
+DEAF_BROOD = f"trap '' TERM\n{BROOD}"
+ORPHANS = """\
+(setsid sh -c 'sleep 1000 & sleep 1000' &)
+sleep 1000 &
+echo last
+exit 3
+"""
+
+
+class Harness(Protocol):
+    """One backend under test."""
+
+    lines: list[tuple[str, str]]
+
+    def open(self) -> AbstractAsyncContextManager[RuntimeBackend]: ...
+
+    def spec(self, script: str, ccid: str = "asset:1.0") -> InstanceSpec:
+        """Return what starts a chaincode that does as the shell script says."""
+        ...
+
+    def left(self) -> set[int]:
+        """Return the processes that exist because of this harness."""
+        ...
+
+    async def origin(self, instance: Instance) -> Origin:
+        """Return where a connection of that instance comes from."""
+        ...
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return when the condition holds; fail after `LIMIT_S` seconds."""
+    with trio.move_on_after(LIMIT_S) as limit:
+        while not condition():  # noqa: ASYNC110 - other processes set no Event
+            await trio.sleep(0.005)
+    if limit.cancelled_caught:
+        pytest.fail(f"not true within {LIMIT_S} s: {condition}")
+
+
+def processes_with(mark: str) -> set[int]:
+    """Return the processes that have `mark` in their environment."""
+    found = set()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if mark.encode() in Path(f"/proc/{name}/environ").read_bytes():
+                found.add(int(name))
+        except OSError:
+            continue
+    return found
+
+
+class ProcessHarness:
+    """The real processes of this machine, recognised by a mark in their environment."""
+
+    def __init__(self, directory: Path, options: Mapping[str, object] | None = None) -> None:
+        self.mark = f"CONTRACT_MARK={uuid.uuid4()}"
+        self.lines: list[tuple[str, str]] = []
+        self.directory = directory
+        self.state_dir = directory / "state"
+        self.state_dir.mkdir(mode=0o700)
+        self.options = {"process": options or {}}
+
+    def open(self) -> AbstractAsyncContextManager[RuntimeBackend]:
+        return process_backend(
+            RuntimeSettings(
+                network_id="dev",
+                peer_id="peer0",
+                state_dir=self.state_dir,
+                options=self.options,
+                on_output=lambda ccid, line: self.lines.append((ccid, line)),
+            )
+        )
+
+    def spec(self, script: str, ccid: str = "asset:1.0") -> InstanceSpec:
+        path = self.directory / uuid.uuid4().hex
+        path.mkdir()
+        program = path / "chaincode"
+        program.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}")
+        program.chmod(0o755)
+        name, _, value = self.mark.partition("=")
+        return InstanceSpec(
+            package=ChaincodePackage(ccid=ccid, type="golang", path=path),
+            peer_address="127.0.0.1:7052",
+            env={name: value},
+        )
+
+    def left(self) -> set[int]:
+        return processes_with(self.mark)
+
+    async def origin(self, instance: Instance) -> Origin:
+        (pid,) = self.left()
+        return UnixOrigin(pid=pid, uid=os.getuid())
+
+
+class FakeHarness:
+    """An in-memory backend."""
+
+    def __init__(self, runtime: FakeRuntime) -> None:
+        self.lines: list[tuple[str, str]] = []
+        self._scripts: dict[str, str] = {}
+        self._runtime = runtime
+        runtime.on_start = self._run
+        runtime.on_output = lambda ccid, line: self.lines.append((ccid, line))
+
+    def open(self) -> AbstractAsyncContextManager[FakeRuntime]:
+        return opened(self._runtime)
+
+    def spec(self, script: str, ccid: str = "asset:1.0") -> InstanceSpec:
+        self._scripts[ccid] = script
+        return InstanceSpec(
+            package=ChaincodePackage(ccid=ccid, type="golang", path=Path("/nowhere")),
+            peer_address="127.0.0.1:7052",
+            env={},
+        )
+
+    def _run(self, instance: FakeInstance) -> None:
+        if self._scripts[instance.spec.ccid] == EXITS:
+            instance.exit(ExitStatus(code=3), "first", "last")
+
+    def left(self) -> set[int]:
+        return {instance.pid for instance in self._runtime.running}
+
+    async def origin(self, instance: Instance) -> Origin:
+        assert isinstance(instance, FakeInstance)
+        return UnixOrigin(pid=instance.pid, uid=os.getuid())
+
+
+@asynccontextmanager
+async def stranger() -> AsyncIterator[tuple[Origin, Origin]]:
+    """Give origins of this very process, which no backend started: by Unix socket and by TCP."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        yield (
+            UnixOrigin(pid=os.getpid(), uid=os.getuid()),
+            TcpOrigin(remote=client.getsockname(), local=client.getpeername()),
+        )
+
+
+async def cancelled_at_step(step: int, call: Callable[[], Awaitable[object]]) -> bool:
+    """Make `call` and cancel it at the n-th step any task takes meanwhile.
+
+    Returns:
+        True if it came to an end before that step.
+    """
+    steps = 0
+
+    class Watch(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == step:
+                scope.cancel()
+
+    watch = Watch()
+    with trio.CancelScope() as scope:
+        trio.lowlevel.add_instrument(watch)
+        try:
+            await call()
+        finally:
+            trio.lowlevel.remove_instrument(watch)
+    return not scope.cancel_called
