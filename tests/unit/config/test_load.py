@@ -69,7 +69,7 @@ def test_each_source_wins_over_the_next(core_yaml: Callable[[str], Path]) -> Non
     config = PeerConfig.load(
         path,
         env={"CORE_CHAINCODE_EXECUTETIMEOUT": "21s", "CORE_CHAINCODE_STOPTIMEOUT": "22s"},
-        overrides={"chaincode.installtimeout": "32s"},
+        overrides={"chaincode.stoptimeout": "32s"},
     )
     assert config.chaincode.startup_timeout_s == 10
     assert config.chaincode.execute_timeout_s == 21
