@@ -176,7 +176,10 @@ class CommittingTransaction:
 
 
 class ValidationCode(IntEnum):
-    """The verdicts this ledger reaches by itself (``protos.TxValidationCode``)."""
+    """The verdicts this ledger reaches by itself (``protos.TxValidationCode``).
+
+    INVALID_OTHER_REASON stands for results that are no read-write set.
+    """
 
     VALID = 0
     DUPLICATE_TXID = 9
@@ -214,6 +217,12 @@ class Ledger(Protocol):
 
         The writes of valid transactions are visible to every simulator opened afterwards, and
         durable when this returns. Commits never wait for a running simulation.
+
+        Raises:
+            LedgerStorageError: the block was not written; height and state are as before.
+
+        Cancellation: before the writing begins nothing is committed; from then on it is finished
+            and the verdicts are returned.
         """
         ...
 

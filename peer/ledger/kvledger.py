@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 
 from peer.errors import LedgerError
-from peer.ledger.api import CommittingTransaction, ValidationCode
+from peer.ledger.api import CommittingTransaction, Ledger, ValidationCode
 from peer.ledger.history import HistoryQueryExecutor
 from peer.ledger.simulator import QueryExecutor, TxSimulator
 from peer.ledger.store import Store, locked
@@ -43,6 +43,11 @@ class KVLedger:
     def height(self) -> int:
         """Number of blocks committed."""
         return self._store.height
+
+    @property
+    def has_history(self) -> bool:
+        """Past values are kept."""
+        return self._keeps_history
 
     def new_tx_simulator(self, tx_id: str) -> TxSimulator:
         """Begin a simulation on the state of the last commit; end it with its `done`."""
@@ -106,7 +111,7 @@ async def open_ledger(
     *,
     history: bool = True,
     collections: Mapping[str, Collection[str]] | None = None,
-) -> AsyncIterator[KVLedger]:
+) -> AsyncIterator[Ledger]:
     """Open a channel's ledger, creating it empty where there is none.
 
         async with open_ledger(path, "mychannel") as ledger:
@@ -134,7 +139,9 @@ async def open_ledger(
     with locked(home / LOCK_NAME):
         store = await trio.to_thread.run_sync(Store, home / FILE_NAME)
         try:
-            yield KVLedger(store, history=history, collections=collections or {})
+            yield KVLedger(
+                store, history=history, collections={} if collections is None else collections
+            )
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(store.close)

@@ -157,8 +157,12 @@ class Snapshot:
         self.connection = connection
         self.users = 0
         connection.execute("BEGIN")
-        # The read transaction begins with the first read, so this pins the height.
-        self.height = _height(connection)
+        try:
+            # The read transaction begins with the first read, so this pins the height.
+            self.height = _height(connection)
+        except BaseException:
+            connection.close()
+            raise
 
     def get(self, namespace: str, key: bytes) -> Stored | None:
         """Return what is stored under a key, None when it does not exist."""
@@ -201,7 +205,7 @@ class Store:
         with self._translated(), ExitStack() as opened:
             self._writer = _connect(path, LOCK_WAIT_S)
             opened.callback(self._writer.close)
-            _prepare(self._writer)
+            self._prepare()
             self._reader = _connect_reader(path)
             opened.callback(self._reader.close)
             self.height = _height(self._reader)
@@ -287,6 +291,21 @@ class Store:
                     self._writer.execute("ROLLBACK")
                 raise
 
+    def _prepare(self) -> None:
+        """Choose the journal and create the tables of a new file."""
+        writer = self._writer
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("PRAGMA synchronous = FULL")
+        writer.execute("PRAGMA wal_autocheckpoint = 0")
+        writer.execute(f"PRAGMA journal_size_limit = {16 * CHECKPOINT_BYTES}")
+        (version,) = writer.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            writer.executescript(f"BEGIN IMMEDIATE;{SCHEMA}COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise LedgerCorrupt(
+                str(self.path), f"its schema has version {version}, this peer's {SCHEMA_VERSION}"
+            )
+
     def _write_rows(self, rows: BlockRows) -> None:
         number, write = rows.number, self._writer.executemany
         write(
@@ -359,19 +378,6 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
     connection = _connect(path, 0)
     connection.execute("PRAGMA query_only = ON")
     return connection
-
-
-def _prepare(writer: sqlite3.Connection) -> None:
-    """Choose the journal and create the tables of a new file."""
-    writer.execute("PRAGMA journal_mode = WAL")
-    writer.execute("PRAGMA synchronous = FULL")
-    writer.execute("PRAGMA wal_autocheckpoint = 0")
-    writer.execute(f"PRAGMA journal_size_limit = {16 * CHECKPOINT_BYTES}")
-    (version,) = writer.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        writer.executescript(f"BEGIN IMMEDIATE;{SCHEMA}COMMIT;")
-    elif version != SCHEMA_VERSION:
-        raise sqlite3.DatabaseError(f"schema version {version} is not {SCHEMA_VERSION}")
 
 
 def _height(connection: sqlite3.Connection) -> int:

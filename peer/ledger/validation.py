@@ -201,9 +201,10 @@ class BlockValidation:
     async def _judge(self, transaction: CommittingTransaction) -> ValidationCode:
         if transaction.tx_id in self._tx_ids or self._store.has_transaction(transaction.tx_id):
             return ValidationCode.DUPLICATE_TXID
-        self._tx_ids.add(transaction.tx_id)
         try:
             namespaces = _decode(transaction)
+            # An id stays free after a transaction that is no transaction, not after a conflict.
+            self._tx_ids.add(transaction.tx_id)
             for namespace in namespaces:
                 code = await self._check(namespace)
                 if code is not ValidationCode.VALID:

@@ -1,0 +1,84 @@
+"""A real ledger on disk, and short words to drive it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from fabric_protos.codec import decode
+from fabric_protos.kvrwset import KvrwSet
+from fabric_protos.rwset import TxReadWriteSet
+from peer.ledger import open_ledger
+from peer.ledger.api import (
+    CommittingTransaction,
+    Ledger,
+    SimulationResults,
+    Timestamp,
+    TxSimulator,
+    ValidationCode,
+)
+
+NS = "cc"
+COLLECTIONS = {NS: {"secrets", "others"}}
+
+
+class Channel:
+    """A ledger whose transactions are numbered by themselves."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._next_tx = 0
+
+    def simulate(self) -> TxSimulator:
+        return self.ledger.new_tx_simulator("tx")
+
+    async def commit(self, *transactions: TxSimulator | SimulationResults) -> list[ValidationCode]:
+        return await self.ledger.commit([self.transaction(item) for item in transactions])
+
+    def transaction(self, item: TxSimulator | SimulationResults) -> CommittingTransaction:
+        results = item if isinstance(item, SimulationResults) else item.get_tx_simulation_results()
+        self._next_tx += 1
+        return CommittingTransaction(
+            tx_id=f"tx{self._next_tx}", timestamp=Timestamp(self._next_tx, 7), results=results
+        )
+
+    async def put(self, **values: bytes) -> None:
+        """Commit a block of one transaction that writes values without reading."""
+        simulator = self.simulate()
+        for key, value in values.items():
+            simulator.set_state(NS, key, value)
+        assert await self.commit(simulator) == [ValidationCode.VALID]
+
+    def get(self, key: str) -> bytes | None:
+        """Read one committed value."""
+        executor = self.ledger.new_query_executor()
+        try:
+            return executor.get_state(NS, key)
+        finally:
+            executor.done()
+
+
+@pytest.fixture
+async def channel(tmp_path: Path) -> AsyncIterator[Channel]:
+    async with open_ledger(tmp_path, "ch", collections=COLLECTIONS) as ledger:
+        yield Channel(ledger)
+
+
+@pytest.fixture
+def wrap() -> Callable[[Ledger], Channel]:
+    """For tests that open the ledger themselves."""
+    return Channel
+
+
+@pytest.fixture
+def public_set() -> Callable[[TxSimulator], KvrwSet]:
+    """Take a simulation's results and return the public set of its only namespace."""
+
+    def public_set(simulator: TxSimulator) -> KvrwSet:
+        results = decode(TxReadWriteSet, simulator.get_tx_simulation_results().public)
+        (namespace,) = results.ns_rwset
+        return decode(KvrwSet, namespace.rwset)
+
+    return public_set
