@@ -63,14 +63,17 @@ def encode(message: betterproto2.Message) -> bytes:
         raise EncodeError(f"{type(message).__name__} is nested too deep") from None
 
 
-def _read_float32(data: bytes) -> float:
-    value: float = struct.unpack("<f", data)[0]
-    return value
+def _float_reader(layout: str) -> Callable[[bytes], float]:
+    unpack = struct.Struct(layout).unpack
 
+    def read_float(data: bytes) -> float:
+        try:
+            value: float = unpack(data)[0]
+        except struct.error:
+            raise DecodeError("a floating-point number is cut short") from None
+        return value
 
-def _read_float64(data: bytes) -> float:
-    value: float = struct.unpack("<d", data)[0]
-    return value
+    return read_float
 
 
 def _float_bytes(layout: str) -> Callable[[float, str], bytes]:
@@ -138,8 +141,8 @@ _globals: dict[str, Any] = {name: value for name, value in vars(wire).items() if
     "float64": _float_bytes("<d"),
     "is_negative_zero": _is_negative_zero,
     "read_datetime": _read_datetime,
-    "read_float32": _read_float32,
-    "read_float64": _read_float64,
+    "read_float32": _float_reader("<f"),
+    "read_float64": _float_reader("<d"),
 }
 """What the compiled functions see: one namespace for all, as classes refer to each other."""
 

@@ -173,15 +173,15 @@ def _occurrences(field: Field, where: str) -> Iterator[tuple[int, list[str]]]:
     if field.type not in _NUMERIC:
         yield 2, [*_SPAN, *_read_block(field), "pos = stop"]
         return
-    yield _NUMERIC[field.type].wire_type, _read_number(field, where)
+    yield _NUMERIC[field.type].wire_type, _read_number(field)
     if field.repeated:
-        one = indent("\n".join(_read_number(field, where, "stop")), "    ")
+        one = indent("\n".join(_read_number(field)), "    ")
         refuse = f'    raise DecodeError("{where} is cut short")'
         yield 2, [*_SPAN, "while pos < stop:", one, "if pos != stop:", refuse]
 
 
-# A block that reaches beyond the end of its message needs no check here: it leaves ``pos`` beyond
-# ``end``, which is refused when the loop is over.
+# Blocks and numbers that reach beyond the end of their message need no check of their own: they
+# leave ``pos`` beyond ``end``, which is refused when the loop is over.
 _SPAN = [
     "size = data[pos]",
     "pos += 1",
@@ -211,13 +211,11 @@ def _read_block(field: Field) -> list[str]:
             return _store(field, f"{field.read}(data, pos, stop, depth - 1{into})")
 
 
-def _read_number(field: Field, where: str, end: str = "end") -> list[str]:
+def _read_number(field: Field) -> list[str]:
     kind = _NUMERIC[field.type]
     if kind.wire_type:
         width = _WIDTH[kind.wire_type]
         return [
-            f"if pos + {width} > {end}:",
-            f'    raise DecodeError("{where} is cut short")',
             *_store(field, kind.read.format(f"data[pos : pos + {width}]")),
             f"pos += {width}",
         ]
