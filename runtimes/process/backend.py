@@ -237,7 +237,7 @@ class ProcessRuntime:
     """Starts chaincodes as processes; opened by `backend`."""
 
     name = "process"
-    capabilities = Capabilities(unix_socket=frozenset({"python"}))
+    capabilities = Capabilities(unix_socket=frozenset({"golang", "python"}))
 
     def __init__(
         self,
