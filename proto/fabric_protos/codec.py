@@ -81,9 +81,9 @@ def _float_bytes(layout: str) -> Callable[[float, str], bytes]:
         if isinstance(value, bool) or not isinstance(value, float | int):
             raise EncodeError(f"{field} takes float, not {type(value).__name__}")
         try:
-            return struct.pack(layout, value)
+            return struct.pack(layout, float(value))
         except OverflowError:
-            raise EncodeError(f"{field} is out of range: {value}") from None
+            raise EncodeError(f"{field} is too large for its type") from None
 
     return float_bytes
 

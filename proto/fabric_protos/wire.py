@@ -108,7 +108,7 @@ def _integer(value: int, low: int, high: int, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise EncodeError(f"{field} takes int, not {type(value).__name__}")
     if not low <= value < high:
-        raise EncodeError(f"{field} is out of range: {value}")
+        raise EncodeError(f"{field} must be from {low} to {high - 1}")
     return value
 
 
