@@ -19,12 +19,10 @@ from fabric_protos.stream import ChaincodeId, ChaincodeMessage, ChaincodeMessage
 from peer import logs
 from peer.app import DEFAULT_CHANNEL, open_peer
 from peer.config import PeerConfig
-from peer.errors import PackageError
 from peer.library import Peer, Result
 
 NAME = "assets"
-_PLACES = ("cli/asset_transfer", "../examples/asset_transfer")
-"""Relative to the package `peer`: in an installed one, in a checkout."""
+EXAMPLE = Path(peer.__file__).parent.parent / "examples" / "asset_transfer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,20 +90,18 @@ class Narrator:
 
 @click.command()
 @click.option("--runtime", default="process", show_default=True, help="Where the chaincode runs.")
+@click.option(
+    "--chaincode",
+    type=click.Path(path_type=Path),
+    default=EXAMPLE,
+    help="Directory of the asset transfer example; found by itself in a checkout.",
+)
 @click.option("--verbose", is_flag=True, help="Show the log too.")
-def demo(runtime: str, verbose: bool) -> None:
+def demo(runtime: str, chaincode: Path, verbose: bool) -> None:
     """Show a chaincode's life, from launch to shutdown."""
     config = PeerConfig.load(overrides={"vm.runtime": runtime})
     logs.configure("info" if verbose else "error", "text")
-    trio.run(_run, config, _example())
-
-
-def _example() -> Path:
-    for place in _PLACES:
-        path = (Path(peer.__file__).parent / place).resolve()
-        if path.is_dir():
-            return path
-    raise PackageError("the example chaincode is not part of this installation")
+    trio.run(_run, config, chaincode)
 
 
 async def _run(config: PeerConfig, path: Path) -> None:
