@@ -98,7 +98,13 @@ class ScannedRow(NamedTuple):
 
     key: bytes
     value: bytes
-    version: Version
+    block: int
+    tx: int
+
+    @property
+    def version(self) -> Version:
+        """Who wrote it."""
+        return Version(self.block, self.tx)
 
 
 class HistoryRow(NamedTuple):
@@ -182,7 +188,7 @@ class Snapshot:
             rows = cursor.fetchall()
         except sqlite3.Error as exc:
             raise self._store.failure(exc) from exc
-        return [ScannedRow(key, value, Version(block, tx)) for key, value, block, tx in rows]
+        return list(map(ScannedRow._make, rows))
 
     def release(self) -> None:
         """Give up one use; the last one ends the read transaction of an outdated snapshot."""

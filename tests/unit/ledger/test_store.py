@@ -25,7 +25,7 @@ from peer.errors import (
     LedgerStorageError,
 )
 from peer.ledger import open_ledger, store
-from peer.ledger.api import CommittingTransaction, Ledger, TxSimulator, ValidationCode
+from peer.ledger.api import CommittingTransaction, Ledger, Timestamp, TxSimulator, ValidationCode
 
 Wrap = Callable[[Ledger], Any]
 
@@ -71,6 +71,15 @@ def count_connections() -> int:
 
     gc.collect()
     return sum(map(is_open, gc.get_objects()))
+
+
+async def test_a_simulation_begins_when_it_is_opened_not_when_it_first_reads(channel: Any) -> None:
+    await channel.put(k=b"v")
+    simulator, deleter = channel.simulate(), channel.simulate()
+    deleter.delete_state("cc", "k")  # validated without reading anything
+    await channel.commit(deleter)
+    assert simulator.get_state("cc", "k") == b"v"
+    simulator.done()
 
 
 async def test_a_commit_and_a_half_read_range_do_not_see_each_other(channel: Any) -> None:
@@ -123,15 +132,17 @@ async def test_commits_queue_up(channel: Any) -> None:
     assert [channel.get(f"k{i}") for i in range(5)] == [b"v"] * 5
 
 
-class CancelsAtTheSecond(Sequence[CommittingTransaction]):
-    """Transactions that come with the caller's change of mind."""
+class Interrupted(Sequence[CommittingTransaction]):
+    """Transactions, with something that happens after the first was validated."""
 
-    def __init__(self, items: Sequence[CommittingTransaction], scope: trio.CancelScope) -> None:
-        self._items, self._scope = items, scope
+    def __init__(
+        self, items: Sequence[CommittingTransaction], happens: Callable[[], object]
+    ) -> None:
+        self._items, self._happens = items, happens
 
     def __iter__(self) -> Iterator[CommittingTransaction]:
         yield self._items[0]
-        self._scope.cancel()
+        self._happens()
         yield from self._items[1:]
 
     def __len__(self) -> int:
@@ -148,7 +159,7 @@ class CancelsAtTheSecond(Sequence[CommittingTransaction]):
 async def test_a_commit_cancelled_before_it_writes_has_done_nothing(channel: Any) -> None:
     transactions = [writing(channel, "a", b"1"), writing(channel, "b", b"2")]
     with trio.CancelScope() as scope:
-        await channel.ledger.commit(CancelsAtTheSecond(transactions, scope))
+        await channel.ledger.commit(Interrupted(transactions, scope.cancel))
     assert scope.cancelled_caught
     assert (channel.ledger.height, channel.get("a")) == (0, None)
     assert await channel.ledger.commit(transactions) == [ValidationCode.VALID] * 2
@@ -185,6 +196,26 @@ async def test_the_log_is_moved_and_used_again(
     assert channel.get("k") == b"39" * 25_000
 
 
+async def test_simulations_begun_while_a_block_is_validated_do_not_hold_the_log(
+    channel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "CHECKPOINT_BYTES", 100_000)
+    wal = tmp_path / "ch" / "ledger.sqlite-wal"
+    held: list[TxSimulator] = []
+
+    def replace_simulation() -> None:
+        while held:
+            held.pop().done()
+        held.append(channel.simulate())
+
+    for i in range(20):
+        transaction = writing(channel, "k", b"%02d" % i * 25_000)
+        replace_simulation()
+        await channel.ledger.commit(Interrupted([transaction], replace_simulation))
+    assert wal.stat().st_size < 1_000_000  # twenty blocks of 100,000 bytes and more
+    held.pop().done()
+
+
 async def test_a_full_disk_loses_one_block_and_nothing_else(channel: Any) -> None:
     await channel.put(k=b"1")
     writer = channel.ledger._store._writer
@@ -212,6 +243,15 @@ async def test_a_refused_write_is_typed_and_can_be_tried_again(channel: Any) -> 
     assert (channel.ledger.height, channel.get("big"), channel.get("k")) == (1, None, b"1")
     assert await channel.ledger.commit([big]) == [ValidationCode.VALID]
     assert channel.ledger.height == 2
+
+
+async def test_a_block_that_cannot_be_stored_leaves_the_store_usable(channel: Any) -> None:
+    impossible = replace(writing(channel, "k", b"1"), timestamp=Timestamp(2**63))
+    with pytest.raises(OverflowError):
+        await channel.ledger.commit([impossible])
+    assert (channel.ledger.height, channel.get("k")) == (0, None)
+    assert await channel.ledger.commit([writing(channel, "k", b"2")]) == [ValidationCode.VALID]
+    assert channel.get("k") == b"2"
 
 
 async def test_another_program_that_locks_the_file_is_named(
