@@ -166,7 +166,8 @@ class Handler:
             StreamTerminated: the stream ended first.
             DuplicateTransaction: this transaction is running here already.
 
-        Cancellation: like a timeout, the chaincode's later requests are answered with ERROR.
+        Cancellation: like a timeout, the chaincode's open and later requests are answered with
+        ERROR.
         Source: Handler.Execute, core/chaincode/handler.go (release-2.5).
         """
         key = params.key
@@ -275,15 +276,19 @@ class Handler:
             self._reply(message, Type.RESPONSE, payload)
 
     async def _handle_in_task(self, context: TransactionContext, message: ChaincodeMessage) -> None:
+        """Answer in any case: cut off by the end of the execution, the library still waits."""
+        answer: int = Type.ERROR
+        payload = _failure(message, "no ledger context")
         try:
             payload = await self._long[message.type](context, message.payload)
-            answer: int = Type.RESPONSE
+            answer = Type.RESPONSE
         except Exception as exc:
-            payload, answer = _failure(message, exc), Type.ERROR
-        # Before the answer: the chaincode's next request may follow within microseconds.
-        context.busy = False
-        with suppress(StreamClosed):  # the reader gets the same news
-            self._reply(message, answer, payload)
+            payload = _failure(message, exc)
+        finally:
+            # Before the answer: the chaincode's next request may follow within microseconds.
+            context.busy = False
+            with suppress(StreamClosed):  # the reader gets the same news
+                self._reply(message, answer, payload)
 
     def _reply(self, request: ChaincodeMessage, answer: int, payload: bytes) -> None:
         self._send(
