@@ -80,6 +80,11 @@ class Peer:
         self._identity = identity
 
     @property
+    def creator(self) -> bytes:
+        """What chaincodes see as the creator of calls made here: ``msp.SerializedIdentity``."""
+        return self._identity.creator
+
+    @property
     def channels(self) -> list[str]:
         """Ids of the channels this peer has joined."""
         return sorted(self._ledgers)
@@ -120,7 +125,8 @@ class Peer:
 
         Args:
             source: a directory of code, or a lifecycle package (``.tar.gz``).
-            name: what it is invoked as; the package's label if empty.
+            name: what it is invoked as; the package's label if empty. A directory takes it as its
+                label, so the same code under two names runs as two processes.
             version: changing it asks for another init where one is required.
             channels: where; every joined channel if empty.
             collections: names of private data collections.
@@ -129,7 +135,7 @@ class Peer:
             PackageError: `source` cannot be used.
             UnknownChannel: a channel is not joined.
         """
-        package = await trio.to_thread.run_sync(self._packages.install, Path(source))
+        package = await trio.to_thread.run_sync(self._packages.install, Path(source), name)
         for channel_id in channels or self.channels:
             self.ledger(channel_id)
             definition = ChaincodeDefinition(

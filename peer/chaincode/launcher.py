@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -104,6 +105,7 @@ class RuntimeLauncher:
         self._environment = environment
         self._limits = limits
         self._authority = authority
+        self._context = copy_context()
 
     async def launch(self, ccid: str, handle_stream: HandleStream) -> None:
         """Return once the chaincode is READY.
@@ -124,7 +126,8 @@ class RuntimeLauncher:
             await state.gone.wait()
             state, already = self._registry.launching(ccid)
         if not already:
-            self._instances.start_soon(self._own, state, handle_stream)
+            # In the peer's context: a launch has neither the caller's log ids nor its event loop.
+            self._context.run(self._instances.start_soon, self._own, state, handle_stream)
         await state.done.wait()
         state.raise_if_failed()
 

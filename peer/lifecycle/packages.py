@@ -66,7 +66,7 @@ class PackageStore:
         self._directory = directory
         self._packages: dict[str, InstalledPackage] = {}
 
-    def install(self, source: Path, *, label: str = "") -> InstalledPackage:
+    def install(self, source: Path, label: str = "") -> InstalledPackage:
         """Install a package file (``.tar.gz`` of lifecycle v2) or a directory of code.
 
         Args:

@@ -1,0 +1,198 @@
+"""The behaviour script on our peer, with every chaincode library in every mode it has.
+
+Room:      tests.integration   (imports peer, runtimes.process through it)
+Loop:      Trio, in the thread of the shared peer
+Lifetime:  one peer for each library and mode
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from subprocess import DEVNULL
+
+import pytest
+import trio
+
+from peer import Peer, PeerConfig, open_peer
+from peer.errors import ChaincodeError, LaunchError
+from peer.library import Result as PeerResult
+from tests.chaincodes.prepare import Counterpart, counterpart
+from tests.integration.behaviour import cases_for
+from tests.integration.driver import Case, NoResponse, Result, Site
+from tests.integration.peer_thread import Held, held
+
+CHANNELS = ("mychannel", "otherchannel")
+COLLECTION = "secrets"
+MARKS = {
+    "golang": [pytest.mark.golang],
+    "node": [pytest.mark.node],
+    "official_python": [pytest.mark.official_python],
+}
+MODES = (
+    ("ours", "client"),
+    ("ours", "service"),
+    ("ours_sync", "client"),
+    ("golang", "client"),
+    ("golang", "service"),
+    ("node", "client"),
+    ("node", "service"),
+    ("official_python", "service"),
+)
+
+
+class PeerDriver:
+    """Calls a peer of this process."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    async def invoke(
+        self,
+        channel: str,
+        chaincode: str,
+        args: Sequence[bytes],
+        *,
+        transient: Mapping[str, bytes] | None = None,
+        is_init: bool = False,
+    ) -> Result:
+        """Execute and commit; a chaincode that cannot be launched is a failed test."""
+        return await self._result(
+            self._peer.invoke(channel, chaincode, args, transient=transient, is_init=is_init)
+        )
+
+    async def query(
+        self,
+        channel: str,
+        chaincode: str,
+        args: Sequence[bytes],
+        *,
+        transient: Mapping[str, bytes] | None = None,
+    ) -> Result:
+        """Execute only."""
+        return await self._result(self._peer.query(channel, chaincode, args, transient=transient))
+
+    async def invoke_all(
+        self, channel: str, chaincode: str, calls: Sequence[Sequence[bytes]]
+    ) -> list[Result]:
+        """Execute all calls at the same time."""
+        results: dict[int, Result] = {}
+
+        async def one(index: int, args: Sequence[bytes]) -> None:
+            results[index] = await self.invoke(channel, chaincode, args)
+
+        async with trio.open_nursery() as nursery:
+            for index, args in enumerate(calls):
+                nursery.start_soon(one, index, args)
+        return [results[index] for index in range(len(calls))]
+
+    async def _result(self, call: object) -> Result:
+        try:
+            result: PeerResult = await call  # type: ignore[misc]  # a coroutine of Peer
+        except LaunchError:
+            raise
+        except ChaincodeError as exc:
+            raise NoResponse(str(exc)) from exc
+        event = result.event
+        return Result(
+            result.status,
+            result.message,
+            result.payload,
+            (event.event_name, event.payload) if event is not None else None,
+            result.tx_id,
+        )
+
+
+@asynccontextmanager
+async def site(made: Counterpart, mode: str, scratch: Path) -> AsyncIterator[Site]:
+    """Open a peer with the chaincode installed, as process or as service."""
+    async with AsyncExitStack() as stack:
+        peer = await stack.enter_async_context(open_peer(PeerConfig()))
+        await peer.join_channel(CHANNELS[1])
+        install = partial(_install, peer, stack, made, mode, scratch)
+        await install("chaincode", CHANNELS[:1])
+        await install("callee", CHANNELS)
+        await peer.install(
+            made.path, name="uninitialised", channels=CHANNELS[:1], init_required=True
+        )
+        yield Site(
+            driver=PeerDriver(peer),
+            channel=CHANNELS[0],
+            other_channel=CHANNELS[1],
+            chaincode="chaincode",
+            callee="callee",
+            uninitialised="uninitialised",
+            collection=COLLECTION,
+            creator=peer.creator,
+        )
+
+
+async def _install(
+    peer: Peer,
+    stack: AsyncExitStack,
+    made: Counterpart,
+    mode: str,
+    scratch: Path,
+    name: str,
+    channels: Sequence[str],
+) -> None:
+    source = made.path
+    if mode == "service":
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        source = scratch / name
+        source.mkdir()
+        (source / "connection.json").write_text(json.dumps({"address": address}))
+    package = await peer.install(source, name=name, channels=channels, collections=[COLLECTION])
+    if mode == "service":
+        await stack.enter_async_context(_service(made, package.ccid, address))
+
+
+@asynccontextmanager
+async def _service(made: Counterpart, ccid: str, address: str) -> AsyncIterator[None]:
+    env = os.environ | {"CORE_CHAINCODE_ID_NAME": ccid, "CHAINCODE_SERVER_ADDRESS": address}
+    process = await trio.lowlevel.open_process(
+        made.command, cwd=made.path, env=env, stdout=DEVNULL, stderr=DEVNULL
+    )
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Pair every library and mode with the cases that concern the library."""
+    pairs = [
+        pytest.param(
+            mode,
+            *each.values,
+            id=f"{'-'.join(mode)}-{each.id}",
+            marks=[*MARKS.get(mode[0], []), *each.marks],
+        )
+        for mode in MODES
+        for each in cases_for(mode[0])
+    ]
+    metafunc.parametrize(("shared", "case"), pairs, indirect=["shared"], scope="module")
+
+
+@pytest.fixture(scope="module")
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Held[Site]]:
+    library, mode = request.param
+    made = counterpart(library)
+    scratch = tmp_path_factory.mktemp("services")
+    with held(partial(site, made, mode, scratch)) as opened:
+        yield opened
+
+
+def test_behaviour(shared: Held[Site], case: Case) -> None:
+    shared.run(case.run, shared.value)
