@@ -43,6 +43,12 @@ GO_ORDER = (
 )
 """The attribute types Go knows, in the order it prints them; the first two hold one value."""
 NAMES = {oid: name for name, oid in GO_ORDER}
+OPENSSL_NAMES = {
+    "2.5.4.5": "serialNumber",
+    "2.5.4.9": "street",
+    "2.5.4.17": "postalCode",
+    "1.2.840.113549.1.9.1": "emailAddress",
+}
 SINGLE = ("SERIALNUMBER", "CN")
 
 
@@ -139,11 +145,15 @@ def go_name(name: x509.Name) -> str:
 
 def node_name(name: x509.Name) -> str:
     """Print a name as Node does: every attribute in the certificate's order."""
-    parts = []
-    for oid, value in _values(name):
-        attribute = NAMES.get(oid) or x509.ObjectIdentifier(oid)._name
-        parts.append(f"/{attribute}=" + value.replace("/", "\\/", 1))
-    return "".join(parts)
+    return "".join(
+        f"/{_node_attribute(attribute)}=" + attribute.value.replace("/", "\\/", 1)
+        for attribute in name
+        if isinstance(attribute.value, str)
+    )
+
+
+def _node_attribute(attribute: x509.NameAttribute[str | bytes]) -> str:
+    return OPENSSL_NAMES.get(attribute.oid.dotted_string, attribute.rfc4514_attribute_name)
 
 
 def _values(name: x509.Name) -> list[tuple[str, str]]:
