@@ -171,24 +171,25 @@ def _indented(lines: Iterator[str] | list[str], levels: int) -> Iterator[str]:
 def _occurrences(field: Field, where: str) -> Iterator[tuple[int, list[str]]]:
     """Yield each wire type a field may come with, and how to read that."""
     if field.type not in _NUMERIC:
-        yield 2, [*_SPAN, *_read_block(field), "pos = stop"]
+        yield 2, [*_span(where), *_read_block(field), "pos = stop"]
         return
     yield _NUMERIC[field.type].wire_type, _read_number(field)
     if field.repeated:
         one = indent("\n".join(_read_number(field)), "    ")
         refuse = f'    raise DecodeError("{where} is cut short")'
-        yield 2, [*_SPAN, "while pos < stop:", one, "if pos != stop:", refuse]
+        yield 2, [*_span(where), "while pos < stop:", one, "if pos != stop:", refuse]
 
 
-# Blocks and numbers that reach beyond the end of their message need no check of their own: they
-# leave ``pos`` beyond ``end``, which is refused when the loop is over.
-_SPAN = [
-    "size = data[pos]",
-    "pos += 1",
-    "if size > 0x7F:",
-    "    size, pos = varint(size, data, pos)",
-    "stop = pos + size",
-]
+def _span(where: str) -> list[str]:
+    return [
+        "size = data[pos]",
+        "pos += 1",
+        "if size > 0x7F:",
+        "    size, pos = varint(size, data, pos)",
+        "stop = pos + size",
+        "if stop > end:",
+        f'    raise DecodeError("{where} is cut short")',
+    ]
 
 
 def _read_block(field: Field) -> list[str]:

@@ -222,6 +222,8 @@ class MspPrincipal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("MspPrincipal.principal is cut short")
                     m.principal = data[pos:stop]
                     pos = stop
                 else:
@@ -290,6 +292,8 @@ class OrganizationUnit(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("OrganizationUnit.msp_identifier is cut short")
                     m.msp_identifier = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -298,6 +302,10 @@ class OrganizationUnit(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "OrganizationUnit.organizational_unit_identifier is cut short"
+                        )
                     m.organizational_unit_identifier = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -306,6 +314,8 @@ class OrganizationUnit(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("OrganizationUnit.certifiers_identifier is cut short")
                     m.certifiers_identifier = data[pos:stop]
                     pos = stop
                 else:
@@ -373,6 +383,8 @@ class MspRole(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("MspRole.msp_identifier is cut short")
                     m.msp_identifier = data[pos:stop].decode()
                     pos = stop
                 elif tag == 16:
@@ -454,6 +466,8 @@ class SignaturePolicyEnvelope(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignaturePolicyEnvelope.rule is cut short")
                     m.rule = SignaturePolicy._read(data, pos, stop, depth - 1, m.rule)
                     pos = stop
                 elif tag == 26:
@@ -462,6 +476,8 @@ class SignaturePolicyEnvelope(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignaturePolicyEnvelope.identities is cut short")
                     m.identities.append(MspPrincipal._read(data, pos, stop, depth - 1))
                     pos = stop
                 else:
@@ -532,6 +548,8 @@ class SignaturePolicy(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignaturePolicy.n_out_of is cut short")
                     m.n_out_of = SignaturePolicyNOutOf._read(data, pos, stop, depth - 1, m.n_out_of)
                     m.signed_by = None
                     pos = stop
@@ -596,6 +614,8 @@ class SignaturePolicyNOutOf(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignaturePolicyNOutOf.rules is cut short")
                     m.rules.append(SignaturePolicy._read(data, pos, stop, depth - 1))
                     pos = stop
                 else:
@@ -708,6 +728,8 @@ class Header(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Header.channel_header is cut short")
                     m.channel_header = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -716,6 +738,8 @@ class Header(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Header.signature_header is cut short")
                     m.signature_header = data[pos:stop]
                     pos = stop
                 else:
@@ -817,6 +841,8 @@ class ChannelHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelHeader.timestamp is cut short")
                     m.timestamp = Timestamp._read(data, pos, stop, depth - 1, m.timestamp)
                     pos = stop
                 elif tag == 34:
@@ -825,6 +851,8 @@ class ChannelHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelHeader.channel_id is cut short")
                     m.channel_id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 42:
@@ -833,6 +861,8 @@ class ChannelHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelHeader.tx_id is cut short")
                     m.tx_id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 48:
@@ -847,6 +877,8 @@ class ChannelHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelHeader.extension is cut short")
                     m.extension = data[pos:stop]
                     pos = stop
                 elif tag == 66:
@@ -855,6 +887,8 @@ class ChannelHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelHeader.tls_cert_hash is cut short")
                     m.tls_cert_hash = data[pos:stop]
                     pos = stop
                 else:
@@ -933,6 +967,8 @@ class SignatureHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignatureHeader.creator is cut short")
                     m.creator = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -941,6 +977,8 @@ class SignatureHeader(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignatureHeader.nonce is cut short")
                     m.nonce = data[pos:stop]
                     pos = stop
                 else:
@@ -1000,6 +1038,8 @@ class Kv(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Kv.namespace is cut short")
                     m.namespace = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1008,6 +1048,8 @@ class Kv(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Kv.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -1016,6 +1058,8 @@ class Kv(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Kv.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 else:
@@ -1096,6 +1140,8 @@ class KeyModification(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KeyModification.tx_id is cut short")
                     m.tx_id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1104,6 +1150,8 @@ class KeyModification(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KeyModification.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 elif tag == 26:
@@ -1112,6 +1160,8 @@ class KeyModification(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KeyModification.timestamp is cut short")
                     m.timestamp = Timestamp._read(data, pos, stop, depth - 1, m.timestamp)
                     pos = stop
                 elif tag == 32:
@@ -1184,6 +1234,8 @@ class SerializedIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdentity.mspid is cut short")
                     m.mspid = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1192,6 +1244,8 @@ class SerializedIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdentity.id_bytes is cut short")
                     m.id_bytes = data[pos:stop]
                     pos = stop
                 else:
@@ -1269,6 +1323,8 @@ class SerializedIdemixIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.nym_x is cut short")
                     m.nym_x = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -1277,6 +1333,8 @@ class SerializedIdemixIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.nym_y is cut short")
                     m.nym_y = data[pos:stop]
                     pos = stop
                 elif tag == 26:
@@ -1285,6 +1343,8 @@ class SerializedIdemixIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.ou is cut short")
                     m.ou = data[pos:stop]
                     pos = stop
                 elif tag == 34:
@@ -1293,6 +1353,8 @@ class SerializedIdemixIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.role is cut short")
                     m.role = data[pos:stop]
                     pos = stop
                 elif tag == 42:
@@ -1301,6 +1363,8 @@ class SerializedIdemixIdentity(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.proof is cut short")
                     m.proof = data[pos:stop]
                     pos = stop
                 else:
@@ -1374,6 +1438,8 @@ class ChaincodeId(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeId.path is cut short")
                     m.path = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1382,6 +1448,8 @@ class ChaincodeId(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeId.name is cut short")
                     m.name = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -1390,6 +1458,8 @@ class ChaincodeId(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeId.version is cut short")
                     m.version = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -1466,6 +1536,8 @@ class ChaincodeInput(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInput.args is cut short")
                     m.args.append(data[pos:stop])
                     pos = stop
                 elif tag == 18:
@@ -1474,6 +1546,8 @@ class ChaincodeInput(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInput.decorations is cut short")
                     entry = ChaincodeInput._read_decorations(data, pos, stop, depth - 1)
                     m.decorations[entry.key] = entry.value
                     pos = stop
@@ -1513,6 +1587,8 @@ class ChaincodeInput(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInput.decorations.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1521,6 +1597,8 @@ class ChaincodeInput(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInput.decorations.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 else:
@@ -1612,6 +1690,8 @@ class ChaincodeSpec(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeSpec.chaincode_id is cut short")
                     m.chaincode_id = ChaincodeId._read(data, pos, stop, depth - 1, m.chaincode_id)
                     pos = stop
                 elif tag == 26:
@@ -1620,6 +1700,8 @@ class ChaincodeSpec(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeSpec.input is cut short")
                     m.input = ChaincodeInput._read(data, pos, stop, depth - 1, m.input)
                     pos = stop
                 elif tag == 32:
@@ -1684,6 +1766,8 @@ class ChaincodeInvocationSpec(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInvocationSpec.chaincode_spec is cut short")
                     m.chaincode_spec = ChaincodeSpec._read(
                         data, pos, stop, depth - 1, m.chaincode_spec
                     )
@@ -1859,6 +1943,8 @@ class ChaincodeEvent(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEvent.chaincode_id is cut short")
                     m.chaincode_id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -1867,6 +1953,8 @@ class ChaincodeEvent(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEvent.tx_id is cut short")
                     m.tx_id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -1875,6 +1963,8 @@ class ChaincodeEvent(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEvent.event_name is cut short")
                     m.event_name = data[pos:stop].decode()
                     pos = stop
                 elif tag == 34:
@@ -1883,6 +1973,8 @@ class ChaincodeEvent(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEvent.payload is cut short")
                     m.payload = data[pos:stop]
                     pos = stop
                 else:
@@ -1959,6 +2051,8 @@ class Response(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Response.message is cut short")
                     m.message = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -1967,6 +2061,8 @@ class Response(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Response.payload is cut short")
                     m.payload = data[pos:stop]
                     pos = stop
                 else:
@@ -2032,6 +2128,8 @@ class SignedProposal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignedProposal.proposal_bytes is cut short")
                     m.proposal_bytes = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -2040,6 +2138,8 @@ class SignedProposal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignedProposal.signature is cut short")
                     m.signature = data[pos:stop]
                     pos = stop
                 else:
@@ -2104,6 +2204,8 @@ class Proposal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Proposal.header is cut short")
                     m.header = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -2112,6 +2214,8 @@ class Proposal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Proposal.payload is cut short")
                     m.payload = data[pos:stop]
                     pos = stop
                 elif tag == 26:
@@ -2120,6 +2224,8 @@ class Proposal(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Proposal.extension is cut short")
                     m.extension = data[pos:stop]
                     pos = stop
                 else:
@@ -2177,6 +2283,8 @@ class ChaincodeHeaderExtension(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeHeaderExtension.chaincode_id is cut short")
                     m.chaincode_id = ChaincodeId._read(data, pos, stop, depth - 1, m.chaincode_id)
                     pos = stop
                 else:
@@ -2238,6 +2346,8 @@ class ChaincodeProposalPayload(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeProposalPayload.input is cut short")
                     m.input = data[pos:stop]
                     pos = stop
                 elif tag == 18:
@@ -2246,6 +2356,8 @@ class ChaincodeProposalPayload(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeProposalPayload.transient_map is cut short")
                     entry = ChaincodeProposalPayload._read_transient_map(data, pos, stop, depth - 1)
                     m.transient_map[entry.key] = entry.value
                     pos = stop
@@ -2279,6 +2391,8 @@ class ChaincodeProposalPayload(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeProposalPayload.transient_map.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -2287,6 +2401,10 @@ class ChaincodeProposalPayload(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeProposalPayload.transient_map.value is cut short"
+                        )
                     m.value = data[pos:stop]
                     pos = stop
                 else:
@@ -2391,6 +2509,8 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeMessage.timestamp is cut short")
                     m.timestamp = Timestamp._read(data, pos, stop, depth - 1, m.timestamp)
                     pos = stop
                 elif tag == 26:
@@ -2399,6 +2519,8 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeMessage.payload is cut short")
                     m.payload = data[pos:stop]
                     pos = stop
                 elif tag == 34:
@@ -2407,6 +2529,8 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeMessage.txid is cut short")
                     m.txid = data[pos:stop].decode()
                     pos = stop
                 elif tag == 42:
@@ -2415,6 +2539,8 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeMessage.proposal is cut short")
                     m.proposal = SignedProposal._read(data, pos, stop, depth - 1, m.proposal)
                     pos = stop
                 elif tag == 50:
@@ -2423,6 +2549,8 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeMessage.chaincode_event is cut short")
                     m.chaincode_event = ChaincodeEvent._read(
                         data, pos, stop, depth - 1, m.chaincode_event
                     )
@@ -2433,6 +2561,8 @@ class ChaincodeMessage(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeMessage.channel_id is cut short")
                     m.channel_id = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -2511,6 +2641,8 @@ class GetState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetState.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -2519,6 +2651,8 @@ class GetState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetState.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -2579,6 +2713,8 @@ class GetStateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateMetadata.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -2587,6 +2723,8 @@ class GetStateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateMetadata.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -2647,6 +2785,8 @@ class GetStateMultiple(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateMultiple.keys is cut short")
                     m.keys.append(data[pos:stop].decode())
                     pos = stop
                 elif tag == 18:
@@ -2655,6 +2795,8 @@ class GetStateMultiple(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateMultiple.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -2713,6 +2855,8 @@ class GetStateMultipleResult(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateMultipleResult.values is cut short")
                     m.values.append(data[pos:stop])
                     pos = stop
                 else:
@@ -2768,6 +2912,8 @@ class PutState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutState.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -2776,6 +2922,8 @@ class PutState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutState.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 elif tag == 26:
@@ -2784,6 +2932,8 @@ class PutState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutState.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -2856,6 +3006,8 @@ class PutStateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutStateMetadata.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -2864,6 +3016,8 @@ class PutStateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutStateMetadata.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 elif tag == 34:
@@ -2872,6 +3026,8 @@ class PutStateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutStateMetadata.metadata is cut short")
                     m.metadata = StateMetadata._read(data, pos, stop, depth - 1, m.metadata)
                     pos = stop
                 else:
@@ -2934,6 +3090,8 @@ class WriteBatchState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("WriteBatchState.rec is cut short")
                     m.rec.append(WriteRecord._read(data, pos, stop, depth - 1))
                     pos = stop
                 else:
@@ -3005,6 +3163,8 @@ class WriteRecord(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("WriteRecord.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -3013,6 +3173,8 @@ class WriteRecord(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("WriteRecord.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 elif tag == 26:
@@ -3021,6 +3183,8 @@ class WriteRecord(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("WriteRecord.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 elif tag == 34:
@@ -3029,6 +3193,8 @@ class WriteRecord(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("WriteRecord.metadata is cut short")
                     m.metadata = StateMetadata._read(data, pos, stop, depth - 1, m.metadata)
                     pos = stop
                 elif tag == 40:
@@ -3104,6 +3270,8 @@ class DelState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("DelState.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -3112,6 +3280,8 @@ class DelState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("DelState.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -3172,6 +3342,8 @@ class PurgePrivateState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PurgePrivateState.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -3180,6 +3352,8 @@ class PurgePrivateState(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PurgePrivateState.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -3248,6 +3422,8 @@ class GetStateByRange(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateByRange.start_key is cut short")
                     m.start_key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -3256,6 +3432,8 @@ class GetStateByRange(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateByRange.end_key is cut short")
                     m.end_key = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -3264,6 +3442,8 @@ class GetStateByRange(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateByRange.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 elif tag == 34:
@@ -3272,6 +3452,8 @@ class GetStateByRange(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateByRange.metadata is cut short")
                     m.metadata = data[pos:stop]
                     pos = stop
                 else:
@@ -3343,6 +3525,8 @@ class GetQueryResult(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetQueryResult.query is cut short")
                     m.query = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -3351,6 +3535,8 @@ class GetQueryResult(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetQueryResult.collection is cut short")
                     m.collection = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
@@ -3359,6 +3545,8 @@ class GetQueryResult(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetQueryResult.metadata is cut short")
                     m.metadata = data[pos:stop]
                     pos = stop
                 else:
@@ -3430,6 +3618,8 @@ class QueryMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryMetadata.bookmark is cut short")
                     m.bookmark = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -3483,6 +3673,8 @@ class GetHistoryForKey(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetHistoryForKey.key is cut short")
                     m.key = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -3534,6 +3726,8 @@ class QueryStateNext(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryStateNext.id is cut short")
                     m.id = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -3585,6 +3779,8 @@ class QueryStateClose(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryStateClose.id is cut short")
                     m.id = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -3636,6 +3832,8 @@ class QueryResultBytes(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResultBytes.result_bytes is cut short")
                     m.result_bytes = data[pos:stop]
                     pos = stop
                 else:
@@ -3706,6 +3904,8 @@ class QueryResponse(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResponse.results is cut short")
                     m.results.append(QueryResultBytes._read(data, pos, stop, depth - 1))
                     pos = stop
                 elif tag == 16:
@@ -3720,6 +3920,8 @@ class QueryResponse(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResponse.id is cut short")
                     m.id = data[pos:stop].decode()
                     pos = stop
                 elif tag == 34:
@@ -3728,6 +3930,8 @@ class QueryResponse(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResponse.metadata is cut short")
                     m.metadata = data[pos:stop]
                     pos = stop
                 else:
@@ -3801,6 +4005,8 @@ class QueryResponseMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResponseMetadata.bookmark is cut short")
                     m.bookmark = data[pos:stop].decode()
                     pos = stop
                 else:
@@ -3865,6 +4071,8 @@ class StateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateMetadata.metakey is cut short")
                     m.metakey = data[pos:stop].decode()
                     pos = stop
                 elif tag == 18:
@@ -3873,6 +4081,8 @@ class StateMetadata(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateMetadata.value is cut short")
                     m.value = data[pos:stop]
                     pos = stop
                 else:
@@ -3928,6 +4138,8 @@ class StateMetadataResult(Message):
                     if size > 0x7F:
                         size, pos = varint(size, data, pos)
                     stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateMetadataResult.entries is cut short")
                     m.entries.append(StateMetadata._read(data, pos, stop, depth - 1))
                     pos = stop
                 else:
