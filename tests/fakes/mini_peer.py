@@ -15,7 +15,7 @@ import hashlib
 import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any
 from grpclib.client import Channel
 from grpclib.const import Cardinality, Handler
 from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from grpclib.server import Server
 
 from fabric_protos.common import ChannelHeader, Header, SignatureHeader
@@ -188,7 +189,7 @@ class Link:
         name = ""
         try:
             async with asyncio.TaskGroup() as requests:
-                while (data := await self._stream.recv_message()) is not None:
+                while (data := await self._receive()) is not None:
                     message = ChaincodeMessage.parse(data)
                     self.log.append(message)
                     if message.type == Type.REGISTER:
@@ -196,19 +197,30 @@ class Link:
                         await self.send(type=Type.REGISTERED)
                         await self.send(type=Type.READY)
                         self._peer.attach(name, self)
-                    elif message.type in (Type.COMPLETED, Type.ERROR):
-                        _, _, ended = self._running[message.channel_id, message.txid]
-                        ended.set_result(message)
-                    elif message.type != Type.KEEPALIVE:
-                        requests.create_task(self._answer(message))
+                    elif running := self._running.get((message.channel_id, message.txid)):
+                        transaction, namespace, ended = running
+                        if message.type in (Type.COMPLETED, Type.ERROR):
+                            ended.set_result(message)
+                        else:
+                            answer = self._answer(transaction, namespace, message)
+                            requests.create_task(answer)
         finally:
             self._peer.detach(name)
             for _, _, ended in self._running.values():
                 if not ended.done():
                     ended.set_exception(NoResponse("chaincode stream terminated"))
 
+    async def _receive(self) -> bytes | None:
+        try:
+            return await self._stream.recv_message()
+        except (StreamTerminatedError, GRPCError):
+            return None
+
     async def send(self, **fields: Any) -> None:
-        await self._stream.send_message(bytes(ChaincodeMessage(**fields)))
+        try:
+            await self._stream.send_message(bytes(ChaincodeMessage(**fields)))
+        except StreamTerminatedError:
+            raise NoResponse("chaincode stream terminated") from None
 
     async def execute(
         self, transaction: Transaction, namespace: str, kind: Type, chaincode_input: ChaincodeInput
@@ -233,15 +245,17 @@ class Link:
         finally:
             del self._running[key]
 
-    async def _answer(self, message: ChaincodeMessage) -> None:
-        transaction, namespace, _ = self._running[message.channel_id, message.txid]
+    async def _answer(
+        self, transaction: Transaction, namespace: str, message: ChaincodeMessage
+    ) -> None:
         try:
             kind, payload = Type.RESPONSE, await self._handle(transaction, namespace, message)
-        except (Refused, NoResponse) as exc:
-            kind, payload = Type.ERROR, str(exc).encode()
-        await self.send(
-            type=kind, payload=payload, txid=message.txid, channel_id=message.channel_id
-        )
+        except Exception as exc:  # a malformed request too is answered
+            kind, payload = Type.ERROR, (str(exc) or repr(exc)).encode()
+        with suppress(NoResponse):
+            await self.send(
+                type=kind, payload=payload, txid=message.txid, channel_id=message.channel_id
+            )
 
     async def _handle(self, tx: Transaction, namespace: str, message: ChaincodeMessage) -> bytes:
         world, payload = tx.world, message.payload
@@ -343,12 +357,14 @@ class MiniPeer:
 
     async def connect(self, host: str, port: int) -> None:
         """Dial a chaincode that runs as a service; returns when its stream has ended."""
-        async with (
-            Channel(host, port, codec=_Raw()) as channel,
-            channel.request(_CONNECT, Cardinality.STREAM_STREAM, bytes, bytes) as stream,
-        ):
-            await stream.send_request()
-            await Link(self, stream).run()
+        # Nobody listens, or the stream broke or ended from the other side.
+        with suppress(OSError, ProtocolError, StreamTerminatedError, GRPCError):
+            async with (
+                Channel(host, port, codec=_Raw()) as channel,
+                channel.request(_CONNECT, Cardinality.STREAM_STREAM, bytes, bytes) as stream,
+            ):
+                await stream.send_request()
+                await Link(self, stream).run()
 
     async def _register(self, stream: Any) -> None:
         await stream.send_initial_metadata()

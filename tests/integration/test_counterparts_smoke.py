@@ -96,17 +96,15 @@ class Process:
             )
 
     async def _connect(self) -> None:
-        while True:  # a service says nowhere that it listens now
+        while not self._peer.is_ready(self._ccid):
             if self._process is None or self._process.returncode is not None:
                 await self._spawn()
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                break
-        self._connection = asyncio.create_task(self._peer.connect("127.0.0.1", self._port))
+            self._connection = asyncio.create_task(self._peer.connect("127.0.0.1", self._port))
+            ready = asyncio.create_task(self._peer.ready(self._ccid))
+            await asyncio.wait([self._connection, ready], return_when=asyncio.FIRST_COMPLETED)
+            ready.cancel()
+            if self._connection.done():
+                await asyncio.sleep(0.02)  # a service says nowhere that it listens now
 
 
 class Bench:
