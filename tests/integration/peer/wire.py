@@ -12,7 +12,7 @@ import os
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from grpclib.client import Channel, StreamStreamMethod
@@ -57,8 +57,14 @@ class _Raw(CodecBase):
 class Call:
     """One handler stream, dialled or accepted."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, channel: Channel | None = None) -> None:
         self.stream = stream
+        self._channel = channel
+
+    def again(self) -> AbstractAsyncContextManager[Call]:
+        """Open a second stream on the same connection."""
+        assert self._channel is not None
+        return register_at(self._channel)
 
     async def send_bytes(self, data: bytes) -> None:
         await self.stream.send_message(data)
@@ -67,12 +73,21 @@ class Call:
         await self.send_bytes(ChaincodeMessage(**fields).encode())
 
     async def receive(self) -> ChaincodeMessage | None:
-        """Return the next message, None at the end of the stream however it came."""
+        """Return the next message, None at the end of the stream.
+
+        Raises:
+            GRPCError: the peer refused the stream.
+        """
         try:
             data = await self.stream.recv_message()
-        except (StreamTerminatedError, ConnectionError):
+        except (StreamTerminatedError, ConnectionError):  # grpclib prefers the reset to the status
+            data = None
+        if data is None:
+            trailers = dict(self.stream._stream.trailers or ())
+            if (status := Status(int(trailers.get("grpc-status", 0)))) is not Status.OK:
+                raise GRPCError(status, trailers.get("grpc-message"))
             return None
-        return None if data is None else ChaincodeMessage.decode(data)
+        return ChaincodeMessage.decode(data)
 
     async def register(self, name: str = CCID) -> None:
         """Register, and return when READY has come."""
@@ -84,12 +99,18 @@ class Call:
             assert message.type == expected, message
 
 
+def server_only_tls() -> ssl.SSLContext:
+    """Check the peer's certificate and show none."""
+    context = ssl.create_default_context(cafile=os.environ["CORE_PEER_TLS_ROOTCERT_FILE"])
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
 def client_tls(certificate: str = "", key: str = "") -> ssl.SSLContext | None:
     """Return what the environment of a launched chaincode asks for, or another certificate."""
     if os.environ.get("CORE_PEER_TLS_ENABLED") != "true":
         return None
-    context = ssl.create_default_context(cafile=os.environ["CORE_PEER_TLS_ROOTCERT_FILE"])
-    context.set_alpn_protocols(["h2"])
+    context = server_only_tls()
     context.load_cert_chain(
         certificate or os.environ["CORE_TLS_CLIENT_CERT_FILE"],
         key or os.environ["CORE_TLS_CLIENT_KEY_FILE"],
@@ -107,13 +128,20 @@ async def dial(
     else:
         host, _, port = address.rpartition(":")
         channel = Channel(host, int(port), codec=_Raw(), ssl=tls())
-    method = StreamStreamMethod(channel, "/protos.ChaincodeSupport/Register", bytes, bytes)
     try:
-        async with method.open() as stream:
-            await stream.send_request()
-            yield Call(stream)
+        async with register_at(channel) as call:
+            yield call
     finally:
         channel.close()
+
+
+@asynccontextmanager
+async def register_at(channel: Channel) -> AsyncIterator[Call]:
+    method = StreamStreamMethod(channel, "/protos.ChaincodeSupport/Register", bytes, bytes)
+    async with method.open() as stream:
+        await stream.send_request()
+        yield Call(stream, channel)
+        await stream.cancel()
 
 
 async def status_of(address: str, name: str) -> str:
