@@ -125,13 +125,18 @@ class GrpcStream:
         self._on_message = on_message
         self._deliver(b"")
         try:
-            await self._ended
+            await asyncio.wait({self._ended})
+        except asyncio.CancelledError:
+            # grpclib cancels a server's handler when the connection is lost: the reason is better.
+            if not self._ended.done() or self._ended.exception() is None:
+                raise
         finally:
             self._closed = self._closed or "the stream is closed"
             self._flush()
             if self._writer is not None:
                 await asyncio.wait({self._writer}, timeout=FLUSH_LIMIT_S)
             self._stop_writing()
+        self._ended.result()
 
     def close(self) -> None:
         self._end(None)
