@@ -125,10 +125,10 @@ class Connection(Http2):
 
 
 class _NoRequests(AbstractHandler):
-    """A client's connection takes no requests."""
+    """A client's connection takes no requests: h2 refuses them before they come here."""
 
     def accept(self, *_: object) -> None:
-        raise NotImplementedError("a peer cannot call a chaincode that dialled it")
+        """Never called."""
 
     def cancel(self, *_: object) -> None:
         """Hear of a reset, which the stream itself is told too."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -72,9 +73,9 @@ class Handler:
         self._stream = stream
         self._workers = workers
         self._own_workers: Workers | None = None
-        self._functions = {
-            ChaincodeMessageType.INIT: chaincode.init,
-            ChaincodeMessageType.TRANSACTION: chaincode.invoke,
+        self._starts: dict[int, Callable[[Key, ChaincodeMessage], None]] = {
+            ChaincodeMessageType.INIT: self._start_of(chaincode.init),
+            ChaincodeMessageType.TRANSACTION: self._start_of(chaincode.invoke),
         }
         self._limits = Limits()
         self._transactions: dict[tuple[str, str], Transaction] = {}
@@ -131,7 +132,7 @@ class Handler:
                 transaction.on_answer(message)
             else:
                 log.warning("answer for tx=%s, which is not running", message.txid)
-        elif kind in self._functions:
+        elif kind in self._starts:
             self._begin(message)
         else:
             self._refuse_kind(message)
@@ -166,21 +167,20 @@ class Handler:
 
     def _begin(self, message: ChaincodeMessage) -> None:
         key = (message.channel_id, message.txid)
-        function = self._functions[ChaincodeMessageType(message.type)]
         try:
             if key in self._transactions:
                 raise ValueError(f"txid: {message.txid}({message.channel_id}) exists")
             if self._stopping:
                 raise ValueError("the chaincode is shutting down")
-            if iscoroutinefunction(function):
-                self._start(key, message, function)
-            else:
-                self._submit(key, message, function)
+            self._starts[message.type](key, message)
         except ValueError as exc:  # as of malformed messages
             log.warning("tx=%s cannot begin: %s", message.txid, exc)
             self._answer_error(message, str(exc))
 
-    def _start(self, key: Key, message: ChaincodeMessage, function: Function) -> None:
+    def _start_of(self, function: Function) -> Callable[[Key, ChaincodeMessage], None]:
+        return partial(self._start if iscoroutinefunction(function) else self._submit, function)
+
+    def _start(self, function: Function, key: Key, message: ChaincodeMessage) -> None:
         transaction = AsyncTransaction(message, self._limits, self._send)
         self._transactions[key] = transaction
         task = self._loop.create_task(self._execute(key, transaction, function))
@@ -190,7 +190,7 @@ class Handler:
     async def _execute(self, key: Key, transaction: AsyncTransaction, function: Function) -> None:
         self._finish(key, await execute(transaction, function))
 
-    def _submit(self, key: Key, message: ChaincodeMessage, function: Function) -> None:
+    def _submit(self, function: Function, key: Key, message: ChaincodeMessage) -> None:
         from .workers import Overloaded, Workers
 
         if self._workers is None:

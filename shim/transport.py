@@ -131,6 +131,7 @@ class GrpcStream:
             if not self._ended.done() or self._ended.exception() is None:
                 raise
         finally:
+            self._on_message = _drop
             self._closed = self._closed or "the stream is closed"
             self._flush()
             if self._writer is not None:
@@ -186,7 +187,7 @@ class GrpcStream:
             self._arrived.clear()
         start = 0
         try:
-            while not self._ended.done():
+            while True:
                 self._needed = PREFIX_BYTES
                 if len(data) - start >= PREFIX_BYTES:
                     self._needed += message_length(data, start)
@@ -196,8 +197,10 @@ class GrpcStream:
                 self._on_message(data[start + PREFIX_BYTES : end])
                 start = end
         except Exception as exc:
+            self._on_message = _drop
             self._end(exc)
-        self._arrived += data[start:]
+        else:
+            self._arrived += data[start:]
 
     def _end(self, exc: Exception | None) -> None:
         if self._ended.done():
@@ -248,6 +251,10 @@ class GrpcStream:
         self._outgoing.clear()
         self._closed = f"the stream cannot be written: {exc}"
         self._end(StreamClosed(self._closed))
+
+
+def _drop(data: bytes) -> None:
+    """Take a message of a stream that is over."""
 
 
 def message_length(data: bytes, start: int) -> int:
