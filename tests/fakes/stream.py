@@ -70,6 +70,12 @@ class FakeChaincode:
             assert message.type == kind, (Type(message.type).name, message.payload)
         return message
 
+    async def wait_for_work(self) -> ChaincodeMessage:
+        """Return the next INIT or TRANSACTION, however long it takes."""
+        message = ChaincodeMessage.decode(await self._inbox.receive())
+        assert message.type in (Type.INIT, Type.TRANSACTION), Type(message.type).name
+        return message
+
     def nothing_waits(self) -> bool:
         """Tell that the peer has sent no more than was received."""
         return self._inbox.statistics().current_buffer_used == 0
@@ -146,7 +152,7 @@ class FakeListeners:
     Attributes:
         opened: every endpoint ever opened; `open_now` those that are.
         unix: whether a Unix socket was asked for, per endpoint.
-        on_open: called with each endpoint.
+        failure: raised instead of opening.
     """
 
     def __init__(self) -> None:
@@ -173,9 +179,6 @@ class FakeListeners:
                 streams.cancel_scope.cancel()
 
 
-Dial = Callable[[ChaincodeServerInfo], "FakeChaincode | ConnectionFailed | None"]
-
-
 class FakeConnector:
     """Dials services the test plays.
 
@@ -184,6 +187,7 @@ class FakeConnector:
         dial_s: seconds every dial takes.
         dialled: virtual time of each dial.
         services: the service's side of every stream that came about.
+        on_connect: called with each of them.
     """
 
     def __init__(self) -> None:

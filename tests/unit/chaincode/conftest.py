@@ -20,10 +20,15 @@ from peer.chaincode.registry import HandlerRegistry
 from peer.chaincode.requests import LongRequests
 from peer.chaincode.stream import PeerEnd, StreamRefused, memory_pipe
 from peer.chaincode.transactions import Permissions, TransactionContext, TransactionParams
-from peer.errors import LedgerError, RegistrationRefused
+from peer.errors import (
+    LedgerError,
+    RegistrationRefused,
+)
 from peer.ledger import open_ledger
 from peer.ledger.api import CommittingTransaction, Ledger, Timestamp, TxSimulator
 from tests.fakes.stream import FakeChaincode, Type
+
+from .house import Caller
 
 CCID = "mycc:1.0"
 NS = "mycc"
@@ -230,3 +235,8 @@ class Executor:
 @pytest.fixture
 async def execute(nursery: trio.Nursery) -> Executor:
     return Executor(nursery)
+
+
+@pytest.fixture
+async def call(nursery: trio.Nursery) -> Caller:
+    return Caller(nursery)
