@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from peer import Peer
 from peer.errors import (
@@ -89,12 +90,12 @@ async def test_a_cancelled_caller_leaves_the_launch_to_the_others(code: Code) ->
     async with watched_peer() as (peer, watch):
         await peer.install(source)
         callers = Callers(peer, source.name)
-        async with trio.open_nursery() as staying, trio.open_nursery() as leaving:
-            leaving.start_soon(callers.call)  # this one began the launch
-            await watch.stage(source.name, "register")
-            staying.start_soon(callers.call)
-            await trio.testing.wait_all_tasks_blocked()
-            with soon(1):
+        async with trio.open_nursery() as staying:
+            async with trio.open_nursery() as leaving:
+                leaving.start_soon(callers.call)  # this one began the launch
+                await watch.stage(source.name, "register")
+                staying.start_soon(callers.call)
+                await trio.testing.wait_all_tasks_blocked()
                 leaving.cancel_scope.cancel()
             await open_gate(source)
         [pid] = processes(source.name)
@@ -149,7 +150,8 @@ async def test_a_peer_that_closes_during_a_launch_fails_its_callers(
         [outcome] = callers.outcomes
         assert type(outcome) is PeerClosing
         assert outcome.evidence is not None
-        assert outcome.evidence.stage == stage
+        reached = ["build", "start", "register"]
+        assert reached.index(outcome.evidence.stage) >= reached.index(stage)
 
 
 async def test_a_peer_that_closes_during_an_execution_fails_its_caller(code: Code) -> None:
