@@ -17,7 +17,7 @@ import os
 
 from peer.chaincode.registry import HandlerRegistry, LaunchState
 from peer.chaincode.stream import PeerEnd
-from peer.errors import RegistrationRefused
+from peer.errors import RegistrationRefused, StreamLost
 from runtimes.origin import owner_uid
 
 
@@ -45,9 +45,12 @@ class ServiceGate:
             raise refused
 
     def ended(self, reason: str) -> None:
-        """Tell the launch, unless another stream holds its place."""
+        """End the launch with its stream; before READY the service may just be starting anew."""
         if self._registry.handler(self._state.ccid) is None:
-            self._state.stream_ended(reason)
+            if self._state.done.is_set():
+                self._state.end()
+            else:
+                self._state.pending = StreamLost(self._state.ccid, reason)
 
 
 class LaunchGate(ServiceGate):
@@ -79,6 +82,11 @@ class LaunchGate(ServiceGate):
                 f"Chaincode {state.ccid} with given certificate hash {presented.hex()} "
                 "belongs to a different chaincode",
             )
+
+    def ended(self, reason: str) -> None:
+        """Tell the launch, unless another stream holds its place."""
+        if self._registry.handler(self._state.ccid) is None:
+            self._state.stream_ended(reason)
 
 
 class DevelopmentGate:

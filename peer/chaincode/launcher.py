@@ -160,9 +160,7 @@ class RuntimeLauncher:
             self._registry.forget(state)
 
     def _too_late(self, state: LaunchState) -> LaunchError:
-        if state.lost:
-            return StreamLost(state.ccid, f"its stream ended before READY: {state.lost}")
-        return StartupTimeout(
+        return state.pending or StartupTimeout(
             state.ccid,
             f"timeout expired while starting chaincode {state.ccid}: not READY within "
             f"{self._limits.startup_s:g} s (chaincode.startuptimeout)",
@@ -231,18 +229,15 @@ class RuntimeLauncher:
     async def _run_service(
         self, state: LaunchState, info: ChaincodeServerInfo, serve: Serve
     ) -> LaunchError:
-        """Dial until somebody answers or the start-up limit is reached, then hold the stream."""
+        """Dial until the service is READY or the clock runs out, then hold the stream."""
         state.enter("connect")
         pauses = iter(REDIAL_S)
         while True:
             try:
                 await self._connector.connect(info, serve)
             except ConnectionFailed as exc:
-                failure = ConnectError(state.ccid, f"connection to {state.ccid} failed: {exc}")
-                if state.done.is_set():
-                    return failure
-                await trio.sleep(next(pauses, REDIAL_S[-1]))
-                if state.clock.deadline - trio.current_time() < info.dial_timeout_s:
-                    return failure
-            else:
-                return StreamLost(state.ccid, state.lost or "the service ended its stream")
+                cause = f"connection to {state.ccid} failed: {exc}"
+                state.pending = ConnectError(state.ccid, cause)
+            if state.done.is_set():
+                return StreamLost(state.ccid, f"connection to {state.ccid} terminated")
+            await trio.sleep(next(pauses, REDIAL_S[-1]))

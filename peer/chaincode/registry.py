@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from peer.chaincode.connections import Endpoint
-from peer.errors import Evidence, LaunchError, PeerClosing, RegistrationRefused
+from peer.errors import Evidence, LaunchError, PeerClosing, RegistrationRefused, StreamLost
 from runtimes.api import ExitStatus, Instance
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class LaunchState:
         instance: the running process or container, None before the start and for services.
         certificate_hash: SHA-256 of the client certificate made for this launch, None without TLS.
         is_ending: what was started is being stopped, or has ended.
-        lost: why the chaincode's stream ended before READY, empty if it did not.
+        pending: what the launch fails with when its clock runs out; None if that alone is the news.
         done: set when the launch succeeded or failed.
         gone: set when nothing of it is left.
     """
@@ -57,7 +57,7 @@ class LaunchState:
         self.instance: Instance | None = None
         self.certificate_hash: bytes | None = None
         self.is_ending = False
-        self.lost = ""
+        self.pending: LaunchError | None = None
         self.done = trio.Event()
         self.gone = trio.Event()
         self._on_stage = on_stage
@@ -92,7 +92,7 @@ class LaunchState:
         if self.done.is_set():
             self.end()
         else:
-            self.lost = reason
+            self.pending = StreamLost(self.ccid, f"its stream ended before READY: {reason}")
             self.clock.deadline = min(self.clock.deadline, trio.current_time() + EXIT_GRACE_S)
 
     def notify(self, error: LaunchError | None) -> None:

@@ -20,6 +20,7 @@ import pytest
 import trio
 
 from peer import Peer, PeerConfig, open_peer
+from peer.config import ChaincodeConfig
 from peer.errors import ChaincodeError, LaunchError
 from peer.library import Result as PeerResult
 from tests.chaincodes.prepare import Counterpart, counterpart
@@ -112,14 +113,16 @@ class PeerDriver:
 async def site(made: Counterpart, mode: str, scratch: Path) -> AsyncIterator[Site]:
     """Open a peer with the chaincode installed, as process or as service."""
     async with AsyncExitStack() as stack:
-        peer = await stack.enter_async_context(open_peer(PeerConfig()))
+        # Some libraries leave an exception of the chaincode unanswered: that ends at this limit.
+        limits = ChaincodeConfig(execute_timeout_s=5.0, startup_timeout_s=30.0)
+        peer = await stack.enter_async_context(open_peer(PeerConfig(chaincode=limits)))
         await peer.join_channel(CHANNELS[1])
-        install = partial(_install, peer, stack, made, mode, scratch)
+        services = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(services.cancel_scope.cancel)
+        install = partial(_install, peer, services, made, mode, scratch)
         await install("chaincode", CHANNELS[:1])
         await install("callee", CHANNELS)
-        await peer.install(
-            made.path, name="uninitialised", channels=CHANNELS[:1], init_required=True
-        )
+        await install("uninitialised", CHANNELS[:1], init_required=True)
         yield Site(
             driver=PeerDriver(peer),
             channel=CHANNELS[0],
@@ -134,12 +137,14 @@ async def site(made: Counterpart, mode: str, scratch: Path) -> AsyncIterator[Sit
 
 async def _install(
     peer: Peer,
-    stack: AsyncExitStack,
+    services: trio.Nursery,
     made: Counterpart,
     mode: str,
     scratch: Path,
     name: str,
     channels: Sequence[str],
+    *,
+    init_required: bool = False,
 ) -> None:
     source = made.path
     if mode == "service":
@@ -149,23 +154,30 @@ async def _install(
         source = scratch / name
         source.mkdir()
         (source / "connection.json").write_text(json.dumps({"address": address}))
-    package = await peer.install(source, name=name, channels=channels, collections=[COLLECTION])
-    if mode == "service":
-        await stack.enter_async_context(_service(made, package.ccid, address))
-
-
-@asynccontextmanager
-async def _service(made: Counterpart, ccid: str, address: str) -> AsyncIterator[None]:
-    env = os.environ | {"CORE_CHAINCODE_ID_NAME": ccid, "CHAINCODE_SERVER_ADDRESS": address}
-    process = await trio.lowlevel.open_process(
-        made.command, cwd=made.path, env=env, stdout=DEVNULL, stderr=DEVNULL
+    package = await peer.install(
+        source,
+        name=name,
+        channels=channels,
+        init_required=init_required,
+        collections=[COLLECTION],
     )
-    try:
-        yield
-    finally:
-        with trio.CancelScope(shield=True):
-            process.kill()
+    if mode == "service":
+        services.start_soon(_keep_service, made, package.ccid, address)
+
+
+async def _keep_service(made: Counterpart, ccid: str, address: str) -> None:
+    """Run a service and, as whoever operates it would, start it again when it dies."""
+    env = os.environ | {"CORE_CHAINCODE_ID_NAME": ccid, "CHAINCODE_SERVER_ADDRESS": address}
+    while True:
+        process = await trio.lowlevel.open_process(
+            made.command, cwd=made.path, env=env, stdout=DEVNULL, stderr=DEVNULL
+        )
+        try:
             await process.wait()
+        finally:
+            with trio.CancelScope(shield=True):
+                process.kill()
+                await process.wait()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
