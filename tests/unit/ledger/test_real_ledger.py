@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from fabric_protos.codec import decode
 from fabric_protos.common import ChannelHeader, Envelope, Payload
@@ -19,21 +16,12 @@ from fabric_protos.protos import (
 )
 from peer.ledger import open_ledger
 from peer.ledger.api import CommittingTransaction, SimulationResults, Timestamp
+from tests.shared_fixtures import shared_fixture
 
 FIXTURE = "fabric-v20-ledger/ledgersData.zip"
 BLOCK_FILE = "ledgersData/chains/chains/testchannel/blockfile_000000"
 ENDORSER_TRANSACTION = 3
 TRANSACTIONS_FILTER = 2
-
-
-def fixture() -> Path:
-    path = Path(__file__).parents[4] / "shared/fixtures" / FIXTURE
-    if not path.exists():
-        text = f"no {FIXTURE} beside the repository"
-        if "fixtures" in os.environ.get("PEER_TEST_REQUIRE", ""):
-            pytest.fail(text)
-        pytest.skip(text)
-    return path
 
 
 class Reader:
@@ -89,7 +77,7 @@ def committing(envelope: bytes, fallback_id: str) -> CommittingTransaction:
 
 
 async def test_every_real_verdict_is_reached_again(tmp_path: Path) -> None:
-    with zipfile.ZipFile(fixture()) as archive:
+    with zipfile.ZipFile(shared_fixture(FIXTURE)) as archive:
         data = archive.read(BLOCK_FILE)
     endorsed = 0
     async with open_ledger(tmp_path, "testchannel") as ledger:
