@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from google.protobuf.descriptor import FieldDescriptor as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fabric_protos.wire import varint_bytes
 from tests.protos.schema import CODECS, EVERY, Codec, find
 from tests.protos.values import contents, fill, google_tree, has_map, our_tree
 
 EVERY_TYPE = [one for one in CODECS if one.descriptor.file.package == "every_type"]
+VARINTS = {F.TYPE_BOOL, F.TYPE_ENUM, F.TYPE_INT32, F.TYPE_INT64, F.TYPE_UINT32, F.TYPE_UINT64}
+VARINTS |= {F.TYPE_SINT32, F.TYPE_SINT64}
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
@@ -116,3 +120,42 @@ def test_unknown_fields_are_dropped_from_the_stream() -> None:
     codec = find("protos.GetState", "stream")
     data = codec.google(key="k").SerializeToString()
     assert codec.encode(codec.decode(b"\x98\x06\x01" + data + b"\xa2\x06\x02xy")) == data
+
+
+@given(value=st.integers(0, (1 << 64) - 1) | st.integers(0, 1 << 34))
+@settings(max_examples=150, deadline=None)
+def test_numbers_are_cut_to_their_type_as_google_does(value: int) -> None:
+    """Every varint type from every 64-bit number, alone, packed and as key or value of a map."""
+    number = varint_bytes(value)
+    for name in ("every_type.Every", "every_type.Many", "every_type.Maybe", "every_type.One"):
+        codec = find(name)
+        for field in codec.descriptor.fields:
+            tag = varint_bytes(field.number << 3)
+            if field.type in VARINTS:
+                same(codec, tag + number)
+                if field.is_repeated:
+                    same(codec, varint_bytes(field.number << 3 | 2) + block(number * 2))
+    maps = find("every_type.Maps")
+    for field in maps.descriptor.fields:
+        for part in field.message_type.fields:
+            if part.type in VARINTS:
+                entry = varint_bytes(part.number << 3) + number
+                same(maps, varint_bytes(field.number << 3 | 2) + block(entry))
+
+
+def test_entries_without_key_or_value_have_the_defaults() -> None:
+    codec = find("every_type.Maps")
+    for field in codec.descriptor.fields:
+        same(codec, varint_bytes(field.number << 3 | 2) + b"\x00")
+    message = codec.decode(b"\x0a\x00")
+    assert message.by_bool == {False: EVERY.Every()}
+
+
+def same(codec: Codec, data: bytes) -> None:
+    """Check that *data* means the same to google and to us."""
+    google = google_tree(codec.google.FromString(data), micros=True)
+    assert our_tree(codec.decode(data), codec.descriptor) == google
+
+
+def block(data: bytes) -> bytes:
+    return varint_bytes(len(data)) + data
