@@ -305,20 +305,20 @@ class ChaincodeSupport:
                 )
         called = replace(params, channel_id=channel_id, namespace=name, decorations={})
         payload = ChaincodeInput(args=spec.input.args)
+        elsewhere = None if channel_id == params.channel_id else self._ledgers(channel_id)
         try:
-            if channel_id == params.channel_id:
+            if elsewhere is None:
                 answer = await self.invoke(called, name, payload)
             else:
-                answer = await self._query_elsewhere(called, name, payload)
+                answer = await self._query(elsewhere, called, name, payload)
         except PeerError as exc:
             raise LedgerError(f"execute failed: {exc}") from exc
         return answer.encode()
 
-    async def _query_elsewhere(
-        self, params: TransactionParams, name: str, payload: ChaincodeInput
+    async def _query(
+        self, ledger: Ledger, params: TransactionParams, name: str, payload: ChaincodeInput
     ) -> ChaincodeMessage:
-        """Invoke on another channel; what it writes there is dropped."""
-        ledger = self._ledgers(params.channel_id)
+        """Invoke on the ledger of another channel; what it writes there is dropped."""
         simulator = ledger.new_tx_simulator(params.tx_id)
         try:
             history = None if params.history is None else ledger.new_history_query_executor()
