@@ -24,8 +24,9 @@ from shim import main as main_module
 from tests.unit.shim.grpc_peer import ListeningPeer, Script
 from tests.unit.shim.scripted_peer import LIMIT_S, Calls, ScriptedPeer
 from tests.unit.shim.test_handler import response_of
+from tests.unit.shim.test_server import meet_once_it_listens
 from tests.unit.shim.test_settings import fresh_logging
-from tests.unit.shim.test_sockets import get, get_and_put, meet_once_it_listens
+from tests.unit.shim.test_sockets import get, get_and_put
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = ROOT / "examples" / "asset_transfer" / "chaincode.py"
