@@ -8,7 +8,7 @@ Processes run as the peer's user. They are held together and ended reliably, but
 sandbox: code that is not trusted belongs into a container.
 """
 
-from runtimes.process.backend import ProcessRuntime as ProcessRuntime
-from runtimes.process.backend import backend as backend
+from runtimes.process.runtime import ProcessRuntime as ProcessRuntime
+from runtimes.process.runtime import backend as backend
 
 __all__ = ["ProcessRuntime", "backend"]

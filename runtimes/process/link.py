@@ -1,6 +1,6 @@
 """The peer's end of a keeper process.
 
-Room:      runtimes.process   (imports keeper, runtimes.api; used by backend)
+Room:      runtimes.process   (imports keeper, runtimes.api; used by runtime)
 Loop:      Trio
 Lifetime:  one keeper process, from its start to the end of everything it started
 Fabric:    none

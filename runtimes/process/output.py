@@ -10,6 +10,7 @@ A chaincode that writes faster than the pace finds its pipe full and waits; noth
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -39,7 +40,7 @@ class Output:
         self._tail: deque[str] = deque()
         self._tail_size = 0
         self._hurried = False
-        self._earliest = 0.0
+        self._earliest = -math.inf
 
     def tail(self) -> tuple[str, ...]:
         """Return the last lines, oldest first: at most `TAIL_LINES` and about `TAIL_BYTES`."""
@@ -54,7 +55,6 @@ class Output:
 
         Cancellation: loses what has been read and not delivered.
         """
-        self._earliest = trio.current_time()
         pending = b""
         while chunk := await pipe.receive_some(READ_BYTES):
             *lines, pending = (pending + chunk).split(b"\n")

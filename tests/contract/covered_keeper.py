@@ -1,6 +1,7 @@
 """Run the keeper under coverage, which its forked children leave by exec and `_exit`."""
 
 import os
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,6 @@ def saving(leave: Any) -> Any:
 os._exit = saving(os._exit)
 os.execvpe = saving(os.execvpe)
 measurement.start()
-
-from runtimes.process import keeper  # noqa: E402
-
-keeper.main()
+runpy.run_path(str(root / "runtimes/process/keeper.py"), run_name="__main__")
 measurement.stop()
 measurement.save()

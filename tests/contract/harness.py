@@ -49,6 +49,7 @@ trap '' TERM
 echo up
 while :; do sleep 1000; done
 """
+BROOD_SIZE = 6
 BROOD = """\
 sleep 1000 &
 setsid sleep 1000 &
@@ -107,6 +108,16 @@ def processes_with(mark: str) -> set[int]:
     return found
 
 
+def keepers() -> set[int]:
+    """Return the keepers that this process has started."""
+    found = set()
+    for thread in Path("/proc/self/task").iterdir():
+        for pid in (thread / "children").read_text().split():
+            if "keeper" in Path(f"/proc/{pid}/cmdline").read_text():
+                found.add(int(pid))
+    return found
+
+
 class ProcessHarness:
     """The real processes of this machine, recognised by a mark in their environment."""
 
@@ -144,6 +155,15 @@ class ProcessHarness:
 
     def left(self) -> set[int]:
         return processes_with(self.mark)
+
+    def is_up(self) -> bool:
+        """Tell whether the chaincode has said its first word."""
+        return bool(self.lines)
+
+    def directories(self) -> list[str]:
+        """Return the private directories of instances."""
+        parent = self.state_dir / "instances"
+        return os.listdir(parent) if parent.exists() else []
 
     async def origin(self, instance: Instance) -> Origin:
         (pid,) = self.left()
@@ -200,7 +220,7 @@ async def cancelled_at_step(step: int, call: Callable[[], Awaitable[object]]) ->
     """Make `call` and cancel it at the n-th step any task takes meanwhile.
 
     Returns:
-        True if it came to an end before that step.
+        True if it returned all the same: nothing was left that a cancellation could have cut.
     """
     steps = 0
 
@@ -216,6 +236,7 @@ async def cancelled_at_step(step: int, call: Callable[[], Awaitable[object]]) ->
         trio.lowlevel.add_instrument(watch)
         try:
             await call()
+            return True
         finally:
             trio.lowlevel.remove_instrument(watch)
-    return not scope.cancel_called
+    return False

@@ -67,7 +67,8 @@ async def backend(settings: RuntimeSettings) -> AsyncIterator[ProcessRuntime]:
         instances_dir.mkdir(mode=0o700, exist_ok=True)
         await _clear(instances_dir)
         async with trio.open_nursery() as nursery:
-            holders: trio.Nursery = await nursery.start(_shielded_nursery)
+            with trio.CancelScope(shield=True):  # cancelled here, it would never leave its shield
+                holders: trio.Nursery = await nursery.start(_shielded_nursery)
             runtime = ProcessRuntime(
                 options=options,
                 instances_dir=instances_dir,

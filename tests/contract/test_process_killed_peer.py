@@ -1,0 +1,80 @@
+"""A peer killed by SIGKILL, at any moment, leaves no process and no file for long."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from runtimes.api import RuntimeUnavailable
+from runtimes.process import keeper, link
+from tests.contract.harness import BROOD, BROOD_SIZE, LIMIT_S, SERVES, ProcessHarness, until
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("moment", ["spawn", "started", "stop", "killed"])
+async def test_no_process_is_left(harness: ProcessHarness, moment: str) -> None:
+    spec = harness.spec(BROOD)
+    program = Path(__file__).with_name("killed_peer.py")
+    peer = await trio.lowlevel.open_process(
+        [sys.executable, program, spec.package.path, harness.state_dir, moment],
+        env={**os.environ, **spec.env, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    # the mark is in the environment of the peer and its keeper, too
+    if moment == "killed":
+        await until(lambda: len(harness.left()) >= 2 * BROOD_SIZE + 2)
+        peer.kill()
+    with trio.fail_after(LIMIT_S):
+        assert await peer.wait() == -signal.SIGKILL
+    await until(lambda: not harness.left())
+    async with harness.open():
+        assert not harness.directories()
+
+
+def abandon(harness: ProcessHarness) -> tuple[subprocess.Popen[bytes], Path]:
+    """Leave a process and a file, as a killed peer with a killed keeper does."""
+    secret = harness.state_dir / "instances" / TOKEN / "0-client.key"
+    secret.parent.mkdir(parents=True)
+    secret.write_text("secret")
+    return subprocess.Popen(["sleep", "1000"], env={"TRIOPEER_INSTANCE": TOKEN}), secret
+
+
+async def test_the_next_start_sweeps_what_the_keeper_could_not(harness: ProcessHarness) -> None:
+    orphan, secret = abandon(harness)
+    async with harness.open():
+        assert orphan.wait(LIMIT_S) == -signal.SIGKILL
+        assert not secret.exists()
+
+
+async def test_what_survives_a_sweep_is_named(
+    harness: ProcessHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan, _ = abandon(harness)
+    monkeypatch.setattr(keeper, "send_signal", lambda pids, signum: None)
+    monkeypatch.setattr(link, "END_S", 0.1)
+    try:
+        with pytest.raises(RuntimeUnavailable, match=rf"\[{orphan.pid}\] survive SIGKILL"):
+            async with harness.open():
+                pass
+    finally:
+        orphan.kill()
+        orphan.wait(LIMIT_S)
+
+
+async def test_a_state_directory_serves_one_peer_at_a_time(harness: ProcessHarness) -> None:
+    async with harness.open() as backend:
+        await backend.start(harness.spec(SERVES))
+        with pytest.raises(RuntimeUnavailable, match="in use by another peer"):
+            async with harness.open():
+                pass
+        assert harness.left()
+    async with harness.open():
+        pass
