@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from grpclib.protocol import AbstractHandler
 from h2.config import H2Configuration
@@ -23,7 +23,7 @@ from h2.exceptions import H2Error
 from .errors import StreamClosed
 from .handler import Handler
 from .settings import split_address
-from .transport import GrpcStream, Http2, keepalive
+from .transport import GOODBYE_LIMIT_S, GrpcStream, Http2, keepalive
 
 if TYPE_CHECKING:
     from .chaincode import Chaincode
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 METHOD = "/protos.ChaincodeSupport/Register"
 CONNECT_LIMIT_S = 10.0
-GOODBYE_LIMIT_S = 1.0
 
 
 async def run_client(
@@ -92,7 +91,7 @@ async def connect(address: str, tls: TLS | None = None) -> AsyncIterator[GrpcStr
 
 
 class Connection(Http2):
-    """The client's side of a connection, which can be waited for."""
+    """The client's side of a connection."""
 
     def __init__(self) -> None:
         config = H2Configuration(
@@ -104,24 +103,6 @@ class Connection(Http2):
             normalize_outbound_headers=False,
         )
         super().__init__(_NoRequests(), keepalive(), config)
-        self._closed = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self._closed.set()
-
-    async def shut(self, limit_s: float) -> None:
-        """Write what is left and close; cut the connection when the peer does not go along."""
-        self.processor.close()
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._closed.wait()
-        except TimeoutError:
-            self._transport.abort()
 
 
 class _NoRequests(AbstractHandler):

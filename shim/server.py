@@ -25,7 +25,7 @@ from .chaincode import Chaincode
 from .errors import SetupError, StreamClosed
 from .handler import Handler
 from .settings import split_address
-from .transport import GrpcStream, Http2, keepalive
+from .transport import GOODBYE_LIMIT_S, GrpcStream, Http2, keepalive
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class ChaincodeServer:
             if self._streams:
                 await asyncio.wait(self._streams)
         finally:
-            server.shut()
+            await server.shut()
             self._workers.close()
 
     def __mapping__(self) -> dict[str, Method]:
@@ -140,12 +140,12 @@ class Listener(Server):
         super().__init__([servable], codec=ProtoCodec(), config=keepalive())
         self._connections: WeakSet[Http2] = WeakSet()
 
-    def shut(self) -> None:
-        """Stop listening and close every connection, which writes what is left."""
+    async def shut(self) -> None:
+        """Stop listening, end every stream and close every connection."""
         self.close()
-        for connection in list(self._connections):
-            if connection.is_open:
-                connection.processor.close()
+        await asyncio.gather(
+            *(connection.shut(GOODBYE_LIMIT_S) for connection in self._connections)
+        )
 
     def _protocol_factory(self) -> Http2:
         self.__gc_step__()

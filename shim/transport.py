@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, cast
 
 from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol, Stream
@@ -28,6 +28,7 @@ from .transaction import MAX_MESSAGE_BYTES
 
 ACKNOWLEDGE_BYTES = 256 * 1024
 FLUSH_LIMIT_S = 5.0
+GOODBYE_LIMIT_S = 1.0
 PREFIX_BYTES = 5  # compression flag and length in front of every gRPC message
 
 
@@ -72,18 +73,31 @@ def keepalive() -> Configuration:
 
 
 class Http2(H2Protocol):
-    """A connection that ignores frames it does not know, as HTTP/2 asks; grpclib raises."""
+    """A connection that can be shut, and ignores frames it does not know as HTTP/2 asks."""
 
-    is_open = False
+    transport: asyncio.Transport | None = None  # while it is open
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._closed = asyncio.Event()
         super().connection_made(transport)
-        self.processor.processors[UnknownFrameReceived] = lambda event: None
-        self.is_open = True
+        self.processor.processors[UnknownFrameReceived] = lambda event: None  # grpclib raises
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.is_open = False
         super().connection_lost(exc)
+        self.transport = None
+        self._closed.set()
+
+    async def shut(self, limit_s: float) -> None:
+        """Write what is left and close; cut the connection when the peer does not go along."""
+        if self.transport is None:
+            return
+        self.processor.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._closed.wait()
+        if self.transport is not None:
+            self.transport.abort()
 
 
 class GrpcStream:

@@ -14,7 +14,8 @@ from grpclib.const import Handler as Method
 from grpclib.encoding.base import CodecBase
 from grpclib.server import Server
 
-from tests.unit.shim.scripted_peer import ScriptedPeer
+from shim.transport import Http2
+from tests.unit.shim.scripted_peer import LIMIT_S, ScriptedPeer
 
 REGISTER = "/protos.ChaincodeSupport/Register"
 CONNECT = "/protos.Chaincode/Connect"
@@ -66,6 +67,19 @@ class GrpclibDuplex:
 Script = Callable[[ScriptedPeer], Awaitable[None]]
 
 
+class Waitable(Server):
+    """A server whose connections can be waited for, so that no test leaves a socket."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.protocols: list[Http2] = []
+
+    def _protocol_factory(self) -> Http2:
+        handler = super()._protocol_factory().handler
+        self.protocols.append(Http2(handler, self._config, self._h2_config))
+        return self.protocols[-1]
+
+
 class ListeningPeer:
     """Serves ``ChaincodeSupport/Register`` with a script."""
 
@@ -88,7 +102,7 @@ class ListeningPeer:
         self, *, path: str = "", tls: ssl.SSLContext | None = None
     ) -> AsyncIterator[str]:
         """Listen on a free port, or a path; give the address."""
-        server = Server([self], codec=RawCodec())
+        server = Waitable([self], codec=RawCodec())
         if path:
             await server.start(path=path, ssl=tls)
             address = f"unix://{path}"
@@ -103,6 +117,8 @@ class ListeningPeer:
             server.close()
             for connection in list(server._handlers):
                 await connection.wait_closed()
+            for protocol in server.protocols:
+                await protocol.shut(LIMIT_S)
 
 
 @asynccontextmanager
