@@ -81,92 +81,100 @@ async def open_peer(
 
     Cancellation: closes the peer.
     """
-    config = config or PeerConfig()
-    failure: Exception | None = None
+    failure: BaseException | None = None
     async with AsyncExitStack() as stack:
-        home = stack.enter_context(_home(config))
-        run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="triopeer-")))
-        await stack.enter_async_context(open_loop())
-        settings = RuntimeSettings(
-            network_id=config.peer.network_id,
-            peer_id=config.peer.id,
-            state_dir=_private_directory(home / "runtimes" / config.vm.runtime),
-            options=config.vm.options,
-            on_output=partial(_log_output, config),
-        )
         try:
-            backend = await stack.enter_async_context(loader.load(config.vm.runtime)(settings))
-        except RuntimeFailure as exc:
-            raise RuntimeNotUsable(f"vm.runtime {config.vm.runtime}: {exc}") from exc
-        authority = CertificateAuthority() if config.peer.tls_enabled else None
-        registry = HandlerRegistry(on_stage)
-        packages = PackageStore(home / "lifecycle" / "chaincodes")
-        definitions = DefinitionStore()
-        ledgers: dict[str, Ledger] = {}
-        listeners = ChaincodeListeners(
-            run_dir,
-            tls=_chaincode_tls(authority) if authority is not None else None,
-            limit=config.peer.max_recv_msg_size,
-            ping_s=config.peer.keepalive_interval_s,
-            ping_timeout_s=config.peer.keepalive_timeout_s,
-        )
-
-        async def ledger_of(channel_id: str) -> Ledger:
-            return await stack.enter_async_context(
-                open_ledger(
-                    home / "ledgersData",
-                    channel_id,
-                    history=config.ledger.history_enabled,
-                    collections=definitions.collections(channel_id),
-                )
-            )
-
-        async with trio.open_nursery() as instances:
-            launcher = RuntimeLauncher(
-                instances=instances,
-                registry=registry,
-                backend=backend,
-                packages=packages,
-                listeners=listeners,
-                connector=ServiceConnector(limit=config.peer.max_recv_msg_size),
-                environment=ChaincodeEnvironment(
-                    msp_id=config.peer.local_msp_id,
-                    logging_level=config.chaincode.logging_level,
-                    logging_shim=config.chaincode.logging_shim,
-                    logging_format=config.chaincode.logging_format,
-                ),
-                limits=LaunchLimits(
-                    startup_s=config.chaincode.startup_timeout_s,
-                    stop_s=config.chaincode.stop_timeout_s,
-                ),
-                authority=authority,
-            )
-            peer = Peer(
-                chaincode=ChaincodeSupport(
-                    registry=registry,
-                    launcher=launcher,
-                    definitions=definitions,
-                    ledgers=lambda channel_id: peer.ledger(channel_id),
-                    settings=_execution_settings(config),
-                    trace=trace,
-                ),
-                packages=packages,
-                definitions=definitions,
-                ledgers=ledgers,
-                open_ledger=ledger_of,
-                identity=SigningIdentity.self_signed(config.peer.local_msp_id),
-            )
-            cscc = Cscc(lambda: peer.channels)
-            await instances.start(peer.chaincode.run_in_process, cscc.name, partial(serve, cscc))
-            await peer.join_channel(DEFAULT_CHANNEL)
-            try:
-                async with _development_listener(config, listeners, peer.chaincode):
-                    yield peer
-            except Exception as exc:  # raised below, outside the nurseries that would wrap it
-                failure = exc
-            instances.cancel_scope.cancel()
+            yield await _assemble(config or PeerConfig(), stack, trace, on_stage)
+        except (Exception, BaseExceptionGroup, KeyboardInterrupt, SystemExit) as exc:
+            failure = exc  # raised below, outside the nurseries that would wrap it
     if failure is not None:
         raise failure
+
+
+async def _assemble(
+    config: PeerConfig, stack: AsyncExitStack, trace: Trace | None, on_stage: OnStage | None
+) -> Peer:
+    """Make every part, and leave on the stack what takes it down again, the last part first."""
+    home = stack.enter_context(_home(config))
+    run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="triopeer-")))
+    await stack.enter_async_context(open_loop())
+    settings = RuntimeSettings(
+        network_id=config.peer.network_id,
+        peer_id=config.peer.id,
+        state_dir=_private_directory(home / "runtimes" / config.vm.runtime),
+        options=config.vm.options,
+        on_output=partial(_log_output, config),
+    )
+    try:
+        backend = await stack.enter_async_context(loader.load(config.vm.runtime)(settings))
+    except RuntimeFailure as exc:
+        raise RuntimeNotUsable(f"vm.runtime {config.vm.runtime}: {exc}") from exc
+    authority = CertificateAuthority() if config.peer.tls_enabled else None
+    registry = HandlerRegistry(on_stage)
+    packages = PackageStore(home / "lifecycle" / "chaincodes")
+    definitions = DefinitionStore()
+    ledgers: dict[str, Ledger] = {}
+    listeners = ChaincodeListeners(
+        run_dir,
+        tls=_chaincode_tls(authority) if authority is not None else None,
+        limit=config.peer.max_recv_msg_size,
+        ping_s=config.peer.keepalive_interval_s,
+        ping_timeout_s=config.peer.keepalive_timeout_s,
+    )
+    # Below the instances: a ledger joined later still closes after the last execution.
+    open_ledgers = await stack.enter_async_context(AsyncExitStack())
+
+    async def ledger_of(channel_id: str) -> Ledger:
+        return await open_ledgers.enter_async_context(
+            open_ledger(
+                home / "ledgersData",
+                channel_id,
+                history=config.ledger.history_enabled,
+                collections=definitions.collections(channel_id),
+            )
+        )
+
+    instances = await stack.enter_async_context(trio.open_nursery())
+    stack.callback(instances.cancel_scope.cancel)
+    launcher = RuntimeLauncher(
+        instances=instances,
+        registry=registry,
+        backend=backend,
+        packages=packages,
+        listeners=listeners,
+        connector=ServiceConnector(limit=config.peer.max_recv_msg_size),
+        environment=ChaincodeEnvironment(
+            msp_id=config.peer.local_msp_id,
+            logging_level=config.chaincode.logging_level,
+            logging_shim=config.chaincode.logging_shim,
+            logging_format=config.chaincode.logging_format,
+        ),
+        limits=LaunchLimits(
+            startup_s=config.chaincode.startup_timeout_s,
+            stop_s=config.chaincode.stop_timeout_s,
+        ),
+        authority=authority,
+    )
+    peer = Peer(
+        chaincode=ChaincodeSupport(
+            registry=registry,
+            launcher=launcher,
+            definitions=definitions,
+            ledgers=lambda channel_id: peer.ledger(channel_id),
+            settings=_execution_settings(config),
+            trace=trace,
+        ),
+        packages=packages,
+        definitions=definitions,
+        ledgers=ledgers,
+        open_ledger=ledger_of,
+        identity=SigningIdentity.self_signed(config.peer.local_msp_id),
+    )
+    cscc = Cscc(lambda: peer.channels)
+    await instances.start(peer.chaincode.run_in_process, cscc.name, partial(serve, cscc))
+    await peer.join_channel(DEFAULT_CHANNEL)
+    await stack.enter_async_context(_development_listener(config, listeners, peer.chaincode))
+    return peer
 
 
 @asynccontextmanager
