@@ -2,7 +2,8 @@
 
 Usage: kept_peer.py DATA_DIRECTORY CODE_DIRECTORY
 
-One line per launch stage; `executing` when the chaincode has asked for its first key.
+One line per launch stage, one when the chaincode has connected and sent KEEPALIVE, and one when it
+has asked for a key.
 """
 
 from __future__ import annotations
@@ -15,14 +16,19 @@ import trio
 from fabric_protos.stream import ChaincodeMessage, ChaincodeMessageType
 from peer import PeerConfig, open_peer
 
+SAID = {
+    ChaincodeMessageType.KEEPALIVE: "connected",
+    ChaincodeMessageType.GET_STATE: "executing",
+}
+
 
 def on_stage(ccid: str, stage: str, elapsed_s: float) -> None:
     print(ccid.partition(":")[0], stage, flush=True)
 
 
 def trace(ccid: str, from_chaincode: bool, message: ChaincodeMessage) -> None:
-    if from_chaincode and message.type == ChaincodeMessageType.GET_STATE:
-        print("executing", flush=True)
+    if from_chaincode and message.type in SAID:
+        print(SAID[message.type], flush=True)
 
 
 async def main(data: str, code: str) -> None:

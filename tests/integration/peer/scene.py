@@ -126,9 +126,7 @@ class Watch:
 def config(*, startup_s: float = LONG_S, execute_s: float = LONG_S, **node: object) -> PeerConfig:
     """Return a configuration whose limits only the test's subject can be quicker than."""
     default = PeerConfig()
-    chaincode = replace(
-        default.chaincode, startup_timeout_s=startup_s, execute_timeout_s=execute_s
-    )
+    chaincode = replace(default.chaincode, startup_timeout_s=startup_s, execute_timeout_s=execute_s)
     return replace(default, chaincode=chaincode, peer=replace(default.peer, **node))
 
 
@@ -149,9 +147,12 @@ def soon(limit_s: float = SOON_S) -> Iterator[None]:
     assert elapsed_s < limit_s, f"took {elapsed_s:.1f} s"
 
 
-def processes(label: str) -> dict[int, str]:
-    """Return pid → command of every live process launched under an id that starts so."""
-    mark = f"CORE_CHAINCODE_ID_NAME={label}".encode()
+def processes(start: str, variable: str = "CORE_CHAINCODE_ID_NAME") -> dict[int, str]:
+    """Return pid → command of every live process whose environment variable starts so.
+
+    By default: what was launched under an id that starts so.
+    """
+    mark = f"{variable}={start}".encode()
     found = {}
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         try:
@@ -164,9 +165,9 @@ def processes(label: str) -> dict[int, str]:
     return found
 
 
-async def vanished(label: str, limit_s: float = SOON_S) -> None:
-    """Wait until no process of that label is left."""
-    with trio.move_on_after(limit_s):
-        while processes(label):
+async def vanished(start: str, variable: str = "CORE_CHAINCODE_ID_NAME") -> None:
+    """Wait until none of these processes is left."""
+    with trio.move_on_after(SOON_S):
+        while processes(start, variable):
             await trio.sleep(0.01)
-    assert processes(label) == {}
+    assert processes(start, variable) == {}

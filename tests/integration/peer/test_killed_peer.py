@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,7 +26,11 @@ from tests.integration.peer.scene import (
 )
 
 NEVER_CONNECTS = "await asyncio.Event().wait()"
-NEVER_REGISTERS = "async with dial(): await asyncio.Event().wait()"
+NEVER_REGISTERS = """
+    async with dial() as call:
+        await call.send(type=T.KEEPALIVE)
+        await asyncio.Event().wait()
+"""
 HOLDS = """
     async def answer(stub, args):
         await stub.get("holding")
@@ -34,11 +41,16 @@ HOLDS = """
 
 
 @asynccontextmanager
-async def kept_peer(data: Path, source: Path) -> AsyncIterator[tuple[trio.Process, Callable]]:
+async def kept_peer(
+    data: Path, source: Path
+) -> AsyncIterator[tuple[trio.Process, Callable[[str], Awaitable[None]]]]:
     """Run a peer that launches `source`; yields it and a wait for one of its lines."""
-    command = [sys.executable, str(HERE / "kept_peer.py"), str(data), str(source)]
+    temporary = tempfile.mkdtemp()  # a killed peer leaves its sockets
     process = await trio.lowlevel.open_process(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=HERE.parents[2]
+        [sys.executable, str(HERE / "kept_peer.py"), str(data), str(source)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[2]), "TMPDIR": temporary},
     )
     seen = bytearray()
 
@@ -56,6 +68,8 @@ async def kept_peer(data: Path, source: Path) -> AsyncIterator[tuple[trio.Proces
         with trio.CancelScope(shield=True):
             await process.wait()
             await process.stdout.aclose()
+            await vanished(temporary, "TMPDIR")  # peer and keeper
+        shutil.rmtree(temporary)
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["directly", "through sh"])
@@ -64,22 +78,23 @@ async def kept_peer(data: Path, source: Path) -> AsyncIterator[tuple[trio.Proces
     [
         (NEVER_CONNECTS, "start"),
         (NEVER_CONNECTS, "register"),
-        (NEVER_REGISTERS, "register"),
+        (NEVER_REGISTERS, "connected"),
         (HOLDS, "ready"),
         (HOLDS, "executing"),
     ],
-    ids=["starting", "spawned", "connecting", "registered", "executing"],
+    ids=["starting", "spawned", "connected", "registered", "executing"],
 )
 async def test_a_killed_peer_leaves_no_chaincode(
     code: Code, tmp_path: Path, main: str, stage: str, wrapped: bool
 ) -> None:
     source = code.node(main) if wrapped else code.python(main)
     async with kept_peer(tmp_path / "data", source) as (peer, line):
-        await line("executing" if stage == "executing" else f"{code.label} {stage}")
+        await line(stage if stage in ("connected", "executing") else f"{code.label} {stage}")
         if stage != "start":
             assert len(processes(code.label)) >= 1
         peer.kill()
         assert await peer.wait() == -signal.SIGKILL
+        await vanished(tempfile.gettempdir(), "TMPDIR")  # the keeper: nobody can launch any more
         await vanished(code.label)
 
 
@@ -122,5 +137,3 @@ async def test_the_data_of_a_killed_peer_can_be_used_again(code: Code, tmp_path:
             await peer.install(source)
             result = await peer.query(CHANNEL, source.name, ["get", "key"])
             assert result.payload == b"kept"
-
-

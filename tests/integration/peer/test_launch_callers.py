@@ -136,9 +136,7 @@ async def test_stop_during_a_launch_fails_its_callers(code: Code) -> None:
 
 
 @pytest.mark.parametrize("stage", ["build", "start", "register"])
-async def test_a_peer_that_closes_during_a_launch_fails_its_callers(
-    code: Code, stage: str
-) -> None:
+async def test_a_peer_that_closes_during_a_launch_fails_its_callers(code: Code, stage: str) -> None:
     source = gated(code)
     with trio.fail_after(SOON_S):
         async with trio.open_nursery() as nursery:

@@ -187,9 +187,7 @@ async def test_a_wrong_name(code: Code) -> None:
     """
     async with watched_peer() as (peer, _):
         error = await failure(peer, code.python(main), RegistrationRefused)
-    assert error.reason == (
-        f"it registered as somebody-else:1, but was launched as {error.ccid}"
-    )
+    assert error.reason == (f"it registered as somebody-else:1, but was launched as {error.ccid}")
     assert evidence(error).stage == "register"
 
 

@@ -214,7 +214,11 @@ DIALS_WITH = """
 
 @pytest.mark.parametrize(
     "how",
-    ['return wire.client_tls("own.crt", "own.key")', "return wire.server_only_tls()", "return None"],
+    [
+        'return wire.client_tls("own.crt", "own.key")',
+        "return wire.server_only_tls()",
+        "return None",
+    ],
     ids=["self-signed", "no certificate", "no TLS"],
 )
 async def test_tls_without_a_certificate_of_the_peer(

@@ -12,7 +12,7 @@ import os
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from grpclib.client import Channel, StreamStreamMethod
@@ -141,7 +141,8 @@ async def register_at(channel: Channel) -> AsyncIterator[Call]:
     async with method.open() as stream:
         await stream.send_request()
         yield Call(stream, channel)
-        await stream.cancel()
+        with suppress(StreamTerminatedError, ConnectionError):
+            await stream.cancel()
 
 
 async def status_of(address: str, name: str) -> str:
@@ -179,9 +180,7 @@ class Stub:
         return ChaincodeProposalPayload.decode(proposal.payload).transient_map
 
     async def ask(self, kind: int, payload: bytes) -> bytes:
-        await self.call.send(
-            type=kind, payload=payload, txid=self.txid, channel_id=self.channel_id
-        )
+        await self.call.send(type=kind, payload=payload, txid=self.txid, channel_id=self.channel_id)
         answer = await self.answers.get()
         if answer.type != T.RESPONSE:
             raise Refused(answer.payload.decode())
