@@ -128,8 +128,7 @@ class RuntimeLauncher:
         if not already:
             # In the peer's context: a launch has neither the caller's log ids nor its event loop.
             self._context.run(self._instances.start_soon, self._own, state, handle_stream)
-        await state.done.wait()
-        state.raise_if_failed()
+        await state.outcome()
 
     async def stop(self, ccid: str) -> None:
         """Stop what runs under this id and return when it is gone; nothing running is fine.

@@ -91,7 +91,7 @@ class LaunchState:
         """End the launch with its stream; before READY, leave a moment for an exit status."""
         if self.done.is_set():
             self.end()
-        else:
+        elif not self.clock.cancel_called:  # else this end is the launch's, not the other way round
             self.pending = StreamLost(self.ccid, f"its stream ended before READY: {reason}")
             self.clock.deadline = min(self.clock.deadline, trio.current_time() + EXIT_GRACE_S)
 
@@ -120,19 +120,22 @@ class LaunchState:
         self._started.set()
         self.scope.cancel()
 
-    def raise_if_failed(self) -> None:
-        """
+    async def outcome(self) -> None:
+        """Wait until the chaincode is READY, or until what a failed launch started is gone.
+
         Raises:
             LaunchError: a copy of its own for every waiter, so that tracebacks do not mix.
         """
+        await self.done.wait()
         if self._error is not None:
+            await self.gone.wait()
             raise copy.copy(self._error)
 
     def evidence(self) -> Evidence:
         """Collect what is known now."""
         return Evidence(
             stage=self._stages[-1][0] if self._stages else "",
-            elapsed_s=trio.current_time() - self._began,
+            elapsed_s=min(trio.current_time(), self.clock.deadline) - self._began,
             address=self.endpoint.address if self.endpoint is not None else "",
             exit=self._exit,
             output=self.instance.tail() if self.instance is not None else (),

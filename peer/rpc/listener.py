@@ -15,7 +15,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -38,6 +38,7 @@ log = logging.getLogger("peer.rpc")
 
 REGISTER = "/protos.ChaincodeSupport/Register"
 HANDSHAKE_S = 5.0
+GOODBYE_S = 0.5
 WINDOW_BYTES = 1 << 24
 """Flow control of a connection; a single stream has 4 MiB."""
 MAX_CONNECTIONS = 16
@@ -141,7 +142,6 @@ class ChaincodeListeners:
         except OSError:
             stream.socket.close()  # it is gone already
             return
-        lost = trio.Event()
         methods = {
             REGISTER: Handler(
                 partial(self._register, serve, connections, origin),
@@ -150,9 +150,9 @@ class ChaincodeListeners:
                 bytes,
             )
         }
-        await aio_as_trio(self._speak)(stream.socket.detach(), methods, lost)
+        await aio_as_trio(self._speak)(stream.socket.detach(), methods)
 
-    async def _speak(self, fd: int, methods: dict[str, Handler], lost: trio.Event) -> None:
+    async def _speak(self, fd: int, methods: dict[str, Handler]) -> None:
         """Speak HTTP/2 on an accepted socket until the connection is over."""
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
@@ -160,18 +160,23 @@ class ChaincodeListeners:
         closed = asyncio.Event()
         protocol = http2.server_protocol(methods, self._pings, closed.set)
         try:
-            await loop.connect_accepted_socket(
+            transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol,
                 sock,
                 ssl=self._tls,
                 ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
             )
-            await closed.wait()
         except (TimeoutError, OSError) as exc:
             log.warning("connection failed before it began: %s", exc)
+            return
+        try:
+            await closed.wait()
         finally:
             http2.close_connection(protocol, "the peer closed the connection")
-            sock.close()
+            with suppress(TimeoutError):  # TLS says goodbye, and the other side may not answer
+                await asyncio.wait_for(closed.wait(), GOODBYE_S)
+            transport.abort()
+            await closed.wait()
 
     async def _register(
         self,

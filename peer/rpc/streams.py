@@ -30,6 +30,9 @@ from peer.rpc import http2
 
 log = logging.getLogger("peer.rpc")
 
+ACKNOWLEDGE_BYTES = 256 * 1024
+"""Credit is given back in portions: a sixteenth of a stream's window, a thousand small messages."""
+
 
 class GrpcStream:
     """One gRPC stream of bytes messages.
@@ -47,6 +50,7 @@ class GrpcStream:
         self._failure: StreamClosed | StreamRefused | None = None
         self._queue: deque[bytes] = deque()
         self._queued = 0
+        self._unacknowledged = 0
         self._wake_writer = asyncio.Event()
         self._served = False
         self._refusal: StreamRefused | None = None
@@ -98,7 +102,10 @@ class GrpcStream:
             except Exception as exc:
                 log.exception("a message could not be handled")
                 self._end(StreamRefused("INTERNAL", f"internal error: {exc!r}"))
-        http2.acknowledge(self._stream, size)
+        self._unacknowledged += size
+        if self._unacknowledged >= ACKNOWLEDGE_BYTES:
+            http2.acknowledge(self._stream, self._unacknowledged)
+            self._unacknowledged = 0
 
     def eof(self) -> None:
         """The other side sends no more; called by the connection."""
@@ -110,8 +117,8 @@ class GrpcStream:
             self._end(StreamClosed("it ended in the middle of a message"))
 
     def unacked_size(self) -> int:
-        """Return the bytes that were never acknowledged; called when the stream is released."""
-        return sum(size for _, size in self._early)
+        """Return the bytes not acknowledged yet; called when the stream is released."""
+        return self._unacknowledged + sum(size for _, size in self._early)
 
     def cancel(self, error: Exception) -> None:
         """The stream or its connection broke; called by the connection."""
