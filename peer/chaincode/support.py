@@ -254,7 +254,7 @@ class ChaincodeSupport:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Run a system chaincode inside the peer until cancelled; started once it is READY.
+        """Run a system chaincode in the peer until stopped or cancelled; started once READY.
 
         Args:
             chaincode: speaks the chaincode's side of the stream and registers as ``<name>.syscc``.
@@ -268,11 +268,12 @@ class ChaincodeSupport:
             raise LaunchError(ccid, "it is running already")
         self._system.add(name)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.handle_chaincode_stream, near, _InProcessGate(ccid))
-                nursery.start_soon(chaincode, far)
-                await state.done.wait()
-                task_status.started()
+            with state.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.handle_chaincode_stream, near, _InProcessGate(ccid))
+                    nursery.start_soon(chaincode, far)
+                    await state.done.wait()
+                    task_status.started()
         finally:
             self._system.discard(name)
             self._registry.forget(state)
