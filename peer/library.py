@@ -121,7 +121,7 @@ class Peer:
         """Install chaincode and define it on channels; nothing is started yet.
 
         Installing again under the same name replaces the definition; if the code changed, the next
-        call launches the new code.
+        call launches the new code, and the process of the old one is stopped.
 
         Args:
             source: a directory of code, or a lifecycle package (``.tar.gz``).
@@ -135,9 +135,12 @@ class Peer:
             PackageError: `source` cannot be used.
             UnknownChannel: a channel is not joined.
         """
-        package = await trio.to_thread.run_sync(self._packages.install, Path(source), name)
-        for channel_id in channels or self.channels:
+        chosen = list(channels) or self.channels
+        for channel_id in chosen:
             self.ledger(channel_id)
+        package = await trio.to_thread.run_sync(self._packages.install, Path(source), name)
+        former = self._definitions.ccids()
+        for channel_id in chosen:
             definition = ChaincodeDefinition(
                 name=name or package.label,
                 version=version,
@@ -146,6 +149,8 @@ class Peer:
                 collections=frozenset(collections),
             )
             self._definitions.define(channel_id, definition)
+        for ccid in former - self._definitions.ccids():
+            await self.chaincode.stop(ccid)
         return package
 
     async def invoke(

@@ -54,6 +54,14 @@ class DefinitionStore:
         except KeyError:
             raise UnknownChaincode(channel_id, name) from None
 
+    def ccids(self) -> set[str]:
+        """Return the packages that a definition on any channel still uses.
+
+        Source: `ChaincodeCustodian.NotifyStoppable`, core/chaincode/lifecycle/custodian.go
+        (release-2.5), is about the others.
+        """
+        return {definition.ccid for definition in self._definitions.values()}
+
     def endorsement_info(self, channel_id: str, name: str) -> EndorsementInfo:
         """Return version, package and init flag; see `Definitions.endorsement_info`."""
         found = self.get(channel_id, name)
