@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -28,8 +26,9 @@ from fabric_protos.stream import (
     SignaturePolicyNOutOf,
 )
 from fabric_protos.stream import ChaincodeMessageType as Type
+from tests.shared_fixtures import shared_fixture
 
-RECORDING = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "chaincode-stream"
+RECORDING = "chaincode-stream/go-shim-with-fabric-2.5-peer.jsonl"
 
 ARGS = ChaincodeInput(args=[b"get", b"k1"])
 PAGE = QueryMetadata(page_size=10, bookmark="k5")
@@ -105,13 +104,8 @@ def test_vectors(message: ChaincodeMessage, text: str) -> None:
 
 
 def test_a_recorded_stream_is_written_as_it_was_read() -> None:
-    files = sorted(RECORDING.glob("*.jsonl"))
-    if not files:
-        if "fixtures" in os.environ.get("PEER_TEST_REQUIRE", ""):
-            pytest.fail(f"no recordings in {RECORDING}")
-        pytest.skip("needs the recordings of chaincode streams, which are not in this repository")
     count = 0
-    for line in "".join(file.read_text(encoding="utf-8") for file in files).splitlines():
+    for line in shared_fixture(RECORDING).read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         data = bytes.fromhex(record["raw_hex"])
         message = ChaincodeMessage.decode(data)

@@ -8,30 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 import shim
 from fabric_protos.stream import ChaincodeMessage, Response
 from fabric_protos.stream import ChaincodeMessageType as T
 from shim.handler import Handler
+from tests.shared_fixtures import shared_fixture
 from tests.unit.shim.scripted_peer import LIMIT_S
 
-RECORDING = (
-    Path(__file__).parents[4]
-    / "shared/fixtures/chaincode-stream/go-shim-with-fabric-2.5-peer.jsonl"
-)
+RECORDING = "chaincode-stream/go-shim-with-fabric-2.5-peer.jsonl"
 
 
 def recorded() -> list[tuple[str, bytes]]:
-    if not RECORDING.exists():
-        if "fixtures" in os.environ.get("PEER_TEST_REQUIRE", ""):
-            pytest.fail(f"{RECORDING} is required")
-        pytest.skip(f"{RECORDING.name} is not here")
-    lines = [json.loads(line) for line in RECORDING.read_text().splitlines()]
+    lines = [json.loads(line) for line in shared_fixture(RECORDING).read_text().splitlines()]
     return [(line["dir"], bytes.fromhex(line["raw_hex"])) for line in lines]
 
 
