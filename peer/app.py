@@ -34,12 +34,12 @@ from peer.config.values import split_address
 from peer.endorser.proposal import (
     SigningIdentity,
 )
-from peer.errors import LedgerStorageError, RuntimeNotUsable
+from peer.errors import ConfigError, LedgerStorageError, RuntimeNotUsable
 from peer.ledger.api import Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
 from peer.lifecycle.definitions import DefinitionStore
-from peer.lifecycle.packages import PackageStore
+from peer.lifecycle.packages import PackageStore, StartedByHand
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
 from peer.rpc.loop import open_loop
@@ -76,6 +76,7 @@ async def open_peer(
         on_stage: hears of every stage of every launch.
 
     Raises:
+        ConfigError: the address for development mode cannot be listened on.
         LedgerError: the data directory cannot be used.
         RuntimeNotUsable: the chosen runtime is not there.
 
@@ -95,6 +96,7 @@ async def _assemble(
     config: PeerConfig, stack: AsyncExitStack, trace: Trace | None, on_stage: OnStage | None
 ) -> Peer:
     """Make every part, and leave on the stack what takes it down again, the last part first."""
+    is_development = config.chaincode.mode == "dev"
     home = stack.enter_context(_home(config))
     run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="triopeer-")))
     await stack.enter_async_context(open_loop())
@@ -140,7 +142,7 @@ async def _assemble(
         instances=instances,
         registry=registry,
         backend=backend,
-        packages=packages,
+        packages=StartedByHand(packages) if is_development else packages,
         listeners=listeners,
         connector=ServiceConnector(limit=config.peer.max_recv_msg_size),
         environment=ChaincodeEnvironment(
@@ -173,24 +175,27 @@ async def _assemble(
     cscc = Cscc(lambda: peer.channels)
     await instances.start(peer.chaincode.run_in_process, cscc.name, partial(serve, cscc))
     await peer.join_channel(DEFAULT_CHANNEL)
-    await stack.enter_async_context(_development_listener(config, listeners, peer.chaincode))
+    if is_development:
+        await _listen_for_development(stack, config, listeners, peer.chaincode)
     return peer
 
 
-@asynccontextmanager
-async def _development_listener(
-    config: PeerConfig, listeners: ChaincodeListeners, chaincode: ChaincodeSupport
-) -> AsyncIterator[None]:
-    """In development mode, hold the address that chaincodes started by hand dial."""
-    if config.chaincode.mode != "dev":
-        yield
-        return
+async def _listen_for_development(
+    stack: AsyncExitStack,
+    config: PeerConfig,
+    listeners: ChaincodeListeners,
+    chaincode: ChaincodeSupport,
+) -> None:
+    """Hold the address that chaincodes started by hand dial."""
     host, port = split_address(chaincode_listen_address(config))
-    async with listeners.open(
-        chaincode.handle_development_stream, host=host, port=port
-    ) as endpoint:
-        log.info("development mode: chaincodes can register at %s", endpoint.address)
-        yield
+    try:
+        endpoint = await stack.enter_async_context(
+            listeners.open(chaincode.handle_development_stream, host=host, port=port)
+        )
+    except OSError as exc:
+        problem = f"peer.chaincodeListenAddress {host}:{port}: {exc.strerror or exc}"
+        raise ConfigError([problem]) from exc
+    log.info("development mode: chaincodes can register at %s", endpoint.address)
 
 
 def _execution_settings(config: PeerConfig) -> ExecutionSettings:

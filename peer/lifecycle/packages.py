@@ -116,6 +116,27 @@ class PackageStore:
         return InstalledPackage(ccid=f"{label}:{digest}", label=label, type=kind, path=inner)
 
 
+class StartedByHand:
+    """The packages in development mode: services are dialled, all else its author starts."""
+
+    def __init__(self, packages: PackageStore) -> None:
+        self._packages = packages
+
+    def find(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
+        """Return where a service runs; see `PackageStore.find`.
+
+        Raises:
+            PackageError: for code, with what to do.
+        """
+        found = self._packages.find(ccid)
+        if isinstance(found, ChaincodeServerInfo):
+            return found
+        raise PackageError(
+            "chaincode.mode is dev and it has not registered; "
+            f"start it with CORE_CHAINCODE_ID_NAME={ccid} and the peer's chaincode address"
+        )
+
+
 def _linked(path: Path, label: str) -> InstalledPackage:
     _check_label(label)
     for marker, kind in _MARKERS:
