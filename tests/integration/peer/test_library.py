@@ -142,8 +142,24 @@ async def test_changed_code_gets_a_new_id_and_a_new_process(code: Code) -> None:
         assert ok(await peer.query(CHANNEL, source.name, ["pid"])) == pid  # until installed
         second = await peer.install(source)
         assert second.ccid != first.ccid
+        assert processes(source.name) == {}  # nobody can call the old code any more
         assert ok(await peer.query(CHANNEL, source.name, ["pid"])) != pid
         assert await value_of(peer, source.name, "key") == "old"
+
+
+async def test_replaced_code_runs_on_while_another_name_or_channel_uses_it(code: Code) -> None:
+    source = code.book()
+    path = source.parent / "book.tar.gz"
+    path.write_bytes(package(archive(tree(source)), label=code.label))
+    async with watched_peer() as (peer, _):
+        await peer.join_channel(OTHER)
+        await peer.install(path)
+        pid = ok(await peer.query(OTHER, code.label, ["pid"]))
+        await peer.install(source, channels=[CHANNEL])
+        assert ok(await peer.query(CHANNEL, code.label, ["pid"])) != pid
+        assert ok(await peer.query(OTHER, code.label, ["pid"])) == pid
+        await peer.install(source)
+        assert int(pid) not in processes(code.label)
 
 
 @pytest.mark.parametrize("prefix", ["src/", ""])
@@ -252,5 +268,3 @@ async def test_a_system_chaincode_without_a_channel() -> None:
             500,
             "Requested function JoinChain not found.",
         )
-
-
