@@ -191,14 +191,12 @@ class KeeperLink:
         async with self._sending:
             try:
                 await self._socket.sendmsg([packet], attached)
-            except (trio.ClosedResourceError, BrokenPipeError, ConnectionResetError) as exc:
+            except (trio.ClosedResourceError, OSError) as exc:
+                if isinstance(exc, OSError) and exc.errno == errno.EMSGSIZE:
+                    raise StartFailed(
+                        f"command and environment take {len(packet)} bytes, more than a packet can"
+                    ) from exc
                 raise RuntimeUnavailable("the keeper process died") from exc
-            except OSError as exc:
-                if exc.errno != errno.EMSGSIZE:
-                    raise
-                raise StartFailed(
-                    f"command and environment take {len(packet)} bytes, too many for one packet"
-                ) from exc
 
     def _take_in(self, report: Mapping[str, Any]) -> None:
         number = report["number"]

@@ -108,6 +108,15 @@ def processes_with(mark: str) -> set[int]:
     return found
 
 
+async def processes_of(harness: Harness, count: int) -> set[int]:
+    """Return the processes of a harness once there are so many.
+
+    A start returns when the program has taken over; its environment shows a moment later.
+    """
+    await until(lambda: len(harness.left()) == count)
+    return harness.left()
+
+
 def keepers() -> set[int]:
     """Return the keepers that this process has started."""
     found = set()
@@ -166,7 +175,7 @@ class ProcessHarness:
         return os.listdir(parent) if parent.exists() else []
 
     async def origin(self, instance: Instance) -> Origin:
-        (pid,) = self.left()
+        (pid,) = await processes_of(self, 1)
         return UnixOrigin(pid=pid, uid=os.getuid())
 
 

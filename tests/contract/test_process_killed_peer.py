@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,15 @@ import trio
 
 from runtimes.api import RuntimeUnavailable
 from runtimes.process import keeper, link
-from tests.contract.harness import BROOD, BROOD_SIZE, LIMIT_S, SERVES, ProcessHarness, until
+from tests.contract.harness import (
+    BROOD,
+    BROOD_SIZE,
+    LIMIT_S,
+    SERVES,
+    ProcessHarness,
+    processes_of,
+    until,
+)
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 ROOT = Path(__file__).parents[2]
@@ -39,34 +48,37 @@ async def test_no_process_is_left(harness: ProcessHarness, moment: str) -> None:
         assert not harness.directories()
 
 
-def abandon(harness: ProcessHarness) -> tuple[subprocess.Popen[bytes], Path]:
-    """Leave a process and a file, as a killed peer with a killed keeper does."""
+@pytest.fixture
+def abandoned(harness: ProcessHarness) -> Iterator[subprocess.Popen[bytes]]:
+    """A process and a secret file, as a killed peer and a killed keeper leave them."""
     secret = harness.state_dir / "instances" / TOKEN / "0-client.key"
     secret.parent.mkdir(parents=True)
     secret.write_text("secret")
-    return subprocess.Popen(["sleep", "1000"], env={"TRIOPEER_INSTANCE": TOKEN}), secret
+    with subprocess.Popen(["sleep", "1000"], env={keeper.TOKEN: TOKEN}) as orphan:
+        yield orphan
+        orphan.kill()
 
 
-async def test_the_next_start_sweeps_what_the_keeper_could_not(harness: ProcessHarness) -> None:
-    orphan, secret = abandon(harness)
+async def test_the_next_start_sweeps_what_the_keeper_could_not(
+    harness: ProcessHarness, abandoned: subprocess.Popen[bytes]
+) -> None:
+    await until(lambda: keeper.marked_processes([TOKEN]))
     async with harness.open():
-        assert orphan.wait(LIMIT_S) == -signal.SIGKILL
-        assert not secret.exists()
+        assert abandoned.wait(LIMIT_S) == -signal.SIGKILL
+        assert not harness.directories()
 
 
 async def test_what_survives_a_sweep_is_named(
-    harness: ProcessHarness, monkeypatch: pytest.MonkeyPatch
+    harness: ProcessHarness,
+    abandoned: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    orphan, _ = abandon(harness)
+    await until(lambda: keeper.marked_processes([TOKEN]))
     monkeypatch.setattr(keeper, "send_signal", lambda pids, signum: None)
     monkeypatch.setattr(link, "END_S", 0.1)
-    try:
-        with pytest.raises(RuntimeUnavailable, match=rf"\[{orphan.pid}\] survive SIGKILL"):
-            async with harness.open():
-                pass
-    finally:
-        orphan.kill()
-        orphan.wait(LIMIT_S)
+    with pytest.raises(RuntimeUnavailable, match=rf"\[{abandoned.pid}\] survive SIGKILL"):
+        async with harness.open():
+            pass
 
 
 async def test_a_state_directory_serves_one_peer_at_a_time(harness: ProcessHarness) -> None:
@@ -75,6 +87,6 @@ async def test_a_state_directory_serves_one_peer_at_a_time(harness: ProcessHarne
         with pytest.raises(RuntimeUnavailable, match="in use by another peer"):
             async with harness.open():
                 pass
-        assert harness.left()
+        await processes_of(harness, 1)
     async with harness.open():
         pass

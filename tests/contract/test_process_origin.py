@@ -15,7 +15,7 @@ import trio
 
 from runtimes.api import Instance, Origin, TcpOrigin, UnixOrigin
 from runtimes.origin import owner_uid
-from tests.contract.harness import LIMIT_S, SERVES, ProcessHarness
+from tests.contract.harness import LIMIT_S, SERVES, ProcessHarness, processes_of
 
 CONNECTS = f"""#!{sys.executable} -IS
 import os, signal, socket, sys
@@ -80,7 +80,7 @@ async def test_only_its_own_instance_owns_a_connection(
             assert not await other.owns(origin)
             await instance.stop()
             assert not await instance.owns(origin)
-            assert len(harness.left()) == 1
+            await processes_of(harness, 1)
 
 
 def listener(harness: ProcessHarness, carrier: str) -> tuple[socket.socket, str]:

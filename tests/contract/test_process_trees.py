@@ -26,6 +26,7 @@ from tests.contract.harness import (
     ProcessHarness,
     cancelled_at_step,
     keepers,
+    processes_of,
     processes_with,
     until,
 )
@@ -117,7 +118,7 @@ async def test_a_start_that_is_overtaken_by_a_stop_fails(harness: ProcessHarness
             nursery.start_soon(backend.start, harness.spec(SERVES))
             await trio.testing.wait_all_tasks_blocked()
             os.kill(keeper, signal.SIGCONT)
-        assert len(harness.left()) == 1
+        await processes_of(harness, 1)
         assert len(harness.directories()) == 1
 
 
@@ -134,7 +135,7 @@ async def test_a_killed_keeper_ends_its_instances_and_is_replaced(harness: Proce
         await backend.health()
         await backend.start(harness.spec(SERVES))
         assert keepers() != {keeper}
-        assert harness.left()
+        await processes_of(harness, 1)
     assert not harness.left()
     assert not keepers()
 
@@ -170,6 +171,44 @@ async def test_a_keeper_that_hangs_is_worked_around(
         assert not harness.left()
         assert await instance.wait() == ExitStatus(signal=signal.SIGKILL)
     assert not keepers()
+
+
+async def test_a_start_on_a_keeper_that_has_just_died_fails(harness: ProcessHarness) -> None:
+    async with harness.open() as backend:
+        await backend.health()
+        (keeper,) = keepers()
+        os.kill(keeper, signal.SIGKILL)  # and no pause in which the peer could learn of it
+        with pytest.raises(RuntimeUnavailable, match="keeper process died"):
+            await backend.start(harness.spec(SERVES))
+        assert not harness.directories()
+        await backend.start(harness.spec(SERVES))
+
+
+async def test_processes_that_cannot_be_killed_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(tokens: object) -> None:
+        raise RuntimeUnavailable("processes [7] survive SIGKILL")
+
+    monkeypatch.setattr(runtime, "sweep", fail)
+    monkeypatch.setattr(runtime, "KILL_LIMIT_S", 0.05)
+    monkeypatch.setattr(link, "sweep", fail)
+    monkeypatch.setattr(link, "END_S", 0.2)
+    harness = ProcessHarness(tmp_path, {"stopGrace": "50ms"})
+    async with harness.open() as backend:
+        instance = await backend.start(harness.spec(SERVES))
+        (keeper,) = keepers()
+        os.kill(keeper, signal.SIGSTOP)
+        with pytest.raises(RuntimeUnavailable, match="survive SIGKILL"):
+            await instance.stop()
+        with pytest.raises(RuntimeUnavailable, match="survive SIGKILL"):
+            await backend.start(harness.spec(SERVES))
+        await processes_of(harness, 1)
+    with trio.fail_after(LIMIT_S):
+        await instance.wait()
+    assert "stop of asset:1.0 failed: processes [7] survive SIGKILL" in caplog.messages
+    assert "asset:1.0 could not be ended: processes [7] survive SIGKILL" in caplog.messages
+    await until(lambda: not harness.left())  # the death of their keeper ended them
 
 
 async def _expect(kind: type[Exception], text: str, call: Callable[[], Awaitable[object]]) -> None:

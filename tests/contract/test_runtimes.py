@@ -21,6 +21,7 @@ from tests.contract.harness import (
     SERVES,
     Harness,
     cancelled_at_step,
+    processes_of,
     stranger,
 )
 
@@ -45,7 +46,7 @@ async def test_an_instance_runs_until_it_is_stopped(harness: Harness) -> None:
     async with harness.open() as backend:
         await backend.build((spec := harness.spec(SERVES)).package)
         instance = await backend.start(spec)
-        assert harness.left()
+        await processes_of(harness, 1)
         seen: list[ExitStatus] = []
         async with trio.open_nursery() as waiting:
             for _ in range(3):
@@ -107,7 +108,7 @@ async def test_starts_of_different_chaincodes_are_independent(harness: Harness) 
         async with trio.open_nursery() as nursery:
             for ccid in ("a:1", "b:1", "c:1", "d:1"):
                 nursery.start_soon(start, backend, ccid)
-        assert len(harness.left()) == 4
+        await processes_of(harness, 4)
         await started["b:1"].stop()
         assert len(harness.left()) == 3
 
@@ -116,9 +117,9 @@ async def test_starts_of_different_chaincodes_are_independent(harness: Harness) 
 async def test_a_start_first_ends_the_former_of_that_name(harness: Harness) -> None:
     async with harness.open() as backend:
         former = await backend.start(harness.spec(SERVES))
-        (before,) = harness.left()
+        (before,) = await processes_of(harness, 1)
         await backend.start(harness.spec(SERVES))
-        (after,) = harness.left()
+        (after,) = await processes_of(harness, 1)
         assert before != after
         with trio.fail_after(LIMIT_S):
             await former.wait()
@@ -134,7 +135,7 @@ async def test_starts_of_one_name_at_once_leave_one_running(harness: Harness) ->
         async with trio.open_nursery() as nursery:
             for _ in range(4):
                 nursery.start_soon(start, backend)
-        assert len(harness.left()) == 1
+        await processes_of(harness, 1)
 
 
 @holds
@@ -146,7 +147,7 @@ async def test_a_start_that_is_cancelled_anywhere_leaves_nothing(harness: Harnes
             step += 1
             finished = await cancelled_at_step(step, partial(backend.start, harness.spec(SERVES)))
             assert finished or not harness.left(), f"cancelled at step {step}"
-        assert len(harness.left()) == 1
+        await processes_of(harness, 1)
         assert step > 1
 
 

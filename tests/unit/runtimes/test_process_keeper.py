@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from runtimes.api import ChaincodePackage, TcpOrigin
 from runtimes.process import keeper, ownership
 from runtimes.process.command import command_for
 from runtimes.process.keeper import Keeper, Process, session_tree, with_descendants
+from tests.contract.harness import until
 
 TABLE = [
     Process(1, 0, 1),
@@ -58,15 +60,18 @@ def test_a_process_that_has_gone_is_in_no_table() -> None:
     assert list(ownership._descriptors(gone.pid)) == []
 
 
-def test_a_mark_is_a_whole_variable() -> None:
+@pytest.fixture
+def marked() -> Iterator[int]:
+    """A process with a mark, and with another one inside of an unrelated variable."""
     environment = {keeper.TOKEN: "abc", "OTHER": f"{keeper.TOKEN}=de"}
-    marked = subprocess.Popen(["sleep", "1000"], env=environment)
-    try:
-        assert keeper.bearers(["abc", "x"], [marked.pid, os.getpid()]) == {marked.pid}
-        assert keeper.bearers(["ab", "de"], [marked.pid]) == set()
-    finally:
-        marked.kill()
-        marked.wait()
+    with subprocess.Popen(["sleep", "1000"], env=environment) as process:
+        yield process.pid
+        process.kill()
+
+
+async def test_a_mark_is_a_whole_variable(marked: int) -> None:
+    await until(lambda: keeper.bearers(["abc", "x"], [marked, os.getpid()]) == {marked})
+    assert keeper.bearers(["ab", "de"], [marked]) == set()
 
 
 def test_a_refused_prctl_is_an_error() -> None:
