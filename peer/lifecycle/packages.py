@@ -1,6 +1,6 @@
 """Chaincode packages: recognise, unpack, find.
 
-Room:      peer.lifecycle   (imports runtimes.api, peer.chaincode.connections; used by app)
+Room:      peer.lifecycle   (imports runtimes.api, archives, service; used by app)
 Loop:      none; files are read where it is called
 Lifetime:  peer
 Fabric:    core/chaincode/persistence/chaincode_package.go, persistence.go (release-2.5)
@@ -9,22 +9,23 @@ Fabric:    core/chaincode/persistence/chaincode_package.go, persistence.go (rele
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import os
 import re
-import tarfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from peer.chaincode.connections import ChaincodeServerInfo
 from peer.errors import PackageError
+from peer.lifecycle.archives import MAX_UNPACKED_BYTES, read_parts, unpack
 from peer.lifecycle.service import SERVICE_TYPES, connection_info
 from runtimes.api import ChaincodePackage
 
-MAX_UNPACKED_BYTES = 1 << 30
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+MAX_LABEL = 150
+"""Characters; label and digest together name a directory."""
 _NOT_CODE = {"node_modules", "__pycache__", ".git", ".venv", "venv", ".mypy_cache"}
 _MARKERS = (
     ("connection.json", "ccaas"),
@@ -65,6 +66,7 @@ class PackageStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._packages: dict[str, InstalledPackage] = {}
+        self._unpacking = threading.Lock()
 
     def install(self, source: Path, label: str = "") -> InstalledPackage:
         """Install a package file (``.tar.gz`` of lifecycle v2) or a directory of code.
@@ -75,12 +77,15 @@ class PackageStore:
         Raises:
             PackageError: it does not exist, or is not a usable package.
         """
-        if source.is_dir():
-            package = _linked(source.resolve(), label or _as_label(source.resolve().name))
-        elif source.is_file():
-            package = self._unpacked(source.read_bytes(), str(source))
-        else:
-            raise PackageError(f"there is no package or directory {source}")
+        try:
+            if source.is_dir():
+                package = _linked(source.resolve(), label or _as_label(source.resolve().name))
+            elif source.is_file():
+                package = self._unpacked(source)
+            else:
+                raise PackageError(f"there is no package or directory {source}")
+        except OSError as exc:
+            raise PackageError(f"{source} cannot be installed: {exc}") from exc
         self._packages[package.ccid] = package
         return package
 
@@ -94,24 +99,32 @@ class PackageStore:
         if package is None:
             raise PackageError(f"chaincode install package '{ccid}' not found")
         if package.type in SERVICE_TYPES:
-            return connection_info(ccid, (package.path / "connection.json").read_bytes())
+            try:
+                return connection_info(ccid, (package.path / "connection.json").read_bytes())
+            except OSError as exc:
+                raise PackageError(f"connection.json of {ccid} cannot be read: {exc}") from exc
         return ChaincodePackage(ccid=ccid, type=package.type, path=package.path)
 
-    def _unpacked(self, data: bytes, source: str) -> InstalledPackage:
+    def _unpacked(self, source: Path) -> InstalledPackage:
+        if source.stat().st_size > MAX_UNPACKED_BYTES:
+            raise PackageError(f"{source} is larger than {MAX_UNPACKED_BYTES} bytes")
+        data = source.read_bytes()
         try:
-            parts = dict(_regular_files(data))
-            metadata = json.loads(parts["metadata.json"])
-            code = parts["code.tar.gz"]
-            label, kind = str(metadata["label"]), str(metadata["type"]).lower()
-        except KeyError as exc:
-            raise PackageError(f"{source}: did not find {exc} in the package") from exc
-        except (tarfile.TarError, OSError, EOFError, ValueError, TypeError) as exc:
+            parts = read_parts(data)
+            for name in ("metadata.json", "code.tar.gz"):
+                if name not in parts:
+                    raise PackageError(f"did not find {name} in it")
+            label, kind = _metadata(parts["metadata.json"])
+        except PackageError as exc:
             raise PackageError(f"{source} is not a chaincode package: {exc}") from exc
-        _check_label(label)
         digest = hashlib.sha256(data).hexdigest()
         path = self._directory / f"{label}.{digest}"
-        if not path.exists():
-            _extract(code, path, source)
+        with self._unpacking:
+            if not path.exists():
+                try:
+                    unpack(parts["code.tar.gz"], path)
+                except PackageError as exc:
+                    raise PackageError(f"the code of {source} cannot be unpacked: {exc}") from exc
         inner = path / "src" if (path / "src").is_dir() else path
         return InstalledPackage(ccid=f"{label}:{digest}", label=label, type=kind, path=inner)
 
@@ -151,16 +164,43 @@ def _linked(path: Path, label: str) -> InstalledPackage:
 def _tree_digest(path: Path) -> str:
     """Return the SHA-256 of names and contents, so that changed code gets a new package id."""
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        relative = file.relative_to(path)
-        if file.is_file() and _NOT_CODE.isdisjoint(relative.parts):
-            content = hashlib.sha256(file.read_bytes()).hexdigest()
-            digest.update(f"{relative.as_posix()}\0{content}\n".encode())
+    for file in sorted(_code_files(path)):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest.update(f"{file.relative_to(path).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()
 
 
+def _code_files(path: Path) -> Iterator[Path]:
+    def refuse(exc: OSError) -> None:
+        raise exc
+
+    for directory, inner, names in os.walk(path, onerror=refuse):
+        inner[:] = [name for name in inner if name not in _NOT_CODE]
+        for name in names:
+            file = Path(directory, name)
+            if file.is_file():
+                yield file
+
+
+def _metadata(data: bytes) -> tuple[str, str]:
+    """Return label and type, the latter in lower case."""
+    try:
+        metadata = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise PackageError(f"metadata.json is not JSON: {exc}") from exc
+    if not isinstance(metadata, dict):
+        raise PackageError("metadata.json is not a JSON object")
+    for key in ("label", "type"):
+        if not isinstance(metadata.get(key), str):
+            raise PackageError(f"metadata.json has no text under '{key}'")
+    if not metadata["type"]:
+        raise PackageError("metadata.json names no type")
+    _check_label(metadata["label"])
+    return metadata["label"], metadata["type"].lower()
+
+
 def _as_label(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+-]", "-", name).lstrip("_.+-") or "chaincode"
+    return re.sub(r"[^A-Za-z0-9_.+-]", "-", name).lstrip("_.+-")[:MAX_LABEL] or "chaincode"
 
 
 def _check_label(label: str) -> None:
@@ -169,33 +209,5 @@ def _check_label(label: str) -> None:
             f"invalid label '{label}'. Label must be non-empty, can only consist of alphanumerics, "
             "symbols from '.+-_', and can only begin with alphanumerics"
         )
-
-
-def _regular_files(data: bytes) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-        for member in tar:
-            if not member.isreg():
-                raise PackageError(f"package entry {member.name} is not a regular file")
-            if member.size > MAX_UNPACKED_BYTES:
-                raise PackageError(f"package entry {member.name} is larger than 1 GiB")
-            file: Any = tar.extractfile(member)
-            yield member.name, file.read()
-
-
-def _extract(code: bytes, path: Path, source: str) -> None:
-    """Unpack the code next to its place and move it there, so that half of it is never seen."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-    part = path.with_name(path.name + ".part")
-    total = 0
-    try:
-        with tarfile.open(fileobj=io.BytesIO(code), mode="r:gz") as tar:
-            for member in tar:
-                if not (member.isreg() or member.isdir()):
-                    raise PackageError(f"{source}: {member.name} is neither file nor directory")
-                total += member.size
-                if total > MAX_UNPACKED_BYTES:
-                    raise PackageError(f"{source}: more than 1 GiB of code")
-                tar.extract(member, part, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as exc:
-        raise PackageError(f"{source}: its code cannot be unpacked: {exc}") from exc
-    part.rename(path)
+    if len(label) > MAX_LABEL:
+        raise PackageError(f"label of {len(label)} characters; at most {MAX_LABEL} are allowed")

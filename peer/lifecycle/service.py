@@ -26,7 +26,7 @@ def connection_info(ccid: str, data: bytes) -> ChaincodeServerInfo:
     """
     try:
         document = json.loads(data)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise PackageError(f"connection.json of {ccid} is not JSON: {exc}") from exc
     if not isinstance(document, dict):
         raise PackageError(f"connection.json of {ccid} is not a JSON object")
