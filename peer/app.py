@@ -10,12 +10,8 @@ from __future__ import annotations
 
 import logging
 import ssl
-import tempfile
-from collections.abc import (
-    AsyncIterator,
-    Iterator,
-)
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -31,10 +27,9 @@ from peer.chaincode.registry import HandlerRegistry, OnStage
 from peer.chaincode.support import ChaincodeSupport, ExecutionSettings
 from peer.config import PeerConfig, chaincode_listen_address
 from peer.config.values import split_address
-from peer.endorser.proposal import (
-    SigningIdentity,
-)
-from peer.errors import ConfigError, LedgerStorageError, RuntimeNotUsable
+from peer.directories import private_directory, temporary_directory
+from peer.endorser.proposal import SigningIdentity
+from peer.errors import ConfigError, RuntimeNotUsable
 from peer.ledger.api import Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
@@ -97,13 +92,13 @@ async def _assemble(
 ) -> Peer:
     """Make every part, and leave on the stack what takes it down again, the last part first."""
     is_development = config.chaincode.mode == "dev"
-    home = stack.enter_context(_home(config))
-    run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="triopeer-")))
+    run_dir = stack.enter_context(temporary_directory())
+    home = private_directory(Path(config.peer.file_system_path or run_dir / "data"))
     await stack.enter_async_context(open_loop())
     settings = RuntimeSettings(
         network_id=config.peer.network_id,
         peer_id=config.peer.id,
-        state_dir=_private_directory(home / "runtimes" / config.vm.runtime),
+        state_dir=private_directory(home / "runtimes" / config.vm.runtime),
         options=config.vm.options,
         on_output=partial(_log_output, config),
     )
@@ -215,24 +210,6 @@ def _execution_settings(config: PeerConfig) -> ExecutionSettings:
 def _chaincode_tls(authority: CertificateAuthority) -> ssl.SSLContext:
     server = authority.issue_server("127.0.0.1", "localhost")
     return server_context(server.certificate, server.key, authority.certificate)
-
-
-@contextmanager
-def _home(config: PeerConfig) -> Iterator[Path]:
-    """Hold the peer's data directory: the configured one, or a temporary one."""
-    if config.peer.file_system_path:
-        yield _private_directory(Path(config.peer.file_system_path))
-        return
-    with tempfile.TemporaryDirectory(prefix="triopeer-data-") as path:
-        yield Path(path)
-
-
-def _private_directory(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as exc:
-        raise LedgerStorageError(str(path), f"the directory cannot be used: {exc}") from exc
-    return path
 
 
 def _log_output(config: PeerConfig, ccid: str, line: str) -> None:
