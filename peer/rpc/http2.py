@@ -120,7 +120,7 @@ def client_certificate(stream: H2Stream) -> bytes | None:
     return der
 
 
-def take_over_input(stream: H2Stream, receiver: Any) -> list[tuple[bytes, int]]:
+def take_over_input(stream: H2Stream, receiver: Any) -> tuple[list[tuple[bytes, int]], bool]:
     """Send the stream's incoming DATA to `receiver` from now on.
 
     Args:
@@ -128,7 +128,7 @@ def take_over_input(stream: H2Stream, receiver: Any) -> list[tuple[bytes, int]]:
             buffer of grpclib it replaces, and ``cancel(error)``, called when the stream breaks.
 
     Returns:
-        What had arrived already, as (data, size to acknowledge); (b"", 0) is the end of the stream.
+        What had arrived already, as (data, size to acknowledge), and whether the end had.
     """
     buffer, arrived = stream.buffer, []
     while not buffer._unacked.empty():
@@ -136,7 +136,7 @@ def take_over_input(stream: H2Stream, receiver: Any) -> list[tuple[bytes, int]]:
         arrived.append((data, size))
     stream.buffer = receiver
     stream.wrapper = receiver
-    return arrived
+    return arrived, buffer._eof
 
 
 def acknowledge(stream: H2Stream, size: int) -> None:

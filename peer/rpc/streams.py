@@ -54,7 +54,7 @@ class GrpcStream:
         self._wake_writer = asyncio.Event()
         self._served = False
         self._refusal: StreamRefused | None = None
-        self._early = http2.take_over_input(stream, self)
+        self._early, self._early_eof = http2.take_over_input(stream, self)
 
     def send(self, data: bytes) -> None:
         """Queue one message; see `MessageStream.send`."""
@@ -79,10 +79,9 @@ class GrpcStream:
         self._deliver = on_message
         early, self._early = self._early, []
         for data, size in early:
-            if size:
-                self.add(data, size)
-            else:
-                self.eof()
+            self.add(data, size)
+        if self._early_eof:
+            self.eof()
         await self._ended.wait()
         if self._failure is not None:
             raise self._failure
@@ -110,7 +109,7 @@ class GrpcStream:
     def eof(self) -> None:
         """The other side sends no more; called by the connection."""
         if self._deliver is None:
-            self._early.append((b"", 0))
+            self._early_eof = True
         elif self._deframer.is_between_messages:
             self._end(None)
         else:
