@@ -1,0 +1,530 @@
+"""Chaincodes coming in: streams, refusals, broken clients, limits, and the end of it all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+from h2.errors import ErrorCodes
+
+from peer.chaincode.stream import MessageStream, StreamClosed, StreamRefused
+from peer.rpc import streams
+from peer.rpc.listener import MAX_CONNECTIONS
+from runtimes.api import TcpOrigin, UnixOrigin
+
+from .conftest import Server, listening, settle
+from .raw import client, dial, frame
+
+OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED = 0, 3, 8, 12
+PERMISSION_DENIED, FAILED_PRECONDITION, INTERNAL = 7, 9, 13
+
+
+@pytest.mark.parametrize("unix", [False, True])
+async def test_messages_go_both_ways(served: Server, tmp_path: Path, unix: bool) -> None:
+    async with listening(served, tmp_path, unix=unix) as endpoint:
+        assert endpoint.address.startswith("unix://" if unix else "127.0.0.1:")
+        async with client(endpoint.address) as chaincode:
+            await chaincode.call()
+            await chaincode.send(b"one")
+            await chaincode.send(b"two", b"", b"three")
+            assert await chaincode.messages(4) == [b"one", b"two", b"", b"three"]
+            assert chaincode.headers["content-type"].startswith("application/grpc")
+            await chaincode.send_data(frame(b"last"), end=True)
+            assert await chaincode.messages(1) == [b"last"]
+            assert await chaincode.status() == (OK, "")
+    assert served.reasons == ["closed"]
+
+
+async def test_the_far_end_is_who_the_kernel_says(served: Server, tmp_path: Path) -> None:
+    async with (
+        listening(served, tmp_path, unix=True) as endpoint,
+        client(endpoint.address) as chaincode,
+    ):
+        await chaincode.call()
+        await chaincode.send(b"x")
+        await chaincode.messages(1)
+    async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+        await chaincode.call()
+        await chaincode.send(b"x")
+        await chaincode.messages(1)
+        assert isinstance(chaincode.transport, trio.SocketStream)
+        here = chaincode.transport.socket.getsockname()
+        there = chaincode.transport.socket.getpeername()
+    over_unix, over_tcp = served.streams
+    assert over_unix.far_end.origin == UnixOrigin(pid=os.getpid(), uid=os.getuid())
+    assert over_tcp.far_end.origin == TcpOrigin(remote=here, local=there)
+    assert over_tcp.far_end.certificate is None
+
+
+async def test_ipv6_has_brackets(served: Server, tmp_path: Path) -> None:
+    try:
+        async with listening(served, tmp_path, host="::1") as endpoint:
+            assert endpoint.address.startswith("[::1]:")
+            async with client(endpoint.address) as chaincode:
+                await chaincode.call()
+                await chaincode.send(b"x")
+                assert await chaincode.messages(1) == [b"x"]
+    except* OSError:
+        pytest.skip("no IPv6 on this machine")
+
+
+async def test_what_comes_before_the_handler_reads_is_not_lost(
+    served: Server, tmp_path: Path
+) -> None:
+    served.hold = trio.Event()
+    async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+        await chaincode.call()
+        await chaincode.send(b"early", b"bird")
+        await settle()
+        assert served.received == []
+        served.hold.set()
+        assert await chaincode.messages(2) == [b"early", b"bird"]
+
+
+async def test_an_end_before_the_handler_reads_is_an_end(served: Server, tmp_path: Path) -> None:
+    served.hold = trio.Event()
+    async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+        await chaincode.call()
+        await chaincode.send_data(frame(b"early"), end=True)
+        await settle()
+        served.hold.set()
+        assert await chaincode.status() == (OK, "")
+    assert served.received == [b"early"]
+    assert served.reasons == ["closed"]
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_empty_data_frames_mean_nothing(served: Server, tmp_path: Path, early: bool) -> None:
+    if early:
+        served.hold = trio.Event()
+    async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+        await chaincode.call()
+        chaincode.h2.send_data(chaincode.stream_id, b"")
+        chaincode.h2.send_data(chaincode.stream_id, b"", pad_length=7)
+        await chaincode.flush()
+        await settle()
+        served.hold.set()
+        await chaincode.send(b"after")
+        assert await chaincode.messages(1) == [b"after"]
+        chaincode.h2.send_data(chaincode.stream_id, b"")
+        await chaincode.send(b"again")
+        assert await chaincode.messages(1) == [b"again"]
+
+
+async def test_a_message_may_come_byte_by_byte(served: Server, tmp_path: Path) -> None:
+    async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+        await chaincode.call()
+        for byte in frame(b"slow") + frame(b"") + frame(b"er"):
+            await chaincode.send_data(bytes([byte]))
+        assert await chaincode.messages(3) == [b"slow", b"", b"er"]
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("PERMISSION_DENIED", PERMISSION_DENIED),
+        ("FAILED_PRECONDITION", FAILED_PRECONDITION),
+        ("INVALID_ARGUMENT", INVALID_ARGUMENT),
+    ],
+)
+async def test_a_refusal_is_readable(
+    served: Server, tmp_path: Path, code: str, status: int
+) -> None:
+    text = f"not [tx] with 100% {code}"
+
+    def refuse(stream: MessageStream, data: bytes) -> None:
+        stream.send(b"before")
+        raise StreamRefused(code, text)
+
+    served.answer = refuse
+    async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+        await chaincode.call()
+        await chaincode.send(b"x", b"y")
+        assert await chaincode.messages(1) == [b"before"]
+        found, message = await chaincode.status()
+        assert found == status
+        assert message == text.replace("%", "%25")
+    assert served.received == [b"x"]
+
+
+async def test_a_bug_in_the_handler_is_not_shown(served: Server, tmp_path: Path) -> None:
+    async def broken(stream: MessageStream) -> None:
+        raise ZeroDivisionError("secret details")
+
+    async with (
+        listening(broken, tmp_path) as endpoint,  # type: ignore[arg-type]
+        client(endpoint.address) as chaincode,
+    ):
+        await chaincode.call()
+        assert await chaincode.status() == (INTERNAL, "internal error")
+
+
+async def test_a_bug_in_a_message_ends_its_stream_only(served: Server, tmp_path: Path) -> None:
+    def explode(stream: MessageStream, data: bytes) -> None:
+        if data == b"bomb":
+            raise ZeroDivisionError("a bug")
+        stream.send(data)
+
+    served.answer = explode
+    async with (
+        listening(served, tmp_path) as endpoint,
+        client(endpoint.address) as one,
+        client(endpoint.address) as two,
+    ):
+        for chaincode in (one, two):
+            await chaincode.call()
+            await chaincode.send(b"x")
+            await chaincode.messages(1)
+        await one.send(b"bomb")
+        assert (await one.status())[0] == INTERNAL
+        await two.send(b"still here")
+        assert await two.messages(1) == [b"still here"]
+
+
+class TestBadMessages:
+    async def test_too_large_is_refused_by_its_first_bytes(
+        self, served: Server, tmp_path: Path
+    ) -> None:
+        async with (
+            listening(served, tmp_path, limit=1000) as endpoint,
+            client(endpoint.address) as chaincode,
+        ):
+            await chaincode.call()
+            await chaincode.send(b"x" * 1000)
+            assert await chaincode.messages(1) == [b"x" * 1000]
+            await chaincode.send_data(frame(b"", size=1001))
+            assert await chaincode.status() == (
+                RESOURCE_EXHAUSTED,
+                "grpc: received message larger than max (1001 vs. 1000)",
+            )
+        assert len(served.received) == 1
+
+    async def test_what_follows_a_refused_message_is_not_kept(
+        self, served: Server, tmp_path: Path
+    ) -> None:
+        """The client goes on sending: its credit is given back and its bytes are dropped."""
+        async with (
+            listening(served, tmp_path, limit=1000) as endpoint,
+            client(endpoint.address) as chaincode,
+        ):
+            for _ in range(8):  # together more than the connection has credit for
+                await chaincode.call()
+                await chaincode.send_data(frame(b"", size=2**31))
+                await chaincode.send_data(bytes(3 * 2**20))
+                assert (await chaincode.status())[0] == RESOURCE_EXHAUSTED
+                chaincode.ended = False
+        assert served.received == []
+
+    async def test_compressed(self, served: Server, tmp_path: Path) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await chaincode.call()
+            await chaincode.send_data(frame(b"x", compressed=True))
+            assert await chaincode.status() == (
+                UNIMPLEMENTED,
+                "compressed messages are not supported",
+            )
+
+    async def test_the_end_in_the_middle_of_one(self, served: Server, tmp_path: Path) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await chaincode.call()
+            await chaincode.send_data(frame(b"whole"))
+            await chaincode.send_data(frame(b"half", size=8), end=True)
+            await chaincode.status()
+        assert served.received == [b"whole"]
+        assert served.reasons == ["it ended in the middle of a message"]
+
+    async def test_another_method(self, served: Server, tmp_path: Path) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await chaincode.call("/protos.Endorser/ProcessProposal")
+            assert (await chaincode.status())[0] == UNIMPLEMENTED
+        assert served.streams == []
+
+
+class TestBrokenConnections:
+    async def ready(self, chaincode: object) -> None:
+        await chaincode.call()  # type: ignore[attr-defined]
+        await chaincode.send(b"x")  # type: ignore[attr-defined]
+        await chaincode.messages(1)  # type: ignore[attr-defined]
+
+    async def test_a_reset_stream(self, served: Server, tmp_path: Path) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await self.ready(chaincode)
+            chaincode.h2.reset_stream(chaincode.stream_id, ErrorCodes.CANCEL)
+            await chaincode.flush()
+            await served.wait_ended()
+            with pytest.raises(StreamClosed):
+                served.streams[0].send(b"nobody is there")
+        [reason] = served.reasons
+        assert "reset" in reason
+
+    async def test_a_lost_connection(self, served: Server, tmp_path: Path) -> None:
+        async with listening(served, tmp_path) as endpoint:
+            async with client(endpoint.address) as chaincode:
+                await self.ready(chaincode)
+            await served.wait_ended()
+            with pytest.raises(StreamClosed):
+                served.streams[0].send(b"nobody is there")
+        [reason] = served.reasons
+        assert "Connection lost" in reason
+
+    @pytest.mark.parametrize(
+        "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 100, b"\x16\x03\x01\x02\x00\x01\x00"]
+    )
+    async def test_garbage_instead_of_http2(
+        self, served: Server, tmp_path: Path, garbage: bytes
+    ) -> None:
+        async with listening(served, tmp_path) as endpoint:
+            stream = await dial(endpoint.address)
+            async with stream:
+                await stream.send_all(garbage)
+                if len(garbage) > 24 or garbage.startswith(b"GET"):
+                    with trio.fail_after(10):
+                        while await stream.receive_some():
+                            continue
+        assert served.streams == []
+
+    async def test_garbage_in_the_middle(self, served: Server, tmp_path: Path) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await self.ready(chaincode)
+            await chaincode.send_frame(0, 0, b"DATA on stream 0 is a protocol error")
+            await chaincode.until_closed()
+            await served.wait_ended()
+        assert "Protocol error" in served.reasons[0]
+
+    async def test_unknown_frames_are_ignored(self, served: Server, tmp_path: Path) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await self.ready(chaincode)
+            for kind in (0x0A, 0x0C, 0x10, 0xFA):
+                await chaincode.send_frame(kind, 0, b"\x00\x00whatever")
+                await chaincode.send_frame(kind, chaincode.stream_id, b"\x00\x00whatever")
+            await chaincode.send(b"still here")
+            assert await chaincode.messages(1) == [b"still here"]
+
+    async def test_pings_are_answered(self, served: Server, tmp_path: Path) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await self.ready(chaincode)
+            chaincode.h2.ping(b"12345678")
+            await chaincode.flush()
+            names = lambda: [type(event).__name__ for event in chaincode.events]  # noqa: E731
+            await chaincode.until(lambda: "PingAckReceived" in names())
+
+    async def test_a_goaway_without_error_ends_nothing(
+        self, served: Server, tmp_path: Path
+    ) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await self.ready(chaincode)
+            goaway = (0).to_bytes(4, "big") + (0).to_bytes(4, "big")
+            await chaincode.send_frame(7, 0, goaway)
+            await chaincode.send(b"still here")
+            assert await chaincode.messages(1) == [b"still here"]
+
+    async def test_a_goaway_with_an_error_ends_all(self, served: Server, tmp_path: Path) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await self.ready(chaincode)
+            goaway = (0).to_bytes(4, "big") + (11).to_bytes(4, "big")
+            await chaincode.send_frame(7, 0, goaway)
+            await served.wait_ended()
+            assert "GOAWAY" in served.reasons[0]
+
+
+class TestSlowClients:
+    async def test_one_that_does_not_read_is_bounded(
+        self, served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(streams, "MAX_QUEUED_BYTES", 2**20)
+        async with (
+            listening(served, tmp_path) as endpoint,
+            client(endpoint.address, generous=False) as chaincode,
+        ):
+            await chaincode.call()
+            await chaincode.send(b"x")
+            await chaincode.messages(1)
+            sent = 0
+
+            def send_much() -> None:
+                nonlocal sent
+                while sent < 2**24:
+                    served.streams[0].send(bytes(2**16))
+                    sent += 2**16
+
+            with pytest.raises(StreamClosed, match=r"does not read \(\d+ bytes wait\)"):
+                send_much()
+            assert 2**20 <= sent < 2**21
+            await served.wait_ended()
+            assert "does not read" in served.reasons[0]
+            # It is told so, although it still does not take in what was sent before.
+            status, text = await chaincode.status()
+            assert status == RESOURCE_EXHAUSTED
+            assert "does not read" in text
+
+    async def test_what_waits_is_sent_before_the_status(
+        self, served: Server, tmp_path: Path
+    ) -> None:
+        """A client with little credit reads everything, however late."""
+        big = [bytes([number]) * 200_000 for number in range(5)]
+
+        def answer(stream: MessageStream, data: bytes) -> None:
+            for message in big:
+                stream.send(message)
+            raise StreamRefused("PERMISSION_DENIED", "and now go")
+
+        served.answer = answer
+        async with (
+            listening(served, tmp_path) as endpoint,
+            client(endpoint.address, generous=False) as chaincode,
+        ):
+            await chaincode.call()
+            await chaincode.send(b"x")
+            await settle()
+            chaincode._generous = True
+            chaincode.h2.increment_flow_control_window(2**24)
+            chaincode.h2.increment_flow_control_window(2**24, chaincode.stream_id)
+            await chaincode.flush()
+            assert await chaincode.messages(5) == big
+            assert await chaincode.status() == (PERMISSION_DENIED, "and now go")
+
+    async def test_order_is_kept_when_some_had_to_wait(
+        self, served: Server, tmp_path: Path
+    ) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await chaincode.call()
+            await chaincode.send(b"x")
+            await chaincode.messages(1)
+            sizes = [10, 2**20, 11, 12, 2**18, 13] * 5
+            for number, size in enumerate(sizes):
+                served.streams[0].send(bytes([number]) * size)
+            found = await chaincode.messages(len(sizes))
+            assert [(message[0], len(message)) for message in found] == list(enumerate(sizes))
+
+
+class TestConnections:
+    async def test_there_is_a_limit(self, served: Server, tmp_path: Path) -> None:
+        async with listening(served, tmp_path) as endpoint, trio.open_nursery() as nursery:
+            full = trio.Event()
+            open_now: list[object] = []
+
+            async def stay() -> None:
+                async with client(endpoint.address) as chaincode:
+                    await chaincode.call()
+                    await chaincode.send(b"x")
+                    await chaincode.messages(1)
+                    open_now.append(chaincode)
+                    if len(open_now) == MAX_CONNECTIONS:
+                        full.set()
+                    await trio.sleep_forever()
+
+            for _ in range(MAX_CONNECTIONS):
+                nursery.start_soon(stay)
+            with trio.fail_after(10):
+                await full.wait()
+            async with await dial(endpoint.address) as one_too_many:
+                with trio.fail_after(10):
+                    with suppress(trio.BrokenResourceError):  # a reset is a refusal too
+                        assert await one_too_many.receive_some() == b""
+            nursery.cancel_scope.cancel()
+
+    async def test_a_place_is_free_again_afterwards(self, served: Server, tmp_path: Path) -> None:
+        async with listening(served, tmp_path) as endpoint:
+            for _ in range(3 * MAX_CONNECTIONS):
+                async with client(endpoint.address) as chaincode:
+                    await chaincode.call()
+                    await chaincode.send(b"x")
+                    assert await chaincode.messages(1) == [b"x"]
+
+    async def test_who_is_in_stays_when_nobody_else_may_come(
+        self, served: Server, tmp_path: Path
+    ) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await chaincode.call()
+            await chaincode.send(b"x")
+            await chaincode.messages(1)
+            endpoint.stop_accepting()
+            await settle()
+            stranger = await self.try_to_come_in(endpoint.address)
+            assert not stranger
+            await chaincode.send(b"still here")
+            assert await chaincode.messages(1) == [b"still here"]
+
+    async def try_to_come_in(self, address: str) -> bool:
+        """Tell whether anybody answers."""
+        try:
+            stream = await dial(address)
+        except OSError:
+            return False
+        async with stream:
+            with trio.move_on_after(0.2):
+                try:
+                    return bool(await stream.receive_some())
+                except trio.BrokenResourceError:
+                    return False
+        return False
+
+    async def test_several_streams_share_one_connection(
+        self, served: Server, tmp_path: Path
+    ) -> None:
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            for number in range(5):
+                await chaincode.call()
+                await chaincode.send(bytes([number]))
+                assert await chaincode.messages(1) == [bytes([number])]
+            assert len(served.streams) == 5
+
+
+class TestTheEnd:
+    @pytest.mark.parametrize("unix", [False, True])
+    async def test_leaving_ends_every_connection(
+        self, served: Server, tmp_path: Path, unix: bool
+    ) -> None:
+        async with listening(served, tmp_path, unix=unix) as endpoint:
+            idle = await dial(endpoint.address)
+            chaincode_context = client(endpoint.address)
+            chaincode = await chaincode_context.__aenter__()
+            await chaincode.call()
+            await chaincode.send(b"x")
+            await chaincode.messages(1)
+        await chaincode.until_closed()
+        await chaincode_context.__aexit__(None, None, None)
+        async with idle:
+            with trio.fail_after(10):
+                while await idle.receive_some():
+                    continue
+        assert served.reasons == ["cancelled"]
+        assert list(tmp_path.glob("*.sock")) == []
+
+    async def test_cancelling_while_much_waits_to_be_written(
+        self, served: Server, tmp_path: Path
+    ) -> None:
+        """The socket's buffer is full, the queue too, and the client does not read."""
+        async with listening(served, tmp_path) as endpoint:
+            stream = await dial(endpoint.address)
+            async with client(endpoint.address) as chaincode:
+                await chaincode.call()
+                await chaincode.send(b"x")
+                await chaincode.messages(1)
+                for _ in range(200):
+                    served.streams[0].send(bytes(2**18))
+                await settle()
+                await trio.aclose_forcefully(stream)
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+
+    async def test_cancelling_in_the_moment_of_a_connection(
+        self, served: Server, tmp_path: Path
+    ) -> None:
+        for steps in range(12):
+            async with listening(served, tmp_path) as endpoint:
+                stream = await dial(endpoint.address)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+            await stream.aclose()
+
+    async def test_an_address_that_is_taken(self, served: Server, tmp_path: Path) -> None:
+        (tmp_path / "1.sock").touch()
+        with pytest.raises(ExceptionGroup) as caught:
+            async with listening(served, tmp_path, unix=True):
+                pytest.fail("there is a file in the way")
+        assert caught.group_contains(OSError, match="in use")
