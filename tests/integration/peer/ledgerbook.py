@@ -13,6 +13,7 @@ import signal
 import sys
 
 import wire
+
 from fabric_protos.stream import ChaincodeEvent, GetState, Response
 
 held: dict[str, asyncio.Event] = {}

@@ -168,6 +168,6 @@ def processes(start: str, variable: str = "CORE_CHAINCODE_ID_NAME") -> dict[int,
 async def vanished(start: str, variable: str = "CORE_CHAINCODE_ID_NAME") -> None:
     """Wait until none of these processes is left."""
     with trio.move_on_after(SOON_S):
-        while processes(start, variable):
+        while processes(start, variable):  # noqa: ASYNC110 - /proc announces nothing
             await trio.sleep(0.01)
     assert processes(start, variable) == {}

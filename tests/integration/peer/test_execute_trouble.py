@@ -68,10 +68,9 @@ async def test_fifty_callers_fail_at_once_when_the_process_is_killed(code: Code)
                 callers.start_soon(hold)
             for _ in range(50):
                 await watch.message(Type.GET_STATE, b"holding")
-            with soon(2):
-                os.kill(pid, signal.SIGKILL)
-                while len(errors) < 50:
-                    await trio.sleep(0.01)
+            killed = trio.current_time()
+            os.kill(pid, signal.SIGKILL)
+        assert trio.current_time() - killed < 2
         assert len({error.key for error in errors}) == 50
         assert all("chaincode stream terminated" in str(error) for error in errors)
         with soon():
@@ -108,7 +107,7 @@ async def test_a_chaincode_that_leaves_in_a_transaction(code: Code, way: Sequenc
 async def noticed(log: pytest.LogCaptureFixture, ccid: str) -> None:
     """Wait until the peer knows that a chaincode has gone."""
     with trio.fail_after(SOON_S):
-        while f"stream of {ccid} ended" not in log.text:
+        while f"stream of {ccid} ended" not in log.text:  # noqa: ASYNC110 - a log has no event
             await trio.sleep(0.005)
     log.clear()
 
@@ -157,7 +156,7 @@ async def test_a_dead_leader_takes_its_children_along(code: Code) -> None:
         await wire.chaincode(answer)
     """
     source = code.python(main)
-    async with watched_peer() as (peer, watch):
+    async with watched_peer() as (peer, _):
         await peer.install(source)
         with soon(), pytest.raises(StreamTerminated):
             await peer.query(CHANNEL, source.name, ["go"])

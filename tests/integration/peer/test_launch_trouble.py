@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
 import textwrap
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from peer.errors import (
     StartupTimeout,
     StreamLost,
 )
+from tests.integration.peer.packing import archive, package
 from tests.integration.peer.scene import CHANNEL, Code, processes, soon, watched_peer
 
 STARTUP_S = 1.0
@@ -30,12 +28,12 @@ STARTUP_S = 1.0
 
 async def failure(peer: Peer, source: Path, kind: type[LaunchError]) -> LaunchError:
     """Install, call, and return the error of the launch; nothing of it may run any more."""
-    package = await peer.install(source)
+    installed = await peer.install(source)
     with soon(), pytest.raises(kind) as caught:
-        await peer.query(CHANNEL, package.label, ["anything"])
+        await peer.query(CHANNEL, installed.label, ["anything"])
     assert caught.type is kind
-    assert caught.value.ccid == package.ccid
-    assert processes(package.label) == {}
+    assert caught.value.ccid == installed.ccid
+    assert processes(installed.label) == {}
     return caught.value
 
 
@@ -43,25 +41,6 @@ def evidence(error: LaunchError) -> Evidence:
     assert error.evidence is not None
     assert str(error.evidence) in str(error)
     return error.evidence
-
-
-def package_of(directory: Path, kind: str, files: dict[str, str]) -> Path:
-    """Write a lifecycle package, without what the chaincodes of `Code` bring along."""
-    code = archive({f"src/{name}": text.encode() for name, text in files.items()})
-    metadata = json.dumps({"type": kind, "label": directory.name, "path": ""}).encode()
-    path = directory / "package.tar.gz"
-    path.write_bytes(archive({"metadata.json": metadata, "code.tar.gz": code}))
-    return path
-
-
-def archive(files: dict[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +54,8 @@ def archive(files: dict[str, bytes]) -> bytes:
     ],
 )
 async def test_a_package_without_anything_to_start(code: Code, kind: str, missing: str) -> None:
-    source = package_of(code.files({}), kind, {"readme.txt": "nothing else"})
+    source = code.files({}) / "package.tar.gz"
+    source.write_bytes(package(archive({"src/readme.txt": b""}), label=code.label, kind=kind))
     async with watched_peer() as (peer, _):
         error = await failure(peer, source, BuildError)
     assert missing in error.reason

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ async def test_by_an_exception_of_the_body(code: Code, kind: type[BaseException]
     """The very exception comes out, not a group around it."""
     source = code.book()
     trouble = kind("of the application")
-    with pytest.raises(kind) as caught:
+    with pytest.raises(kind) as caught:  # noqa: PT012 - the block is the subject
         async with watched_peer() as (peer, _):
             await peer.install(source)
             await peer.query(CHANNEL, source.name, ["pid"])
@@ -166,7 +167,7 @@ async def test_data_is_kept_when_the_body_fails_and_not_what_was_under_way(
     code: Code, tmp_path: Path
 ) -> None:
     data, source = str(tmp_path / "data"), code.book()
-    with pytest.raises(Trouble):
+    with pytest.raises(Trouble):  # noqa: PT012 - the block is the subject
         async with watched_peer(file_system_path=data) as (peer, _):
             await peer.install(source)
             await peer.invoke(CHANNEL, source.name, ["put", "count", "1"])
@@ -202,10 +203,8 @@ async def test_a_data_directory_that_cannot_be_one_is_refused(tmp_path: Path) ->
 
 
 async def test_a_runtime_that_does_not_exist_is_refused() -> None:
-    from dataclasses import replace
-
     wrong = replace(config(), vm=replace(config().vm, runtime="proces"))
-    with pytest.raises(RuntimeNotUsable, match="installed are: .*process"):
+    with pytest.raises(RuntimeNotUsable, match=r"installed are: .*process"):
         async with open_peer(wrong):
             pytest.fail("it opened")
 

@@ -212,6 +212,16 @@ DIALS_WITH = """
 """
 
 
+def self_signed(certificate: Path, key: Path) -> None:
+    """Write a certificate that no authority of the peer has issued."""
+    subprocess.run(
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=me "
+        f"-keyout {key} -out {certificate}".split(),
+        check=True,
+        capture_output=True,
+    )
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -225,12 +235,7 @@ async def test_tls_without_a_certificate_of_the_peer(
     code: Code, tls: Callable[[], object], how: str
 ) -> None:
     source = code.python(DIALS_WITH.format(how=how))
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-        + ["-nodes", "-keyout", source / "own.key", "-out", source / "own.crt", "-subj", "/CN=me"],
-        check=True,
-        capture_output=True,
-    )
+    self_signed(source / "own.crt", source / "own.key")
     async with tls() as (peer, _):
         await peer.install(source)
         with soon(), pytest.raises(InstanceExited) as caught:

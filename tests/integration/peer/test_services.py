@@ -20,7 +20,6 @@ from peer.errors import (
     ConfigError,
     ConnectError,
     LaunchError,
-    PackageError,
     RegistrationRefused,
     StreamTerminated,
 )
@@ -79,7 +78,7 @@ async def test_a_service_is_dialled_again_after_it_died(code: Code) -> None:
     book = code.book("service")
     port = free_port()
     source = connection(code, port)
-    async with watched_peer() as (peer, watch):
+    async with watched_peer() as (peer, _):
         package = await peer.install(source)
         assert package.type == "ccaas"
         pids = set()
@@ -167,7 +166,6 @@ async def test_a_service_that_cannot_be_understood_is_a_package_error(code: Code
         await peer.install(source)
         with soon(), pytest.raises(LaunchError, match="chaincode address not provided"):
             await ask(peer, source.name, "get", "key")
-    assert issubclass(PackageError, Exception)
 
 
 def development(port: int, **limits: float) -> object:

@@ -41,7 +41,7 @@ def test_with_tls() -> None:
     assert read({**CLIENT, "domain": "cc.example"}).tls == ClientTls(
         root=b"root", certificate=b"cert", key=b"key", server_name="cc.example"
     )
-    assert "key" not in repr(read({**CLIENT, "client_key": "the secret"})).replace("key=", "")
+    assert "the secret" not in repr(read({**CLIENT, "client_key": "the secret"}))
 
 
 @pytest.mark.parametrize(
