@@ -25,7 +25,7 @@ CHAINCODES = Path(__file__).parent / "chaincodes"
 CPU = "µs CPU"
 """Unit of CPU time per operation: what `run.py --compare` looks at."""
 YARDSTICK = "yardstick, a fixed Python loop"
-"""Runs are compared in units of it: a CPU shared with strangers is not equally fast every day."""
+"""Where this row differs between two runs, the machine does, and other rows prove little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

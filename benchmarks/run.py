@@ -18,13 +18,13 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from measure import CPU, YARDSTICK, Row
+from measure import CPU, Row
 from rich.console import Console
 from rich.table import Table
 
@@ -110,15 +110,13 @@ def compare(
             console.print(f"not comparable: {fact} was {earlier['machine'][fact]}")
     lines, compared = [], 0
     for subject, rows in results.items():
-        before = _costs(Row(**row) for row in earlier["subjects"].get(subject, ()))
-        now = _costs(rows)
-        common = [name for name in now if name in before]
+        before = {row["name"]: Row(**row) for row in earlier["subjects"].get(subject, ())}
+        common = [(before[row.name], row) for row in rows if row.unit == CPU and row.name in before]
         compared += len(common)
-        changes = {name: now[name] / before[name] - 1 for name in common}
         lines += [
-            f"  {change:+.0%}  {subject}: {name}"
-            for name, change in changes.items()
-            if abs(change) > NOTABLE
+            f"  {now.value / then.value - 1:+.0%}  {subject}: {now.name}"
+            for then, now in common
+            if _differ(then, now)
         ]
     console.print(
         f"CPU per operation, against {earlier['machine']['date']}: "
@@ -128,11 +126,10 @@ def compare(
         console.print(line, highlight=False)
 
 
-def _costs(rows: Iterable[Row]) -> dict[str, float]:
-    """Return CPU times per operation in units of the yardstick of their run."""
-    cpu = {row.name: row.value for row in rows if row.unit == CPU}
-    unit = cpu.pop(YARDSTICK, 1.0)
-    return {name: value / unit for name, value in cpu.items()}
+def _differ(then: Row, now: Row) -> bool:
+    """Tell whether a change is notable and more than the spread of either run."""
+    are_apart = now.low > then.high or now.high < then.low
+    return are_apart and abs(now.value / then.value - 1) > NOTABLE
 
 
 def _unlike(name: str, other: str) -> str:
