@@ -18,6 +18,8 @@ from collections.abc import Callable
 import grpclib
 import trio
 from grpclib.const import Status
+from grpclib.exceptions import StreamTerminatedError
+from grpclib.utils import Wrapper
 
 from peer.chaincode.connections import Serve
 from peer.chaincode.stream import (
@@ -52,6 +54,7 @@ class GrpcStream:
         self._queued = 0
         self._unacknowledged = 0
         self._wake_writer = asyncio.Event()
+        self._writing = Wrapper()
         self._served = False
         self._refusal: StreamRefused | None = None
         self._early, self._early_eof = http2.take_over_input(stream, self)
@@ -68,7 +71,9 @@ class GrpcStream:
             self._end(StreamClosed(f"error sending: {exc!r}"))
             raise self._failure_as_closed() from exc
         if self._queued + len(frame) > MAX_QUEUED_BYTES:
-            self._end(StreamClosed(f"the other side does not read ({self._queued} bytes wait)"))
+            text = f"the other side does not read ({self._queued} bytes wait)"
+            self._refusal = StreamRefused("RESOURCE_EXHAUSTED", text)
+            self.cancel(StreamClosed(text))
             raise self._failure_as_closed()
         self._queue.append(frame)
         self._queued += len(frame)
@@ -120,8 +125,9 @@ class GrpcStream:
         return self._unacknowledged + sum(size for _, size in self._early)
 
     def cancel(self, error: Exception) -> None:
-        """The stream or its connection broke; called by the connection."""
+        """End the stream, and the writing too; the connection calls it when it broke."""
         self._end(StreamClosed(str(error)))
+        self._writing.cancel(error)
 
     async def serve(self, serve: Serve) -> None:
         """Run the Trio side of the stream: `serve` until it returns, then let the writer finish."""
@@ -144,16 +150,17 @@ class GrpcStream:
             GRPCError: what the other side is told, when the stream was refused.
         """
         try:
-            while True:
-                await self._wake_writer.wait()
-                self._wake_writer.clear()
-                while self._queue:
-                    await self._stream.send_data(self._queue[0])
-                    self._queued -= len(self._queue.popleft())
-                if self._served:
-                    break
-        except http2.H2Error as exc:
-            self.cancel(exc)
+            with self._writing:
+                while True:
+                    await self._wake_writer.wait()
+                    self._wake_writer.clear()
+                    while self._queue:
+                        await self._stream.send_data(self._queue[0])
+                        self._queued -= len(self._queue.popleft())
+                    if self._served:
+                        break
+        except (http2.H2Error, StreamTerminatedError, StreamClosed) as exc:
+            self._end(StreamClosed(str(exc)))
         finally:
             self._end(StreamClosed("its connection was closed"))
         if self._refusal is not None:
