@@ -22,10 +22,17 @@ from grpclib.encoding.base import CodecBase
 from grpclib.events import _DispatchServerEvents
 from grpclib.protocol import AbstractHandler, EventsProcessor, H2Protocol, Stream
 from h2.config import H2Configuration
-from h2.connection import ConnectionState
+from h2.connection import ConnectionInputs, ConnectionState
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event
 from h2.exceptions import ProtocolError
+
+# "No new streams" is no reason to drop the one that runs, nor what arrives right behind it; a Java
+# service says this 5 s after every connection. GOAWAY with an error still ends the connection.
+_GOAWAY_CLOSES_NOTHING = {
+    (state, ConnectionInputs.RECV_GOAWAY): (None, state)
+    for state in (ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
+}
 
 H2Stream = Stream
 H2Error = ProtocolError
@@ -53,10 +60,6 @@ class _Processor(EventsProcessor):
         if event.__class__ not in getattr(self, "processors", ()):
             return  # RFC 9113 4.1: what is not known is ignored; grpclib would raise
         if isinstance(event, ConnectionTerminated) and event.error_code == ErrorCodes.NO_ERROR:
-            # "No new streams" is no reason to drop the one that runs; a Java service says this 5 s
-            # after every connection.
-            machine = self.connection._connection.state_machine
-            machine.state = ConnectionState.CLIENT_OPEN
             return
         super().process(event)
 
@@ -76,6 +79,8 @@ class _Protocol(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        machine = self.connection._connection.state_machine
+        machine._transitions = machine._transitions | _GOAWAY_CLOSES_NOTHING
         self.processor = _Processor(self.handler, self.connection)
 
     def connection_lost(self, exc: BaseException | None) -> None:
