@@ -150,12 +150,12 @@ class ChaincodeListeners:
                 bytes,
             )
         }
-        await aio_as_trio(self._speak)(stream.socket.detach(), methods)
+        with socket.socket(fileno=stream.socket.detach()) as sock:  # also if it is cancelled here
+            sock.setblocking(False)
+            await aio_as_trio(self._speak)(sock, methods)
 
-    async def _speak(self, fd: int, methods: dict[str, Handler]) -> None:
+    async def _speak(self, sock: socket.socket, methods: dict[str, Handler]) -> None:
         """Speak HTTP/2 on an accepted socket until the connection is over."""
-        sock = socket.socket(fileno=fd)
-        sock.setblocking(False)
         loop = asyncio.get_running_loop()
         closed = asyncio.Event()
         protocol = http2.server_protocol(methods, self._pings, closed.set)
