@@ -37,6 +37,17 @@ def frame(message: bytes, *, compressed: bool = False, size: int | None = None) 
     return bytes([compressed]) + length.to_bytes(4, "big") + message
 
 
+def h2_frame(kind: int, stream_id: int, payload: bytes, flags: int = 0) -> bytes:
+    """Return one HTTP/2 frame."""
+    head = len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id.to_bytes(4, "big")
+    return head + payload
+
+
+def goaway(code: int, last_stream_id: int = 2**31 - 1) -> bytes:
+    """Return a GOAWAY frame."""
+    return h2_frame(7, 0, last_stream_id.to_bytes(4, "big") + code.to_bytes(4, "big"))
+
+
 class RawPeer:
     """A client or a server; what arrives is kept by kind.
 
@@ -126,8 +137,7 @@ class RawPeer:
 
     async def send_frame(self, kind: int, stream_id: int, payload: bytes, flags: int = 0) -> None:
         """Send a frame past the library."""
-        head = len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id.to_bytes(4, "big")
-        await self.transport.send_all(head + payload)
+        await self.transport.send_all(h2_frame(kind, stream_id, payload, flags))
 
     async def flush(self) -> None:
         """Write what the library wants written."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 from h2.errors import ErrorCodes
+from h2.exceptions import StreamClosedError
 
 from peer.chaincode.stream import MessageStream, StreamClosed, StreamRefused
 from peer.rpc import streams
@@ -16,7 +17,7 @@ from peer.rpc.listener import MAX_CONNECTIONS
 from runtimes.api import TcpOrigin, UnixOrigin
 
 from .conftest import Server, listening, settle
-from .raw import client, dial, frame
+from .raw import client, dial, frame, goaway
 
 OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED = 0, 3, 8, 12
 PERMISSION_DENIED, FAILED_PRECONDITION, INTERNAL = 7, 9, 13
@@ -213,10 +214,14 @@ class TestBadMessages:
             for _ in range(8):  # together more than the connection has credit for
                 await chaincode.call()
                 await chaincode.send_data(frame(b"", size=2**31))
-                await chaincode.send_data(bytes(3 * 2**20))
+                with suppress(StreamClosedError):  # it has heard of the refusal already
+                    await chaincode.send_data(bytes(3 * 2**20))
                 assert (await chaincode.status())[0] == RESOURCE_EXHAUSTED
                 chaincode.ended = False
-        assert served.received == []
+            chaincode.body.clear()
+            await chaincode.call()
+            await chaincode.send(b"there is credit left")
+            assert await chaincode.messages(1) == [b"there is credit left"]
 
     async def test_compressed(self, served: Server, tmp_path: Path) -> None:
         async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
@@ -316,16 +321,15 @@ class TestBrokenConnections:
     ) -> None:
         async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
             await self.ready(chaincode)
-            goaway = (0).to_bytes(4, "big") + (0).to_bytes(4, "big")
-            await chaincode.send_frame(7, 0, goaway)
-            await chaincode.send(b"still here")
-            assert await chaincode.messages(1) == [b"still here"]
+            for message in (b"still here", b"and still"):
+                chaincode.h2.send_data(chaincode.stream_id, frame(message))
+                await chaincode.transport.send_all(goaway(0) + chaincode.h2.data_to_send())
+                assert await chaincode.messages(1) == [message]
 
     async def test_a_goaway_with_an_error_ends_all(self, served: Server, tmp_path: Path) -> None:
         async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
             await self.ready(chaincode)
-            goaway = (0).to_bytes(4, "big") + (11).to_bytes(4, "big")
-            await chaincode.send_frame(7, 0, goaway)
+            await chaincode.transport.send_all(goaway(11))
             await served.wait_ended()
             assert "GOAWAY" in served.reasons[0]
 
@@ -352,7 +356,7 @@ class TestSlowClients:
 
             with pytest.raises(StreamClosed, match=r"does not read \(\d+ bytes wait\)"):
                 send_much()
-            assert 2**20 <= sent < 2**21
+            assert 15 * 2**16 <= sent <= 18 * 2**16
             await served.wait_ended()
             assert "does not read" in served.reasons[0]
             # It is told so, although it still does not take in what was sent before.
