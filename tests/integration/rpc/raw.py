@@ -79,7 +79,11 @@ class RawPeer:
         if self._generous:
             self.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: WINDOW})
             self.h2.increment_flow_control_window(WINDOW - 65535)
-        await self.flush()
+        try:
+            await self.flush()
+        except BaseException:
+            await trio.aclose_forcefully(self.transport)
+            raise
         return self
 
     async def __aexit__(
