@@ -21,7 +21,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,7 +71,9 @@ PRAGMA user_version = {SCHEMA_VERSION};
 MAX_IDLE_CONNECTIONS = 8
 LOCK_WAIT_S = 5.0
 CHECKPOINT_BYTES = 4 * 1024 * 1024
-"""Size of the write-ahead log from which a commit first moves it into the main file."""
+"""What goes into the write-ahead log before a commit first moves it into the main file. The log's
+file tells nothing: it is written over from its start and never shrinks."""
+PAGE_BYTES = 4096
 
 GET = "SELECT value, metadata, block, tx FROM state WHERE namespace = ? AND key = ?"
 SCAN = "SELECT key, value, block, tx FROM state WHERE namespace = ? AND key >= ?"
@@ -208,6 +210,7 @@ class Store:
         self._idle: list[sqlite3.Connection] = []
         self._current: Snapshot | None = None
         self._closed = False
+        self._logged_bytes = 0  # about: a page for each changed row, and the values
         with self._translated(), ExitStack() as opened:
             self._writer = _connect(path, LOCK_WAIT_S)
             opened.callback(self._writer.close)
@@ -275,18 +278,18 @@ class Store:
 
     def checkpoint_is_due(self) -> bool:
         """Tell whether the write-ahead log has grown enough to be worth moving."""
-        with suppress(FileNotFoundError):
-            return self.path.with_name(self.path.name + "-wal").stat().st_size > CHECKPOINT_BYTES
-        return False
+        return self._logged_bytes > CHECKPOINT_BYTES
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the main file, as far as running simulations allow."""
         with self._translated():
             self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self._logged_bytes = 0
 
     def write_block(self, rows: BlockRows) -> None:
         """Write one block and return when it is durable; after an error nothing of it is there."""
         with self._translated():
+            changed = self._writer.total_changes
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 self._write_rows(rows)
@@ -296,6 +299,8 @@ class Store:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+            self._logged_bytes += PAGE_BYTES * (self._writer.total_changes - changed)
+            self._logged_bytes += sum(len(row.value) for row in rows.state if row.value is not None)
 
     def _prepare(self) -> None:
         """Choose the journal and create the tables of a new file."""
