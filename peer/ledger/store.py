@@ -211,6 +211,7 @@ class Store:
         self._current: Snapshot | None = None
         self._closed = False
         self._logged_bytes = 0  # about: a page for each changed row, and the values
+        self._moved_frames = 0
         with self._translated(), ExitStack() as opened:
             self._writer = _connect(path, LOCK_WAIT_S)
             opened.callback(self._writer.close)
@@ -283,8 +284,11 @@ class Store:
     def checkpoint(self) -> None:
         """Move the write-ahead log into the main file, as far as running simulations allow."""
         with self._translated():
-            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        self._logged_bytes = 0
+            _, frames, _ = self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        # The next write starts the log over, unless a simulation reads it: then try again soon.
+        if frames < self._moved_frames:
+            self._logged_bytes = 0
+        self._moved_frames = frames
 
     def write_block(self, rows: BlockRows) -> None:
         """Write one block and return when it is durable; after an error nothing of it is there."""
