@@ -75,7 +75,8 @@ class Connector(Protocol):
         """Open `protos.Chaincode/Connect` and serve the stream to its end.
 
         Raises:
-            ConnectionFailed: nobody answers there within the dial timeout, or the handshake fails.
+            ConnectionFailed: nobody answers there within the dial timeout, the handshake fails, or
+                the service ended the call with an error.
         """
         ...
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -45,7 +46,9 @@ class ServiceConnector:
         async with trio.open_nursery() as streams:
             try:
                 await aio_as_trio(self._hold)(info, serve, streams)
-            except (TimeoutError, OSError, ValueError, GRPCError, ProtocolError) as exc:
+            except GRPCError as exc:
+                failure = ConnectionFailed(f"{info.address}: {exc.status.name}: {exc.message}")
+            except (TimeoutError, OSError, ValueError, ProtocolError) as exc:
                 cause = "no answer within the dial timeout" if _is_timeout(exc) else str(exc)
                 failure = ConnectionFailed(f"{info.address}: {cause}")
             streams.cancel_scope.cancel()
@@ -74,10 +77,11 @@ class ServiceConnector:
                 await asyncio.wait_for(call.send_request(), info.dial_timeout_s)
                 stream = GrpcStream(http2.h2_stream(call), PeerEnd(), limit=self._limit)
                 streams.start_soon(stream.serve, serve)
-                await stream.write_until_served()
-                await call.cancel()
+                with suppress(GRPCError):  # a client has no way to say why it refuses
+                    await stream.write_until_served()
+                raise StreamTerminatedError  # else grpclib waits for the service to end the call
         except StreamTerminatedError:
-            pass  # the stream told its handler
+            pass  # unless the service ended the call with an error, which is raised instead
         finally:
             channel.close()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpclib.client
 import grpclib.server
@@ -125,23 +125,34 @@ def client_certificate(stream: H2Stream) -> bytes | None:
     return der
 
 
-def take_over_input(stream: H2Stream, receiver: Any) -> tuple[list[tuple[bytes, int]], bool]:
+class Arrived(NamedTuple):
+    """What had happened to a stream before its input was taken over.
+
+    Attributes:
+        data: as (data, size to acknowledge).
+        eof: the other side has ended the stream.
+        error: why the stream broke, None if it did not.
+    """
+
+    data: list[tuple[bytes, int]]
+    eof: bool
+    error: Exception | None
+
+
+def take_over_input(stream: H2Stream, receiver: Any) -> Arrived:
     """Send the stream's incoming DATA to `receiver` from now on.
 
     Args:
         receiver: has ``add(data, size_to_acknowledge)``, ``eof()`` and ``unacked_size()`` like the
             buffer of grpclib it replaces, and ``cancel(error)``, called when the stream breaks.
-
-    Returns:
-        What had arrived already, as (data, size to acknowledge), and whether the end had.
     """
-    buffer, arrived = stream.buffer, []
+    buffer, wrapper, data = stream.buffer, stream.wrapper, []
     while not buffer._unacked.empty():
-        data, _, size = buffer._unacked.get_nowait()
-        arrived.append((data, size))
+        chunk, _, size = buffer._unacked.get_nowait()
+        data.append((chunk, size))
     stream.buffer = receiver
     stream.wrapper = receiver
-    return arrived, buffer._eof
+    return Arrived(data, buffer._eof, wrapper._error if wrapper is not None else None)
 
 
 def acknowledge(stream: H2Stream, size: int) -> None:

@@ -57,7 +57,9 @@ class GrpcStream:
         self._writing = Wrapper()
         self._served = False
         self._refusal: StreamRefused | None = None
-        self._early, self._early_eof = http2.take_over_input(stream, self)
+        self._early, self._early_eof, error = http2.take_over_input(stream, self)
+        if error is not None:
+            self.cancel(error)
 
     def send(self, data: bytes) -> None:
         """Queue one message; see `MessageStream.send`."""
