@@ -25,6 +25,7 @@ from h2.events import (
     StreamReset,
     TrailersReceived,
 )
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
 REGISTER = "/protos.ChaincodeSupport/Register"
@@ -267,6 +268,8 @@ async def server(
                 await serve(peer)  # type: ignore[misc]
         except (trio.BrokenResourceError, trio.ClosedResourceError, AssertionError):
             return
+        except ProtocolError:  # as if no library were here
+            await trio.aclose_forcefully(transport)
 
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
