@@ -101,6 +101,12 @@ def server_protocol(
 class Channel(grpclib.client.Channel):
     """A client connection that keeps its streams when the server asks for no new ones."""
 
+    async def __connect__(self) -> H2Protocol:
+        protocol = await super().__connect__()
+        if protocol.connection.is_closing():  # a proxy whose service is not up yet does this
+            raise ConnectionResetError("the connection was closed at once")
+        return protocol
+
     def _protocol_factory(self) -> H2Protocol:
         return _Protocol(grpclib.client.Handler(), self._config, self._h2_config)
 
