@@ -150,6 +150,24 @@ class TestNotReached:
             nursery.cancel_scope.cancel()
         assert str(failed.value) == f"127.0.0.1:{port}: no answer within the dial timeout"
 
+    @pytest.mark.parametrize("first", [b"", bytes(100)])  # DATA of stream 0 is against the rules
+    async def test_it_is_closed_at_once(self, served: Server, first: bytes) -> None:
+        """A proxy does so while its service is not up yet."""
+
+        async def close(stream: trio.SocketStream) -> None:
+            await stream.send_all(first)
+
+        async with trio.open_nursery() as nursery:
+            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            port = listener.socket.getsockname()[1]
+            nursery.start_soon(trio.serve_listeners, close, [listener])
+            for _ in range(20):
+                with suppress(ConnectionFailed):  # or the stream ends at once
+                    await connect(served, info(f"127.0.0.1:{port}"))
+            nursery.cancel_scope.cancel()
+        assert served.received == []
+        assert "closed" not in served.reasons
+
     async def test_cancelled_while_dialling(self, served: Server) -> None:
         async with trio.open_nursery() as nursery:
             [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -302,7 +320,7 @@ class TestBrokenServices:
 
     async def test_garbage(self, served: Server) -> None:
         async def play(peer: RawPeer) -> None:
-            await peer.transport.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
+            await peer.transport.send_all(bytes(100))  # DATA of stream 0
             await peer.until_closed()
 
         async with service(play) as address:

@@ -333,6 +333,36 @@ class TestBrokenConnections:
             await served.wait_ended()
             assert "GOAWAY" in served.reasons[0]
 
+    async def test_a_send_that_fails_ends_the_stream(
+        self, served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*args: object) -> bool:
+            raise StreamClosedError(1)
+
+        async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
+            await self.ready(chaincode)
+            with monkeypatch.context() as patched:
+                patched.setattr(streams.http2, "send_now", fail)
+                with pytest.raises(StreamClosed, match="error sending"):
+                    served.streams[0].send(b"x")
+            await served.wait_ended()
+        assert "error sending" in served.reasons[0]
+
+    async def test_one_that_is_gone_before_it_was_held(
+        self, served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def gone(sock: object) -> None:
+            raise OSError(107, "Transport endpoint is not connected")
+
+        async with listening(served, tmp_path) as endpoint:
+            with monkeypatch.context() as patched:
+                patched.setattr("peer.rpc.listener._origin", gone)
+                async with await dial(endpoint.address) as stream:
+                    with trio.fail_after(5):
+                        assert await stream.receive_some() == b""
+            async with client(endpoint.address) as chaincode:
+                await self.ready(chaincode)
+
 
 class TestSlowClients:
     async def test_one_that_does_not_read_is_bounded(
