@@ -60,7 +60,7 @@ async def open_peer(
 
         async with open_peer() as peer:
             await peer.install("examples/asset_transfer", name="assets")
-            result = await peer.query("mychannel", "assets", ["get_all"])
+            result = await peer.query("mychannel", "assets", ["GetAllAssets"])
 
     The channel ``mychannel`` is joined already. Leaving the context, by whatever way, stops every
     chaincode and leaves no process, socket, file or thread behind.

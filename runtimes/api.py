@@ -45,7 +45,7 @@ class InstanceSpec:
     Attributes:
         package: what to run; it has been built.
         peer_address: what the chaincode dials, ``host:port`` or ``unix:///path``.
-        env: environment of the chaincode, Fabric's names (launch spec 7.2).
+        env: environment of the chaincode, Fabric's names.
         files: absolute path as the chaincode knows it → content. Written before the start. A
             backend that cannot put a file at that path rewrites the values of `env` that name it.
     """

@@ -123,7 +123,8 @@ class ChaincodeConfig:
         5.0,
         key="chaincode.stopTimeout",
         minimum=0,
-        doc="Stopping an instance, before the peer gives up on it. Not a key of Fabric.",
+        doc="Longest wait for a runtime to stop an instance, if the runtime sets no limit itself; "
+        "the process runtime does, see `vm.process.stopGrace`. Not a key of Fabric.",
     )
     keepalive_s: int = setting(
         0,

@@ -58,7 +58,7 @@ class ResultsIterator(Protocol[Record]):
         """Return the next `count` results; fewer only when there are no more.
 
         Each result taken counts as read, whether or not the chaincode looks at it, and the end
-        counts as seen only when fewer than `count` were left (ledger spec 1.3).
+        counts as seen only when fewer than `count` were left.
         """
         ...
 
@@ -135,7 +135,7 @@ class SimulationResults:
 
 
 class TxSimulator(QueryExecutor, Protocol):
-    """Reads of one snapshot plus recorded writes; reads never see the writes (ledger spec 1.4)."""
+    """Reads of one snapshot plus recorded writes; reads never see the writes."""
 
     def set_state(self, namespace: str, key: str, value: bytes) -> None: ...
 
