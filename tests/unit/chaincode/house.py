@@ -10,7 +10,12 @@ from typing import Any
 
 import trio
 
-from fabric_protos.stream import ChaincodeAdditionalParams, ChaincodeMessage
+from fabric_protos.stream import (
+    ChaincodeAdditionalParams,
+    ChaincodeEvent,
+    ChaincodeInput,
+    ChaincodeMessage,
+)
 from peer.chaincode.certificates import CertificateAuthority
 from peer.chaincode.connections import ChaincodeServerInfo
 from peer.chaincode.environment import ChaincodeEnvironment
@@ -174,6 +179,17 @@ def registering(ccid: str) -> Script:
         await trio.sleep_forever()
 
     return script
+
+
+async def complete(chaincode: FakeChaincode, work: ChaincodeMessage) -> None:
+    """Answer with the first argument and an event."""
+    called = ChaincodeInput.decode(work.payload)
+    chaincode.complete(
+        tx=work.txid,
+        channel=work.channel_id,
+        payload=called.args[0],
+        event=ChaincodeEvent(chaincode_id="forged", tx_id="forged", event_name="e", payload=b"x"),
+    )
 
 
 @asynccontextmanager

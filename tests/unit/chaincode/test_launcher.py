@@ -12,7 +12,6 @@ from peer.errors import (
     BuildError,
     InstanceExited,
     LaunchError,
-    PeerClosing,
     RegistrationRefused,
     StartError,
     StartupTimeout,
@@ -29,7 +28,7 @@ from tests.fakes.runtime import (
 )
 from tests.fakes.stream import FakeChaincode, Type
 
-from .house import Call, Caller, House, open_house, registering
+from .house import Caller, House, open_house, registering
 
 CCID = "asset:9f2"
 
@@ -384,159 +383,3 @@ async def test_who_connects_before_the_start_has_returned_waits(
 
     async with open_house(Quick()) as house:
         assert (await house.support.launch(CCID)).is_ready
-
-
-async def test_an_exit_after_ready_lets_the_next_call_start_anew(autojump_clock: MockClock) -> None:
-    runtime = FakeRuntime()
-    async with open_house(runtime) as house:
-        house.play(CCID, registering(CCID))
-        first = await house.support.launch(CCID)
-        house.chaincodes[CCID].close()
-        runtime.started[0].exit(ExitStatus(code=0))
-        await wait_all_tasks_blocked()
-        assert house.registry.launch(CCID) is None
-        assert await house.support.launch(CCID) is not first
-        assert len(runtime.started) == 2
-
-
-async def test_a_process_that_outlives_its_stream_is_stopped(autojump_clock: MockClock) -> None:
-    runtime = FakeRuntime()
-    async with open_house(runtime) as house:
-        house.play(CCID, registering(CCID))
-        await house.support.launch(CCID)
-        house.chaincodes[CCID].close()
-        await wait_all_tasks_blocked()
-        assert runtime.running == set()
-        assert (await house.support.launch(CCID)).is_ready
-        assert len(runtime.running) == 1
-
-
-async def test_a_launch_waits_for_the_end_of_the_former_one(
-    call: Caller, autojump_clock: MockClock
-) -> None:
-    runtime = HangsInStop()
-    async with open_house(runtime) as house:
-        house.play(CCID, registering(CCID))
-        await house.support.launch(CCID)
-        began = trio.current_time()
-        house.chaincodes[CCID].close()
-        await wait_all_tasks_blocked()
-        calls = [call(house.support.launch, CCID) for _ in range(3)]
-        await trio.sleep(9)
-        assert len(runtime.started) == 1
-        runtime.started[0].exit(ExitStatus(signal=9))  # or the fake would wait for it too
-        handlers = {await each.value() for each in calls}
-        assert len(handlers) == 1
-        assert trio.current_time() - began == pytest.approx(10.0)
-        assert len(runtime.started) == 2
-        for instance in runtime.started:
-            instance.exit(ExitStatus(signal=9))
-
-
-async def test_a_stop_that_hangs_is_given_up(call: Caller, autojump_clock: MockClock) -> None:
-    runtime = HangsInStop()
-    async with open_house(runtime, limits=LaunchLimits(startup_s=5.0, stop_s=3.0)) as house:
-        error, took_s = await failing(house, call)
-        assert isinstance(error, StartupTimeout)
-        assert took_s == pytest.approx(8.0)
-        assert house.registry.launch(CCID) is None
-    [instance] = runtime.started
-    assert instance.stops == 1
-
-
-class TestStop:
-    async def test_of_nothing(self, autojump_clock: MockClock) -> None:
-        async with open_house(FakeRuntime()) as house:
-            await house.support.stop(CCID)
-
-    async def test_of_what_runs(self, autojump_clock: MockClock) -> None:
-        runtime = FakeRuntime()
-        async with open_house(runtime) as house:
-            house.play(CCID, registering(CCID))
-            await house.support.launch(CCID)
-            await house.support.stop(CCID)
-            assert runtime.running == set()
-            assert house.registry.handler(CCID) is None
-            assert house.chaincodes[CCID].ended.is_set()
-
-    async def test_of_what_is_launching(self, call: Caller, autojump_clock: MockClock) -> None:
-        runtime = NeverReadyRuntime()
-        async with open_house(runtime) as house:
-            launch = call(house.support.launch, CCID)
-            await wait_all_tasks_blocked()
-            await house.support.stop(CCID)
-            assert runtime.running == set()
-            error = await launch.error()
-            assert type(error) is LaunchError
-            assert "it was stopped" in str(error)
-
-    async def test_of_what_has_not_even_begun(
-        self, call: Caller, autojump_clock: MockClock
-    ) -> None:
-        runtime = FakeRuntime()
-        async with open_house(runtime) as house:
-            launch = call(house.support.launch, CCID)
-            while house.registry.launch(CCID) is None:
-                await trio.lowlevel.checkpoint()
-            await house.support.stop(CCID)
-            assert "it was stopped" in str(await launch.error())
-            assert runtime.running == set()
-
-    async def test_twice_at_once(self, call: Caller, autojump_clock: MockClock) -> None:
-        runtime = FakeRuntime()
-        async with open_house(runtime) as house:
-            house.play(CCID, registering(CCID))
-            await house.support.launch(CCID)
-            for each in [call(house.support.stop, CCID) for _ in range(2)]:
-                await each.value()
-
-    async def test_that_is_cancelled_goes_on(self, call: Caller, autojump_clock: MockClock) -> None:
-        runtime = FakeRuntime()
-        async with open_house(runtime) as house:
-            house.play(CCID, registering(CCID))
-            await house.support.launch(CCID)
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                await house.support.stop(CCID)
-            assert scope.cancelled_caught
-            await wait_all_tasks_blocked()
-            assert runtime.running == set()
-
-
-class HangsInBuild(FakeRuntime):
-    """Its `build` never returns."""
-
-    async def build(self, package: ChaincodePackage) -> None:
-        await trio.sleep_forever()
-
-
-@pytest.mark.parametrize("runtime", [HangsInBuild(), HangsInStart(), NeverReadyRuntime()])
-async def test_a_peer_that_closes_tells_who_waits(
-    call: Caller, runtime: FakeRuntime, autojump_clock: MockClock
-) -> None:
-    waiting: list[Call] = []
-    async with open_house(runtime) as house:
-        waiting += [call(house.support.launch, CCID) for _ in range(2)]
-        await wait_all_tasks_blocked()
-    for each in waiting:
-        error = await each.error()
-        assert isinstance(error, PeerClosing)
-        assert "the peer is shutting down" in str(error)
-    assert runtime.running == set()
-
-
-async def test_a_ready_that_is_lost_in_the_same_moment(
-    call: Caller, autojump_clock: MockClock
-) -> None:
-    runtime = NeverReadyRuntime()
-    async with open_house(runtime) as house:
-        launch = call(house.support.launch, CCID)
-        await wait_all_tasks_blocked()
-        chaincode = house.connect(runtime.started[0])
-        await wait_all_tasks_blocked()
-        chaincode.send(Type.REGISTER, ChaincodeId(name=CCID).encode())
-        chaincode.close()
-        error = await launch.error()
-        assert isinstance(error, StreamLost)
-        await wait_all_tasks_blocked()
-        assert runtime.running == set()
