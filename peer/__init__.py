@@ -2,7 +2,7 @@
 
 async with open_peer() as peer:
     await peer.install("examples/asset_transfer", name="assets")
-    result = await peer.invoke("mychannel", "assets", ["create", "a1", "blue"])
+    result = await peer.invoke("mychannel", "assets", ["put", "greeting", "hello"])
 """
 
 from importlib import import_module

@@ -191,7 +191,7 @@ class ExecuteError(ChaincodeError):
         super().__init__(key, reason)
 
     def __str__(self) -> str:
-        return f"failed to execute transaction {self.key.tx_id}: {self.reason}"
+        return f"failed to execute transaction {self.key.tx_id}: error sending: {self.reason}"
 
 
 class ExecuteTimeout(ExecuteError):
@@ -212,3 +212,6 @@ class DuplicateTransaction(ExecuteError):
 
 class ChaincodeFailed(ExecuteError):
     """The chaincode answered ERROR, or something that is no response."""
+
+    def __str__(self) -> str:
+        return self.reason

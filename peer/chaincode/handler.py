@@ -26,7 +26,13 @@ from fabric_protos.stream import (
 )
 from peer.chaincode.registry import HandlerRegistry
 from peer.chaincode.requests import INLINE, LongRequests
-from peer.chaincode.stream import MessageStream, PeerEnd, StreamClosed, StreamRefused
+from peer.chaincode.stream import (
+    MAX_MESSAGE_BYTES,
+    MessageStream,
+    PeerEnd,
+    StreamClosed,
+    StreamRefused,
+)
 from peer.chaincode.transactions import (
     TransactionContext,
     TransactionContexts,
@@ -42,6 +48,8 @@ from peer.errors import (
 
 log = logging.getLogger("peer.chaincode")
 Type = ChaincodeMessageType
+MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES - 4096
+"""Room for the ids around it: a message over the limit would end the stream, not the request."""
 _TYPE_NAMES: dict[int, str] = {kind: kind.name for kind in Type}
 
 Trace = Callable[[str, bool, ChaincodeMessage], None]
@@ -291,6 +299,9 @@ class Handler:
                 self._reply(message, answer, payload)
 
     def _reply(self, request: ChaincodeMessage, answer: int, payload: bytes) -> None:
+        if len(payload) > MAX_ANSWER_BYTES:
+            cause = f"the answer has {len(payload)} bytes, the limit is {MAX_ANSWER_BYTES}"
+            payload, answer = _failure(request, cause), Type.ERROR
         self._send(
             ChaincodeMessage(
                 type=answer, payload=payload, txid=request.txid, channel_id=request.channel_id

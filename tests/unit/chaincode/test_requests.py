@@ -128,6 +128,18 @@ async def test_reading_sees_what_is_committed_and_not_what_was_written(
     ]
 
 
+async def test_an_answer_over_the_limit_fails_the_request_and_not_the_stream(
+    begin: Begin, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.chaincode.handler.MAX_ANSWER_BYTES", 10)
+    await put(ledger, {"fits": b"v" * 10, "large": b"v" * 11})
+    tx = await begin()
+    text = await tx.error(Type.GET_STATE, GetState(key="large"))
+    assert text == "the answer has 11 bytes, the limit is 10"
+    assert await tx.ok(Type.GET_STATE, GetState(key="fits")) == b"v" * 10
+    await tx.end()
+
+
 async def test_an_empty_value_is_a_delete_and_a_delete_needs_no_value(begin: Begin) -> None:
     tx = await begin()
     await tx.ok(Type.PUT_STATE, PutState(key="a", value=b""))
