@@ -11,7 +11,7 @@ from fabric_protos.stream import ChaincodeInput, ChaincodeMessage
 from fabric_protos.stream import ChaincodeMessageType as T
 from shim.transport import Duplex
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 
 
 class ScriptedPeer:
