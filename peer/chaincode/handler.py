@@ -48,12 +48,14 @@ from peer.errors import (
 
 log = logging.getLogger("peer.chaincode")
 Type = ChaincodeMessageType
-MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES - 4096
-"""Room for the ids around it: a message over the limit would end the stream, not the request."""
 _TYPE_NAMES: dict[int, str] = {kind: kind.name for kind in Type}
 
 Trace = Callable[[str, bool, ChaincodeMessage], None]
 """Called with (ccid, came from the chaincode, message) for every message of a stream."""
+
+
+class MessageTooLarge(Exception):
+    """No library takes it: sent, it would end the stream and every execution on it."""
 
 
 class HandlerState(Enum):
@@ -170,6 +172,7 @@ class Handler:
             limit_s: seconds the chaincode may take.
 
         Raises:
+            ExecuteError: proposal and arguments make a message over `MAX_MESSAGE_BYTES`.
             ExecuteTimeout: no answer in time; the chaincode is not told and keeps running.
             StreamTerminated: the stream ended first.
             DuplicateTransaction: this transaction is running here already.
@@ -194,6 +197,8 @@ class Handler:
                     )
                 except StreamClosed as exc:
                     context.settle(StreamTerminated(key, f"chaincode stream terminated: {exc}"))
+                except MessageTooLarge as exc:
+                    context.settle(ExecuteError(key, str(exc)))
                 outcome = await context.outcome()
         if outcome is None:
             raise ExecuteTimeout(key, limit_s)
@@ -299,25 +304,32 @@ class Handler:
                 self._reply(message, answer, payload)
 
     def _reply(self, request: ChaincodeMessage, answer: int, payload: bytes) -> None:
-        if len(payload) > MAX_ANSWER_BYTES:
-            cause = f"the answer has {len(payload)} bytes, the limit is {MAX_ANSWER_BYTES}"
-            payload, answer = _failure(request, cause), Type.ERROR
-        self._send(
-            ChaincodeMessage(
-                type=answer, payload=payload, txid=request.txid, channel_id=request.channel_id
-            )
-        )
+        try:
+            self._send(_answer(request, answer, payload))
+        except MessageTooLarge as exc:
+            self._send(_answer(request, Type.ERROR, _failure(request, str(exc))))
 
     def _send(self, message: ChaincodeMessage) -> None:
+        data = message.encode()
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(
+                f"the message has {len(data)} bytes, the limit is {MAX_MESSAGE_BYTES}"
+            )
         if self._trace is not None:
             self._trace(self.ccid, False, message)
-        self._stream.send(message.encode())
+        self._stream.send(data)
 
     async def _send_keepalives(self) -> None:
         while True:
             await trio.sleep(self._keepalive_s)
             with suppress(StreamClosed):  # the reader gets the same news
                 self._send(ChaincodeMessage(type=Type.KEEPALIVE))
+
+
+def _answer(request: ChaincodeMessage, kind: int, payload: bytes) -> ChaincodeMessage:
+    return ChaincodeMessage(
+        type=kind, payload=payload, txid=request.txid, channel_id=request.channel_id
+    )
 
 
 def _failure(message: ChaincodeMessage, cause: Exception | str) -> bytes:

@@ -18,7 +18,7 @@ from fabric_protos.stream import (
     Response,
     SignedProposal,
 )
-from peer.errors import DuplicateTransaction, ExecuteTimeout, StreamTerminated, TxKey
+from peer.errors import DuplicateTransaction, ExecuteError, ExecuteTimeout, StreamTerminated, TxKey
 from peer.ledger.api import Ledger
 from tests.fakes.stream import Type
 
@@ -50,6 +50,22 @@ async def test_the_proposal_goes_along(bench: Bench, execute: Executor) -> None:
     execute(handler, params(signed_proposal=proposal), kind=Type.INIT)
     message = await chaincode.receive(Type.INIT)
     assert message.proposal == proposal
+
+
+async def test_a_call_over_the_limit_fails_alone(
+    bench: Bench, execute: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.chaincode.handler.MAX_MESSAGE_BYTES", 1000)
+    handler, chaincode = await bench.ready()
+    other = execute(handler, params("tx1"))
+    await chaincode.receive(Type.TRANSACTION)
+    proposal = SignedProposal(proposal_bytes=bytes(1000))
+    error = await execute(handler, params("tx2", signed_proposal=proposal)).error()
+    assert type(error) is ExecuteError
+    assert "bytes, the limit is 1000" in str(error)
+    assert chaincode.nothing_waits()
+    chaincode.complete(tx="tx1")
+    assert isinstance(await other.result(), ChaincodeMessage)
 
 
 async def test_an_error_is_an_outcome_too(bench: Bench, execute: Executor) -> None:

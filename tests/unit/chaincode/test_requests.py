@@ -131,12 +131,14 @@ async def test_reading_sees_what_is_committed_and_not_what_was_written(
 async def test_an_answer_over_the_limit_fails_the_request_and_not_the_stream(
     begin: Begin, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("peer.chaincode.handler.MAX_ANSWER_BYTES", 10)
-    await put(ledger, {"fits": b"v" * 10, "large": b"v" * 11})
+    monkeypatch.setattr("peer.chaincode.handler.MAX_MESSAGE_BYTES", 1000)
+    answer = ChaincodeMessage(type=Type.RESPONSE, payload=bytes(900), txid="tx1", channel_id="ch1")
+    fits = bytes(1000 - len(answer.encode()) + 900)
+    await put(ledger, {"fits": fits, "large": fits + b"\0"})
     tx = await begin()
     text = await tx.error(Type.GET_STATE, GetState(key="large"))
-    assert text == "the answer has 11 bytes, the limit is 10"
-    assert await tx.ok(Type.GET_STATE, GetState(key="fits")) == b"v" * 10
+    assert text == "the message has 1001 bytes, the limit is 1000"
+    assert await tx.ok(Type.GET_STATE, GetState(key="fits")) == fits
     await tx.end()
 
 
