@@ -71,7 +71,8 @@ async def open_peer(
         on_stage: hears of every stage of every launch.
 
     Raises:
-        ConfigError: the address for development mode cannot be listened on.
+        ConfigError: the address for development mode cannot be listened on, or the place for
+            temporary files not be used.
         LedgerError: the data directory cannot be used.
         RuntimeNotUsable: the chosen runtime is not there.
 

@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from peer.errors import LedgerStorageError
+from peer.errors import ConfigError, LedgerStorageError
 
 PREFIX = "triopeer-"
 _LOCK = "lock"
+_MAX_TEMPORARY_BYTES = 107 - len(f"/{PREFIX}12345678/1234567.sock")
+"""The kernel takes 107 bytes as the path of a Unix socket."""
 
 
 @contextmanager
@@ -27,9 +29,20 @@ def temporary_directory() -> Iterator[Path]:
     """Hold a private temporary directory, and remove those that killed peers left.
 
     A lock tells the one from the other: it ends with the process that holds it.
+
+    Raises:
+        ConfigError: the place for temporary files cannot be used, or its path is too long for the
+            sockets of chaincodes.
     """
-    _remove_abandoned(Path(tempfile.gettempdir()))
-    path, lock = _create()
+    try:
+        parent = tempfile.gettempdir()
+        if len(os.fsencode(parent)) > _MAX_TEMPORARY_BYTES:
+            reason = f"longer than {_MAX_TEMPORARY_BYTES} bytes, too long for sockets in it"
+            raise ConfigError([f"TMPDIR {parent}: {reason}"])
+        _remove_abandoned(Path(parent))
+        path, lock = _create()
+    except OSError as exc:
+        raise ConfigError([f"TMPDIR: no temporary directory can be made: {exc}"]) from exc
     try:
         yield path
     finally:
@@ -54,7 +67,7 @@ def _create() -> tuple[Path, int]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX))
         lock = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        if _locked(lock):
+        if _locked(lock) and os.fstat(lock).st_nlink:
             return path, lock
         os.close(lock)  # taken for abandoned in the moment before the lock, and removed
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,7 +15,7 @@ import pytest
 
 from peer import directories
 from peer.directories import private_directory, temporary_directory
-from peer.errors import LedgerStorageError
+from peer.errors import ConfigError, LedgerStorageError
 
 HOLD = """
 import sys, tempfile
@@ -87,6 +89,48 @@ def test_one_that_is_swept_before_it_is_locked_is_made_again(
     monkeypatch.setattr(directories, "_locked", lambda lock: next(answers))
     with temporary_directory() as path:
         assert (path / "lock").exists()
+
+
+def test_one_that_is_gone_before_it_is_locked_is_made_again(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_locked, swept = directories._locked, []
+
+    def sweep_first(lock: int) -> bool:
+        if not swept:
+            swept.extend(temporary.glob("triopeer-*"))
+            shutil.rmtree(swept[0])
+        return really_locked(lock)
+
+    monkeypatch.setattr(directories, "_locked", sweep_first)
+    with temporary_directory() as path:
+        assert path != swept[0]
+        assert (path / "lock").exists()
+
+
+def test_the_longest_place_takes_sockets_and_a_longer_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = tmp_path / ("d" * (directories._MAX_TEMPORARY_BYTES - len(str(tmp_path)) - 1))
+    longer = longest.with_name(f"{longest.name}d")
+    for parent in (longest, longer):
+        parent.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(longest))
+    with temporary_directory() as path, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path / "1234567.sock"))
+    monkeypatch.setattr(tempfile, "tempdir", str(longer))
+    with pytest.raises(ConfigError, match="too long for sockets"), temporary_directory():
+        pass
+    assert list(longer.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    missing = pytest.raises(ConfigError, match=r"no temporary directory .* No such file .*none")
+    with missing, temporary_directory():
+        pass
 
 
 def test_a_private_directory(tmp_path: Path) -> None:
