@@ -84,13 +84,15 @@ class NodeConfig:
     keepalive_interval_s: float = setting(
         7200.0,
         key="peer.keepalive.interval",
-        minimum=0,
+        minimum=1.0,
+        below=1.0,
         doc="Silence after which a server pings its client.",
     )
     keepalive_timeout_s: float = setting(
         20.0,
         key="peer.keepalive.timeout",
-        minimum=0,
+        minimum=1.0,
+        below=20.0,
         doc="How long a server waits for the answer to its ping.",
     )
 

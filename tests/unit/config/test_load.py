@@ -382,6 +382,21 @@ def test_the_least_values_stay(key: str, given: str, attribute: str, value: floa
     assert not config.warnings
 
 
+@pytest.mark.parametrize(
+    ("key", "attribute", "becomes"),
+    [
+        ("peer.keepalive.interval", "keepalive_interval_s", 1.0),
+        ("peer.keepalive.timeout", "keepalive_timeout_s", 20.0),
+    ],
+)
+def test_no_ping_is_endless_or_without_time_for_an_answer(
+    key: str, attribute: str, becomes: float
+) -> None:
+    config = PeerConfig.load(overrides={key: "0s"}, env={})
+    assert getattr(config.peer, attribute) == becomes
+    assert len(config.warnings) == 1
+
+
 def test_a_value_below_the_least_is_refused_where_fabric_replaces_none() -> None:
     assert problems_of(env={"CORE_LEDGER_STATE_TOTALQUERYLIMIT": "0"}) == (
         "environment: CORE_LEDGER_STATE_TOTALQUERYLIMIT: 0 is below the least value 1",
