@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -89,7 +89,7 @@ class Narrator:
 
 
 @click.command()
-@click.option("--runtime", default="process", show_default=True, help="Where the chaincode runs.")
+@click.option("--runtime", help="Where the chaincode runs, if not where the configuration says.")
 @click.option(
     "--chaincode",
     type=click.Path(path_type=Path),
@@ -97,9 +97,11 @@ class Narrator:
     help="Directory of the asset transfer example; found by itself in a checkout.",
 )
 @click.option("--verbose", is_flag=True, help="Show the log too.")
-def demo(runtime: str, chaincode: Path, verbose: bool) -> None:
+def demo(runtime: str | None, chaincode: Path, verbose: bool) -> None:
     """Show a chaincode's life, from launch to shutdown."""
-    config = PeerConfig.load(overrides={"vm.runtime": runtime})
+    config = PeerConfig.load(overrides={"vm.runtime": runtime} if runtime else None)
+    # Always on a ledger of its own: it initialises a chaincode and leaves nothing.
+    config = replace(config, peer=replace(config.peer, file_system_path=""))
     logs.configure("info" if verbose else "error", "text")
     trio.run(_run, config, chaincode)
 

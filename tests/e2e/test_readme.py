@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -35,12 +35,14 @@ def write_files(page: str, directory: Path) -> list[Path]:
     return written
 
 
-def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("CORE_", "FABRIC_"))}
     return subprocess.run(
         command,
         cwd=cwd,
-        env={**kept, "PYTHONPATH": str(ROOT)},
+        env={**kept, "PYTHONPATH": str(ROOT), **(env or {})},
         capture_output=True,
         text=True,
         timeout=60,
@@ -80,6 +82,14 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
         assert found == same(line), line
         is_next = True
     assert next(printed, None) is None, "the README leaves the end out"
+
+
+def test_the_demo_can_be_repeated_and_leaves_a_configured_ledger_alone(tmp_path: Path) -> None:
+    kept = {"CORE_PEER_FILESYSTEMPATH": str(tmp_path / "kept")}
+    for _ in range(2):
+        done = run(sys.executable, "-m", "peer", "demo", cwd=tmp_path, env=kept)
+        assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_table_of_libraries() -> None:
