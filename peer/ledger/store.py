@@ -413,4 +413,6 @@ def _failure(path: Path, exc: sqlite3.Error) -> LedgerStorageError:
         case sqlite3.SQLITE_BUSY:
             return LedgerLocked(str(path), f"{reason} for {LOCK_WAIT_S:g} s by another program")
         case _:
+            if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # what a full disk is called while opening
+                reason += "; the disk is probably full"
             return LedgerStorageError(str(path), reason)

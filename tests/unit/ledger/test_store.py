@@ -271,6 +271,17 @@ async def test_another_program_that_locks_the_file_is_named(
         assert await ledger.commit([transaction]) == [ValidationCode.VALID]
 
 
+async def test_opening_without_room_says_what_is_probably_wrong(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(LedgerStorageError, match="the disk is probably full"):
+            async with open_ledger(tmp_path, "ch"):
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 async def test_a_ledger_is_opened_once(tmp_path: Path) -> None:
     async with open_ledger(tmp_path, "ch"):
         with pytest.raises(LedgerLocked, match="in use by another peer"):
