@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 import struct
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -33,6 +34,7 @@ from peer.config.values import join_address
 from peer.rpc import http2
 from peer.rpc.streams import GrpcStream
 from runtimes.api import Origin, TcpOrigin, UnixOrigin
+from runtimes.origin import owner_uid
 
 log = logging.getLogger("peer.rpc")
 
@@ -42,7 +44,8 @@ GOODBYE_S = 0.5
 WINDOW_BYTES = 1 << 24
 """Flow control of a connection; a single stream has 4 MiB."""
 MAX_CONNECTIONS = 16
-"""A launch needs one; the rest is slack for libraries that connect again, and for strangers."""
+"""Of one user, so that no other can take a launch's place. A launch needs one; the rest is slack
+for libraries that connect again."""
 
 
 class OpenListener:
@@ -105,7 +108,10 @@ class ChaincodeListeners:
         accepting = trio.CancelScope()
         try:
             async with trio.open_nursery() as connections:
-                hold = partial(self._hold, serve, connections, trio.Semaphore(MAX_CONNECTIONS))
+                places = defaultdict[int | None, trio.Semaphore](
+                    lambda: trio.Semaphore(MAX_CONNECTIONS)
+                )
+                hold = partial(self._hold, serve, connections, places)
                 connections.start_soon(_accept, hold, listeners, connections, accepting)
                 yield OpenListener(address, accepting)
                 connections.cancel_scope.cancel()
@@ -119,29 +125,31 @@ class ChaincodeListeners:
         self,
         serve: Serve,
         connections: trio.Nursery,
-        free: trio.Semaphore,
+        places: defaultdict[int | None, trio.Semaphore],
         stream: trio.SocketStream,
     ) -> None:
         """Hold one connection to its end."""
-        try:
-            free.acquire_nowait()
-        except trio.WouldBlock:
-            log.warning("connection refused: %d are open already", MAX_CONNECTIONS)
-            stream.socket.close()
-            return
-        try:
-            await self._serve_connection(serve, connections, stream)
-        finally:
-            free.release()
-
-    async def _serve_connection(
-        self, serve: Serve, connections: trio.Nursery, stream: trio.SocketStream
-    ) -> None:
         try:
             origin = _origin(stream.socket)
         except OSError:
             stream.socket.close()  # it is gone already
             return
+        uid = owner_uid(origin)
+        free = places[uid]
+        try:
+            free.acquire_nowait()
+        except trio.WouldBlock:
+            log.warning("connection refused: user %s has %d open already", uid, MAX_CONNECTIONS)
+            stream.socket.close()
+            return
+        try:
+            await self._serve_connection(serve, connections, origin, stream)
+        finally:
+            free.release()
+
+    async def _serve_connection(
+        self, serve: Serve, connections: trio.Nursery, origin: Origin, stream: trio.SocketStream
+    ) -> None:
         methods = {
             REGISTER: Handler(
                 partial(self._register, serve, connections, origin),

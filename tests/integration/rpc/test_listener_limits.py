@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 import trio
 
 from peer.chaincode.stream import MessageStream, StreamClosed, StreamRefused
-from peer.rpc import streams
+from peer.rpc import listener, streams
 from peer.rpc.listener import MAX_CONNECTIONS
 
 from .conftest import Server, listening, settle
@@ -114,6 +114,22 @@ class TestConnections:
                     with suppress(trio.BrokenResourceError):  # a reset is a refusal too
                         assert await one_too_many.receive_some() == b""
             nursery.cancel_scope.cancel()
+
+    async def test_one_user_cannot_take_the_places_of_another(
+        self, served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with listening(served, tmp_path) as endpoint, AsyncExitStack() as strangers:
+            monkeypatch.setattr(listener, "owner_uid", lambda origin: 65534)
+            for _ in range(MAX_CONNECTIONS):
+                stranger = await dial(endpoint.address)
+                await strangers.enter_async_context(stranger)
+                assert await stranger.receive_some()  # HTTP/2 settings: it holds a place
+            assert not await self.try_to_come_in(endpoint.address)
+            monkeypatch.undo()
+            async with client(endpoint.address) as chaincode:
+                await chaincode.call()
+                await chaincode.send(b"x")
+                assert await chaincode.messages(1) == [b"x"]
 
     async def test_a_place_is_free_again_afterwards(self, served: Server, tmp_path: Path) -> None:
         async with listening(served, tmp_path) as endpoint:
