@@ -71,8 +71,8 @@ async def open_peer(
         on_stage: hears of every stage of every launch.
 
     Raises:
-        ConfigError: the address for development mode cannot be listened on, or the place for
-            temporary files not be used.
+        ConfigError: development mode has TLS on or an address that cannot be listened on, or the
+            place for temporary files cannot be used.
         LedgerError: the data directory cannot be used.
         RuntimeNotUsable: the chosen runtime is not there.
 
@@ -183,6 +183,9 @@ async def _listen_for_development(
     chaincode: ChaincodeSupport,
 ) -> None:
     """Hold the address that chaincodes started by hand dial."""
+    if config.peer.tls_enabled:
+        problem = "nobody can give a chaincode started by hand the certificate that TLS demands"
+        raise ConfigError([f"chaincode.mode is dev and peer.tls.enabled is true: {problem}"])
     host, port = split_address(chaincode_listen_address(config))
     try:
         endpoint = await stack.enter_async_context(

@@ -18,8 +18,8 @@ import pytest
 import trio
 import trio.testing
 
-from peer import open_peer
-from peer.errors import LedgerError, PeerError, RuntimeNotUsable
+from peer import PeerConfig, open_peer
+from peer.errors import ConfigError, LedgerError, PeerError, RuntimeNotUsable
 from tests.integration.peer.scene import (
     CHANNEL,
     HERE,
@@ -239,6 +239,19 @@ def test_node_start_ends_by_a_signal(tmp_path: Path, signum: int, status: int) -
     assert "Traceback" not in errors
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     assert list((tmp_path / "t").iterdir()) == []
+
+
+async def test_development_mode_with_tls_is_refused() -> None:
+    """A chaincode started by hand could not get in."""
+    usual = PeerConfig()
+    wanted = replace(
+        usual,
+        chaincode=replace(usual.chaincode, mode="dev"),
+        peer=replace(usual.peer, tls_enabled=True, chaincode_listen_address="127.0.0.1:0"),
+    )
+    with pytest.raises(ConfigError, match=r"mode is dev and peer\.tls\.enabled is true"):
+        async with open_peer(wanted):
+            pass
 
 
 def test_node_start_ends_its_chaincodes(code: Code, tmp_path: Path) -> None:
