@@ -54,13 +54,14 @@ class NodeConfig:
         "",
         key="peer.chaincodeListenAddress",
         kind=ADDRESS,
-        doc="Where the peer listens for chaincodes; empty: the host of `peer.address`, port 7052.",
+        doc="Where the peer listens in development mode; empty: the host of `peer.address`, "
+        "port 7052.",
     )
     chaincode_address: str = setting(
         "",
         key="peer.chaincodeAddress",
         kind=ADDRESS,
-        doc="What a chaincode is told to dial; empty: `peer.chaincodeListenAddress`.",
+        doc="Read, and without effect: every launch has an address of its own.",
     )
     file_system_path: str = setting(
         "",
