@@ -20,7 +20,33 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
+
+PEER_ADDRESS = "{peer.address}"
+"""Stands for the address to dial in `ImagePlan.command`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePlan:
+    """How a container engine makes the image of a package: one build of one context.
+
+    Attributes:
+        dockerfile: text; an earlier stage builds the code, the last one is the image that runs.
+        images: what its stages start from. An engine that lacks one pulls it or refuses.
+        offline: the build needs no network, so it gets none.
+        command: program and arguments in the image, `PEER_ADDRESS` among them.
+        write_context: writes the gzip tar that holds ``Dockerfile`` and the code; blocks.
+    """
+
+    dockerfile: str
+    images: tuple[str, ...]
+    offline: bool
+    command: tuple[str, ...]
+    write_context: Callable[[BinaryIO], None] = field(repr=False, compare=False)
+
+    def argv(self, peer_address: str) -> tuple[str, ...]:
+        """Return the command of a chaincode that dials `peer_address`."""
+        return tuple(word.replace(PEER_ADDRESS, peer_address) for word in self.command)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +56,15 @@ class ChaincodePackage:
     Attributes:
         ccid: the id the chaincode registers under, ``label:sha256`` or ``name:version``.
         type: ``golang``, ``node``, ``java`` or ``python``, lower case.
-        path: directory that holds the unpacked code.
+        path: directory the chaincode runs in where there is no image: what had to be compiled or
+            installed for that is there.
+        image: how to make an image of it; None if it cannot be had.
     """
 
     ccid: str
     type: str
     path: Path
+    image: ImagePlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
