@@ -50,6 +50,21 @@ class ImagePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Launcher:
+    """The ``bin/run`` of an external builder.
+
+    It is executed with the package's path and a directory that holds ``chaincode.json``; its exit
+    is the chaincode's.
+
+    Attributes:
+        env: its whole environment.
+    """
+
+    program: Path
+    env: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChaincodePackage:
     """Code that is ready to be built.
 
@@ -59,12 +74,14 @@ class ChaincodePackage:
         path: directory the chaincode runs in where there is no image: what had to be compiled or
             installed for that is there.
         image: how to make an image of it; None if it cannot be had.
+        launcher: what starts it, in place of its type's command and as a process of this machine.
     """
 
     ccid: str
     type: str
     path: Path
     image: ImagePlan | None = None
+    launcher: Launcher | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,11 +198,21 @@ class RuntimeBackend(Protocol):
         """Start a built package.
 
         Raises:
-            StartFailed: the command does not exist or cannot be executed.
+            StartFailed: the command does not exist or cannot be executed, or the engine refuses.
+            BuildFailed: it had to be built again, and cannot be.
             RuntimeUnavailable: the engine does not answer.
 
         Cancellation: leaves nothing of this start behind.
         Source: DockerVM.Start, core/container/dockercontroller/dockercontroller.go (release-2.5).
+        """
+        ...
+
+    async def listen_host(self) -> str:
+        """Return the IP address of this machine under which chaincodes reach the peer by TCP.
+
+        Raises:
+            RuntimeUnavailable: the engine does not answer.
+            StartFailed: they have no network that leads here.
         """
         ...
 
@@ -245,4 +272,8 @@ class BuildFailed(RuntimeFailure):
 
 
 class StartFailed(RuntimeFailure):
-    """The chaincode's command could not be executed."""
+    """The chaincode could not be started; the text says which step failed and why."""
+
+
+class UploadFailed(StartFailed):
+    """Files could not be brought into a container."""

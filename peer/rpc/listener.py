@@ -216,6 +216,7 @@ async def _bind_unix(path: Path) -> trio.SocketListener:
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         await sock.bind(os.fspath(path))
+        path.chmod(0o666)  # a container's user is another; the directory keeps everybody else out
         sock.listen(MAX_CONNECTIONS)
     except BaseException:
         sock.close()

@@ -23,7 +23,7 @@ from runtimes.api import (
 )
 from runtimes.process import link
 from runtimes.process.link import Command, KeeperLink
-from runtimes.process.output import BURST_S, LINES_PER_S, TAIL_LINES
+from runtimes.output import BURST_S, LINES_PER_S, TAIL_LINES
 from tests.contract.harness import LIMIT_S, SERVES, ProcessHarness, keepers, until
 
 KEY = "/etc/hyperledger/fabric/client.key"
