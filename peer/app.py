@@ -13,10 +13,11 @@ import ssl
 import tempfile
 from collections.abc import (
     AsyncIterator,
+    Callable,
     Iterator,
 )
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import trio
@@ -207,9 +208,15 @@ def _execution_settings(config: PeerConfig) -> ExecutionSettings:
     )
 
 
-def _chaincode_tls(authority: CertificateAuthority) -> ssl.SSLContext:
-    server = authority.issue_server("127.0.0.1", "localhost")
-    return server_context(server.certificate, server.key, authority.certificate)
+def _chaincode_tls(authority: CertificateAuthority) -> Callable[[str], ssl.SSLContext]:
+    """Return what makes the context of a listener, once for each host."""
+
+    @cache
+    def context(host: str) -> ssl.SSLContext:
+        server = authority.issue_server(*dict.fromkeys((host, "127.0.0.1", "localhost")))
+        return server_context(server.certificate, server.key, authority.certificate)
+
+    return context
 
 
 @contextmanager
