@@ -18,6 +18,7 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import cache, partial
+from importlib import metadata
 from pathlib import Path
 
 import trio
@@ -39,8 +40,11 @@ from peer.errors import LedgerStorageError, RuntimeNotUsable
 from peer.ledger.api import Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
+from peer.lifecycle.builds import BuildRegistry
 from peer.lifecycle.definitions import DefinitionStore
-from peer.lifecycle.packages import PackageStore
+from peer.lifecycle.external import ExternalBuilders
+from peer.lifecycle.platforms.platform import Images
+from peer.lifecycle.store import PackageStore
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
 from peer.rpc.loop import open_loop
@@ -48,11 +52,12 @@ from peer.rpc.tls import server_context
 from peer.scc.cscc import Cscc
 from peer.scc.runner import serve
 from runtimes import loader, naming
-from runtimes.api import RuntimeFailure, RuntimeSettings
+from runtimes.api import RuntimeBackend, RuntimeFailure, RuntimeSettings
 
 log = logging.getLogger("peer")
 
 DEFAULT_CHANNEL = "mychannel"
+EXTERNAL_RUNTIME = "process"
 
 
 @asynccontextmanager
@@ -112,7 +117,8 @@ async def _assemble(
         raise RuntimeNotUsable(f"vm.runtime {config.vm.runtime}: {exc}") from exc
     authority = CertificateAuthority() if config.peer.tls_enabled else None
     registry = HandlerRegistry(on_stage)
-    packages = PackageStore(home / "lifecycle" / "chaincodes")
+    external = await _external_runtime(config, home, backend, stack)
+    packages = await trio.to_thread.run_sync(_packages, config, home, backend)
     definitions = DefinitionStore()
     ledgers: dict[str, Ledger] = {}
     listeners = ChaincodeListeners(
@@ -155,6 +161,7 @@ async def _assemble(
             stop_s=config.chaincode.stop_timeout_s,
         ),
         authority=authority,
+        external=external,
     )
     peer = Peer(
         chaincode=ChaincodeSupport(
@@ -176,6 +183,43 @@ async def _assemble(
     await peer.join_channel(DEFAULT_CHANNEL)
     await stack.enter_async_context(_development_listener(config, listeners, peer.chaincode))
     return peer
+
+
+async def _external_runtime(
+    config: PeerConfig, home: Path, backend: RuntimeBackend, stack: AsyncExitStack
+) -> RuntimeBackend:
+    """Return what runs the launchers of external builders: processes, whatever runs the rest."""
+    if backend.name == EXTERNAL_RUNTIME or not config.chaincode.external_builders:
+        return backend
+    settings = RuntimeSettings(
+        network_id=config.peer.network_id,
+        peer_id=config.peer.id,
+        state_dir=_private_directory(home / "runtimes" / EXTERNAL_RUNTIME),
+        options={},
+        on_output=partial(_log_output, config),
+    )
+    return await stack.enter_async_context(loader.load(EXTERNAL_RUNTIME)(settings))
+
+
+def _packages(config: PeerConfig, home: Path, backend: RuntimeBackend) -> BuildRegistry:
+    chaincode = config.chaincode
+    return BuildRegistry(
+        store=PackageStore(home),
+        directory=home / "lifecycle" / "builds",
+        backend=backend,
+        external=ExternalBuilders(chaincode.external_builders, home / "externalbuilder" / "builds"),
+        images=Images(
+            builder=chaincode.builder,
+            golang=chaincode.golang_runtime,
+            node=chaincode.node_runtime,
+            java=chaincode.java_runtime,
+            python=chaincode.python_runtime,
+            go_dynamic_link=chaincode.golang_dynamic_link,
+            version=metadata.version("triopeer"),
+        ),
+        on_line=_log_build,
+        install_timeout_s=chaincode.install_timeout_s,
+    )
 
 
 @asynccontextmanager
@@ -235,6 +279,10 @@ def _private_directory(path: Path) -> Path:
     except OSError as exc:
         raise LedgerStorageError(str(path), f"the directory cannot be used: {exc}") from exc
     return path
+
+
+def _log_build(ccid: str, line: str) -> None:
+    logging.getLogger("peer.lifecycle.build").info("%s: %s", ccid, line)
 
 
 def _log_output(config: PeerConfig, ccid: str, line: str) -> None:

@@ -82,6 +82,7 @@ class RuntimeLauncher:
 
     Args:
         instances: the peer's nursery; a launch outlives the call that asked for it.
+        external: runs the launchers of external builders; `backend` if None.
         authority: issues client certificates when TLS is on, else None.
     """
 
@@ -97,10 +98,12 @@ class RuntimeLauncher:
         environment: ChaincodeEnvironment,
         limits: LaunchLimits,
         authority: CertificateAuthority | None = None,
+        external: RuntimeBackend | None = None,
     ) -> None:
         self._instances = instances
         self._registry = registry
         self._backend = backend
+        self._external = external or backend
         self._packages = packages
         self._listeners = listeners
         self._connector = connector
@@ -185,21 +188,22 @@ class RuntimeLauncher:
     async def _run_instance(
         self, state: LaunchState, package: ChaincodePackage, serve: Serve
     ) -> LaunchError:
+        backend = self._backend if package.launcher is None else self._external
         # Where TLS is on, TCP: libraries disagree on the server name of a Unix socket.
         unix = (
             self._authority is None
             and package.launcher is None  # nobody knows which library it will start
-            and package.type in self._backend.capabilities.unix_socket
+            and package.type in backend.capabilities.unix_socket
         )
         try:
-            host = "" if unix else await self._backend.listen_host()
+            host = "" if unix else await backend.listen_host()
         except RuntimeFailure as exc:
             return StartError(state.ccid, f"error starting container: {exc}")
         async with self._listeners.open(serve, unix=unix, host=host) as endpoint:
             state.endpoint = endpoint
             state.enter("start")
             try:
-                instance = await self._backend.start(self._spec(state, package, endpoint.address))
+                instance = await backend.start(self._spec(state, package, endpoint.address))
             except RuntimeFailure as exc:
                 return StartError(state.ccid, f"error starting container: {exc}")
             async with self._stopping(state.ccid, instance):

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _UNUSED = """
-chaincode: installTimeout
 peer: gomaxprocs listenAddress localMspType maxSendMsgSize mspConfigPath validatorPoolSize
 peer.adminService: listenAddress
 peer.authentication: timewindow
@@ -57,12 +56,10 @@ peer.tls.clientKey: file
 peer.tls.clientRootCAs: files
 peer.tls.key: file
 peer.tls.rootcert: file
-chaincode: builder externalBuilders pull system systemPlugins
+chaincode: pull system systemPlugins
 chaincode.car: runtime
-chaincode.golang: dynamicLink runtime
 chaincode.id: name path
-chaincode.java: Dockerfile runtime
-chaincode.node: runtime
+chaincode.java: Dockerfile
 ledger: blockchain
 ledger.pvtdataStore: collElgProcDbBatchesInterval collElgProcMaxDbBatchSize
 ledger.pvtdataStore: deprioritizedDataReconcilerInterval purgeInterval purgedKeyAuditLogging

@@ -31,7 +31,7 @@ from runtimes.api import (
 )
 from runtimes.holding import holders, locked
 from runtimes.output import Output
-from runtimes.process import keeper
+from runtimes.process import external, keeper
 from runtimes.process.command import EntryMissing, command_for
 from runtimes.process.directory import PrivateDirectory
 from runtimes.process.link import Command, KeeperLink, sweep
@@ -236,6 +236,8 @@ class ProcessRuntime:
         Raises:
             BuildFailed: with what is missing and what to do.
         """
+        if package.launcher is not None:
+            return
         try:
             command_for(package, "")
         except EntryMissing as exc:
@@ -250,7 +252,9 @@ class ProcessRuntime:
 
         Cancellation: leaves nothing of this start behind.
         """
-        directory = PrivateDirectory(self._instances_dir, spec.files)
+        launcher = spec.package.launcher
+        metadata = {} if launcher is None else {external.CHAINCODE_JSON: external.describe(spec)}
+        directory = PrivateDirectory(self._instances_dir, spec.files, metadata)
         command = self._command(spec, directory)
         link = await self.keeper_link()
         while (former := self._instances.get(spec.ccid)) is not None:
@@ -261,7 +265,7 @@ class ProcessRuntime:
             link=link,
             directory=directory,
             output=Output(partial(self._on_output, spec.ccid)),
-            grace_s=self._options.stop_grace_s,
+            grace_s=self._options.stop_grace_s if launcher is None else external.GRACE_S,
         )
         await self._holders.start(self._hold, instance, command)
         return instance
@@ -314,6 +318,8 @@ class ProcessRuntime:
             del self._instances[instance.ccid]
 
     def _command(self, spec: InstanceSpec, directory: PrivateDirectory) -> Command:
+        if spec.package.launcher is not None:
+            return external.command(spec.package, spec.package.launcher, directory)
         try:
             argv = command_for(spec.package, spec.peer_address)
         except EntryMissing as exc:

@@ -17,9 +17,9 @@ from pathlib import Path
 import trio
 
 from runtimes.api import ExitStatus, RuntimeFailure
+from runtimes.output import Output
 from runtimes.process import keeper
 from runtimes.process.link import Command, KeeperLink
-from runtimes.process.output import Output
 
 
 @dataclass(frozen=True, slots=True)
