@@ -15,6 +15,8 @@ from __future__ import annotations
 import logging
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 
 import trio
@@ -30,7 +32,6 @@ LOOPBACK = "127.0.0.1"
 SOCKET_IN_CONTAINER = "/run/peer/peer.sock"
 
 _UNIX = "unix://"
-_DEFAULT_BRIDGE = frozenset({"bridge", "default"})
 
 
 class Networks:
@@ -55,20 +56,26 @@ class Networks:
         self._options = options
         self._own = name
         self._labels = labels
-        self._own_gateway = ""
+        self._made = False
         self._making = trio.Lock()
 
-    def mode(self, peer_address: str) -> str:
-        """Return the network of a container that is to dial `peer_address`."""
+    async def join(self, peer_address: str) -> str:
+        """Return the network of a container that is to dial `peer_address`; it exists.
+
+        Raises:
+            RuntimeUnavailable: the engine does not answer.
+            StartFailed: there is none.
+        """
         if self._options.network:
             return self._options.network
         if not self._options.hardened:
             return "host"
-        return "none" if peer_address.startswith(_UNIX) else self._tcp_network
-
-    @property
-    def _tcp_network(self) -> str:
-        return self._own if self._address.is_local else "bridge"
+        if socket_of(peer_address):
+            return "none"
+        if not self._address.is_local:
+            return "bridge"
+        await self._own_gateway()
+        return self._own
 
     async def listen_host(self) -> str:
         """Return the address of this machine that a container can reach by TCP.
@@ -77,56 +84,67 @@ class Networks:
             RuntimeUnavailable: the engine does not answer.
             StartFailed: there is none.
         """
-        network = self.mode("")
         if not self._address.is_local:
             return _local_address(self._address.host)
-        if network == "host":
-            return LOOPBACK
-        if network == "none":
-            raise StartFailed(
-                "this chaincode needs TCP, and hostConfig.NetworkMode none leaves it no way to "
-                "the peer; remove that setting"
-            )
-        try:
-            if network == self._own and not self._options.network:
-                return await self._make_own()
-            return await self._named("bridge" if network in _DEFAULT_BRIDGE else network)
-        except EngineRefused as exc:
-            raise StartFailed(f"network {network}: {exc}") from exc
+        match self._options.network or ("" if self._options.hardened else "host"):
+            case "":
+                return await self._own_gateway()
+            case "host":
+                return LOOPBACK
+            case "none":
+                raise StartFailed(
+                    "this chaincode needs TCP, and hostConfig.NetworkMode none leaves it no way to "
+                    "the peer; remove that setting"
+                )
+            case name:
+                return await self._on_named("bridge" if name == "default" else name)
 
-    async def _named(self, name: str) -> str:
-        found = await self._engine.network(name)
+    async def _on_named(self, name: str) -> str:
+        with _refused(name):
+            found = await self._engine.network(name)
         if found is None or not found.gateway:
             raise StartFailed(f"network {name} does not exist, or this machine is not on it")
         return _on_same_network(found)
 
-    async def _make_own(self) -> str:
+    async def _own_gateway(self) -> str:
+        """Return this machine's address on the peer's own network, which is made if need be."""
         async with self._making:
-            if not self._own_gateway:
-                if await self._engine.is_rootless():
-                    raise StartFailed(
-                        "this chaincode needs TCP, and the networks of an engine without root do "
-                        "not reach this machine; set hostConfig.NetworkMode to host"
-                    )
-                self._own_gateway = await self._create_own()
-            return self._own_gateway
+            with _refused(self._own):
+                found = await self._engine.network(self._own)
+                if found is None or not found.gateway:
+                    found = await self._create_own()
+            self._made = True
+            return found.gateway
 
-    async def _create_own(self) -> str:
+    async def _create_own(self) -> Network:
+        if await self._engine.is_rootless():
+            raise StartFailed(
+                "this chaincode needs TCP, and the networks of an engine without root do not reach "
+                "this machine; set hostConfig.NetworkMode to host"
+            )
         for internal in (True, False):  # some engines keep this machine off internal networks
+            await self._engine.remove_network(self._own)
             await self._engine.create_network(self._own, internal=internal, labels=self._labels)
             found = await self._engine.network(self._own)
             if found is not None and found.gateway:
-                return found.gateway
-            await self._engine.remove_network(self._own)
+                return found
         raise StartFailed(f"network {self._own} gives this machine no address")
 
     async def close(self) -> None:
         """Remove the peer's own network; what fails is left to the next start."""
-        if self._own_gateway:
+        if self._made:
             try:
                 await self._engine.remove_network(self._own)
             except (RuntimeFailure, EngineRefused) as exc:
                 log.warning("network %s could not be removed: %s", self._own, exc)
+
+
+@contextmanager
+def _refused(network: str) -> Iterator[None]:
+    try:
+        yield
+    except EngineRefused as exc:
+        raise StartFailed(f"network {network}: {exc}") from exc
 
 
 def own_network_name(network_id: str, peer_id: str) -> str:

@@ -205,7 +205,7 @@ class ContainerRuntime:
             image_name=image_name(spec.ccid, **self._ids),
             image=image,
             plan=plan,
-            network=self._networks.mode(spec.peer_address),
+            network=await self._networks.join(spec.peer_address),
             options=self._options,
             labels={**self._session.labels, CCID: spec.ccid},
         )
