@@ -15,7 +15,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import shutil
 import stat
 import tarfile
 import tempfile
@@ -45,13 +44,14 @@ class Entry(NamedTuple):
     Attributes:
         name: relative, with ``/`` between its parts, none of them ``..``.
         mode: as its header has it, which may include the bits of the file type.
+        offset: of its content in the unpacked archive.
     """
 
     name: str
     size: int
     mode: int
     is_dir: bool
-    member: tarfile.TarInfo
+    offset: int
 
 
 class Archive:
@@ -61,21 +61,19 @@ class Archive:
         entries: in the order of the archive.
     """
 
-    def __init__(self, tar: tarfile.TarFile, entries: tuple[Entry, ...]) -> None:
+    def __init__(self, file: BinaryIO, entries: tuple[Entry, ...]) -> None:
         self.entries = entries
-        self._tar = tar
+        self._file = file
 
     def read(self, entry: Entry) -> bytes:
         """Return a file's content."""
-        with self._content(entry) as content:
-            data: bytes = content.read()
-            return data
+        self._file.seek(entry.offset)
+        return self._file.read(entry.size)
 
     def extract(self, directory: Path) -> None:
         """Write everything below `directory`, which must be empty.
 
-        A file that anybody may execute becomes executable, every other permission is the owner's
-        and the reader's usual one.
+        A file that anybody may execute becomes executable; no other part of its mode counts.
 
         Raises:
             PackageError: two entries are in each other's way.
@@ -93,11 +91,11 @@ class Archive:
     def _write(self, entry: Entry, path: Path) -> None:
         mode = 0o755 if entry.mode & 0o111 else 0o644
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with open(fd, "wb") as target, self._content(entry) as content:
-            shutil.copyfileobj(content, target, _CHUNK_BYTES)
-
-    def _content(self, entry: Entry) -> Any:
-        return self._tar.extractfile(entry.member)
+        self._file.seek(entry.offset)
+        left = entry.size
+        with open(fd, "wb") as target:
+            while chunk := self._file.read(min(left, _CHUNK_BYTES)):
+                left -= target.write(chunk)
 
 
 @contextmanager
@@ -109,12 +107,14 @@ def opened(data: bytes | BinaryIO) -> Iterator[Archive]:
             `MAX_ENTRIES` entries, or one of them is neither file nor directory or lies elsewhere.
     """
     packed = io.BytesIO(data) if isinstance(data, bytes) else data
-    with tempfile.TemporaryFile() as file, _refusing():
-        _decompress(packed, file)
+    with tempfile.TemporaryFile() as file:
+        with _refusing():
+            _decompress(packed, file)
         # the type of tarfile's own argument asks for more than tarfile uses
         guarded: Any = _Guarded(file)
-        with tarfile.open(fileobj=guarded, mode="r:") as tar:
-            yield Archive(tar, tuple(_checked(tar)))
+        with _refusing(), tarfile.open(fileobj=guarded, mode="r:") as tar:
+            entries = tuple(_checked(tar))
+        yield Archive(file, entries)
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def _decompress(packed: BinaryIO, target: BinaryIO) -> None:
 
 
 class _Guarded:
-    """A file whose reader asks for little at a time: content in chunks, headers of some size."""
+    """The file as tarfile sees it, which takes in each header as a whole."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -159,10 +159,12 @@ def _checked(tar: tarfile.TarFile) -> Iterator[Entry]:
         is_file = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
         if not (is_file or member.isdir()):
             raise PackageError(f"entry {member.name!r} is neither file nor directory")
+        if member.size < 0:
+            raise PackageError(f"entry {member.name!r} has no size")
         total += member.size
         if total > MAX_UNPACKED_BYTES:
             raise PackageError(f"it unpacks to more than {MAX_UNPACKED_BYTES >> 20} MiB")
-        yield Entry(_name(member), member.size, member.mode, member.isdir(), member)
+        yield Entry(_name(member), member.size, member.mode, member.isdir(), member.offset_data)
 
 
 def _name(member: tarfile.TarInfo) -> str:
