@@ -251,7 +251,7 @@ class EngineClient:
         except aiodocker.DockerError as exc:
             if exc.status != _UNREACHABLE:
                 raise EngineRefused(exc.status, str(exc.message)) from exc
-            raise self._unavailable(exc.message) from exc
+            raise self._unavailable(exc.__context__ or exc.message) from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise self._unavailable(exc) from exc
 

@@ -46,6 +46,10 @@ from tests.fakes.engine import FakeContainer, FakeEngine
 
 TEST = "peer.test"
 NETWORK_ID = "dev"
+FILES = {
+    "/etc/hyperledger/fabric/client.key": b"secret\n",
+    "/etc/hyperledger/fabric/client.crt": b"public\n",
+}
 
 
 class ContainerHouse:
@@ -126,9 +130,10 @@ class ContainerHarness:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[RuntimeBackend]:
         failure: BaseException | None = None
-        async with open_loop(), self.house.backend(self.settings()) as backend:
+        async with open_loop():
             try:
-                yield backend
+                async with self.house.backend(self.settings()) as backend:
+                    yield backend
             except (Exception, KeyboardInterrupt) as exc:
                 failure = exc  # raised below, outside the loop's nursery that would wrap it
         if failure is not None:
@@ -205,7 +210,7 @@ class FakeEngineHarness:
             package=package(ccid, "base", script),
             peer_address="127.0.0.1:7052",
             env={},
-            files={"/etc/hyperledger/fabric/client.key": b"secret"},
+            files=FILES,
         )
 
     def _run(self, container: FakeContainer) -> None:
