@@ -42,7 +42,7 @@ class Entry(NamedTuple):
     """One file or directory of an archive.
 
     Attributes:
-        name: relative, with ``/`` between its parts, none of them ``..``.
+        name: as it is written, relative and without ``..``.
         mode: as its header has it, which may include the bits of the file type.
         offset: of its content in the unpacked archive.
     """
@@ -52,6 +52,11 @@ class Entry(NamedTuple):
     mode: int
     is_dir: bool
     offset: int
+
+    @property
+    def place(self) -> str:
+        """Where it belongs: the name without empty parts and ``.``."""
+        return "/".join(part for part in self.name.split("/") if part not in ("", "."))
 
 
 class Archive:
@@ -80,7 +85,7 @@ class Archive:
             OSError: no space, no permission.
         """
         for entry in self.entries:
-            path = directory / entry.name
+            path = directory / entry.place
             try:
                 (path if entry.is_dir else path.parent).mkdir(parents=True, exist_ok=True)
                 if not entry.is_dir:
@@ -153,6 +158,7 @@ class _Guarded:
 
 def _checked(tar: tarfile.TarFile) -> Iterator[Entry]:
     total = 0
+    files = set()
     for count, member in enumerate(tar, start=1):
         if count > MAX_ENTRIES:
             raise PackageError(f"it has more than {MAX_ENTRIES} entries")
@@ -164,7 +170,11 @@ def _checked(tar: tarfile.TarFile) -> Iterator[Entry]:
         total += member.size
         if total > MAX_UNPACKED_BYTES:
             raise PackageError(f"it unpacks to more than {MAX_UNPACKED_BYTES >> 20} MiB")
-        yield Entry(_name(member), member.size, member.mode, member.isdir(), member.offset_data)
+        entry = Entry(_name(member), member.size, member.mode, not is_file, member.offset_data)
+        if is_file and (not entry.place or entry.place in files):
+            raise PackageError(f"entry {entry.name!r} is there twice, or is no name of a file")
+        files.add(entry.place)
+        yield entry
 
 
 def _name(member: tarfile.TarInfo) -> str:

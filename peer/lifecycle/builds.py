@@ -348,7 +348,7 @@ def _look_into(package: Package, platform: Platform) -> tuple[frozenset[str], st
     """Return the names of the code's files and the directory they are in, once checked."""
     with archive.opened(package.code) as opened:
         platform.check(opened.entries)
-        names = [entry.name for entry in opened.entries if not entry.is_dir]
+        names = [entry.place for entry in opened.entries if not entry.is_dir]
     source = "src/" if any(name.startswith("src/") for name in names) else ""
     below = (name.removeprefix(source) for name in names if name.startswith(source))
     return frozenset(below), source
@@ -357,7 +357,7 @@ def _look_into(package: Package, platform: Platform) -> tuple[frozenset[str], st
 def _connection_of(package: Package) -> bytes:
     with archive.opened(package.code) as opened:
         for entry in opened.entries:
-            if entry.name == CONNECTION and not entry.is_dir:
+            if entry.place == CONNECTION and not entry.is_dir:
                 return opened.read(entry)
     raise PackageError(f"{CONNECTION} not found in the package of {package.ccid}")
 

@@ -70,14 +70,22 @@ class PackageStore:
         """Keep a package: one of lifecycle v2, or a deployment spec.
 
         Raises:
-            PackageError: it is no acceptable package.
-            AlreadyInstalled: it is here already; a deployment spec, even with other content.
+            PackageError: it is no acceptable package, or a deployment spec of the same name and
+                version has other content.
+            AlreadyInstalled: it is here already.
             OSError: it cannot be written.
         """
         package = read_package(data) if data.startswith(b"\x1f\x8b") else read_deployment(data)
         found = self._place(package.ccid)
-        if found.path.exists():
-            raise AlreadyInstalled(package.ccid)
+        try:
+            same = found.path.read_bytes() == data
+        except FileNotFoundError:
+            pass
+        else:
+            if same:
+                raise AlreadyInstalled(package.ccid)
+            if found.legacy:
+                raise PackageError(f"chaincode {found.ccid} is installed with other content")
         found.path.parent.mkdir(parents=True, exist_ok=True, mode=DIRECTORY_MODE)
         _write(found.path, data)
         return found, package

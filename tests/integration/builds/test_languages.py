@@ -48,7 +48,7 @@ def ask(package: Path, data: Path, home: Path, *prefix: str) -> dict[str, Any]:
 
 @functools.cache
 def compiled() -> dict[str, str]:
-    """Return where Go keeps what it compiled, the standard library above all; no source is there."""
+    """Return where Go keeps what it compiled, the standard library above all: no sources."""
     if shutil.which("go") is None:
         return {}
     found = subprocess.run(["go", "env", "GOCACHE"], capture_output=True, text=True, check=True)
