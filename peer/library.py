@@ -59,6 +59,7 @@ class Peer:
 
     Attributes:
         chaincode: launches and runs chaincodes; most callers need `invoke` and `query` only.
+        packages: what is installed, and builds it; most callers need `install` only.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Peer:
         identity: SigningIdentity,
     ) -> None:
         self.chaincode = chaincode
-        self._packages = packages
+        self.packages = packages
         self._definitions = definitions
         self._ledgers = ledgers
         self._open_ledger = open_ledger
@@ -141,9 +142,9 @@ class Peer:
         for channel_id in chosen:
             self.ledger(channel_id)
         try:
-            package = await self._packages.install(Path(source), name)
+            package = await self.packages.install(Path(source), name)
         except AlreadyInstalled as exc:
-            package = await self._packages.find(exc.ccid)
+            package = await self.packages.find(exc.ccid)
         former = self._definitions.ccids()
         for channel_id in chosen:
             definition = ChaincodeDefinition(
