@@ -106,9 +106,12 @@ class EngineClient:
         self, params: Mapping[str, str], context: BinaryIO, on_line: Callable[[str], None]
     ) -> None:
         # aiodocker's own build knows no network mode
-        async with self._docker._query(
-            "build", "POST", params=params, data=context, headers=_UPLOAD_HEADERS
-        ) as response:
+        async with (
+            self._docker._query(
+                "build", "POST", params=params, data=context, headers=_UPLOAD_HEADERS
+            ) as response,
+            response,
+        ):
             async for packet in response.content:
                 report = json.loads(packet)
                 if "error" in report:
@@ -198,11 +201,12 @@ class EngineClient:
         found = await self._if_there(self._network(name).show)
         if found is None:
             return None
-        for pool in found["IPAM"].get("Config") or ():
+        pools = [pool for pool in found["IPAM"].get("Config") or () if pool.get("Subnet")]
+        for pool in pools:
             gateway = pool.get("Gateway", "").partition("/")[0]
             if _is_address(gateway):
                 return Network(gateway=gateway, subnet=pool["Subnet"])
-        return Network(gateway="", subnet="")
+        return Network(gateway="", subnet=pools[0]["Subnet"] if pools else "")
 
     async def create_network(self, name: str, *, internal: bool, labels: Labels) -> None:
         config = {"Name": name, "CheckDuplicate": True, "Internal": internal, "Labels": labels}

@@ -77,8 +77,9 @@ class Network:
     """A network that exists.
 
     Attributes:
-        gateway: the address of the engine's machine on it, empty if there is none.
-        subnet: ``address/bits``.
+        gateway: the address of the engine's machine on it, empty if there is none or the engine
+            does not tell.
+        subnet: ``address/bits``, empty if it has none.
     """
 
     gateway: str

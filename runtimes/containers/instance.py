@@ -154,9 +154,9 @@ class ContainerInstance:
                 complained = True
                 await trio.sleep(RETRY_S)
                 continue
-            if code is None:  # somebody has removed it
+            if code is None or state is None:  # somebody has removed it
                 return ExitStatus(signal=signal.SIGKILL)
-            return exit_status(code, oom_killed=state is not None and state.oom_killed)
+            return exit_status(code, oom_killed=state.oom_killed)
 
     async def _stop_gently(self) -> None:
         with trio.move_on_after(self._grace_s + STATUS_LIMIT_S):

@@ -102,9 +102,10 @@ class Networks:
     async def _on_named(self, name: str) -> str:
         with _refused(name):
             found = await self._engine.network(name)
-        if found is None or not found.gateway:
+        address = "" if found is None else _address_on(found)
+        if not address:
             raise StartFailed(f"network {name} does not exist, or this machine is not on it")
-        return _on_same_network(found)
+        return address
 
     async def _own_gateway(self) -> str:
         """Return this machine's address on the peer's own network, which is made if need be."""
@@ -158,12 +159,16 @@ def socket_of(peer_address: str) -> str:
     return peer_address.removeprefix(_UNIX) if peer_address.startswith(_UNIX) else ""
 
 
-def _on_same_network(network: Network) -> str:
-    """Return this machine's address on a network: the gateway's, unless the peer is in a container
-    that has joined it, too.
+def _address_on(network: Network) -> str:
+    """Return this machine's address on a network; if it has none there, the gateway's.
+
+    They differ where the peer is in a container that has joined the network, too.
     """
-    own = _local_address(network.gateway)
-    return own if ip_address(own) in ip_network(network.subnet) else network.gateway
+    if not network.subnet:
+        return network.gateway
+    subnet = ip_network(network.subnet)
+    own = _local_address(network.gateway or str(next(subnet.hosts())))
+    return own if ip_address(own) in subnet else network.gateway
 
 
 def _local_address(towards: str) -> str:

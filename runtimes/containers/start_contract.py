@@ -28,6 +28,10 @@ CLEAN_UP_S = 10.0
 """How long the clean-up after a start that failed or was cancelled may take."""
 
 
+REMOVE_AGAIN_S = (0.05, 0.2, 0.5)
+"""Pauses before a removal is tried again: an engine may be busy with that container itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerPlan:
     """All that one start needs.
@@ -103,10 +107,14 @@ async def stop_and_remove(engine: Engine, name: str, grace_s: float = 0.0) -> No
             await engine.stop(name, grace_s)
     except EngineRefused as exc:
         log.warning("stop of container %s failed, it is killed: %s", name, exc)
-    try:
-        await engine.remove(name)
-    except EngineRefused as exc:
-        raise RuntimeUnavailable(f"container {name} cannot be removed: {exc}") from exc
+    for pause in (*REMOVE_AGAIN_S, None):
+        try:
+            return await engine.remove(name)
+        except EngineRefused as exc:
+            if pause is None:
+                raise RuntimeUnavailable(f"container {name} cannot be removed: {exc}") from exc
+            log.warning("container %s is not removed yet: %s", name, exc)
+        await trio.sleep(pause)
 
 
 async def clean_up(engine: Engine, name: str) -> bool:
