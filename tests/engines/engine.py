@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import fcntl
 import http.client
+import io
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -32,10 +34,11 @@ STATE = Path("/run/triopeer-tests")
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 20.0
 REQUEST_LIMIT_S = 120.0
-IMAGES = ("base", "golang", "node", "python")
-"""Names for one file system; each stands for what a chaincode of its type needs."""
+ROOT_IMAGES = ("node", "python")
+USER_IMAGES = ("base", "builder", "golang")
+"""Names for one file system; those run as root, these as `chaincode`, as it is in Fabric."""
 MARK = "TRIOPEER_TEST_ENGINE"
-"""Marks an engine's processes in their environment; the value is the engine's name."""
+"""Marks an engine's processes in their environment; the value is the engine's id."""
 
 
 class EngineBroken(Exception):
@@ -44,6 +47,9 @@ class EngineBroken(Exception):
 
 class Engine:
     """One engine; the base of `Docker` and `Podman`.
+
+    Args:
+        number: tells the engines of one kind apart; all tests share number 0.
 
     Attributes:
         name: ``docker`` or ``podman``.
@@ -55,15 +61,18 @@ class Engine:
     programs: ClassVar[tuple[str, ...]]
     repository: ClassVar[str]
 
-    def __init__(self) -> None:
-        self.state = STATE / self.name
-        self.storage = cache_directory() / "engines" / self.name
+    def __init__(self, number: int = 0) -> None:
+        self.id = f"{self.name}-{number}" if number else self.name
+        self.bridge = f"tptest-{self.name}{number}"
+        self.prefix = f"10.{212 - number}"
+        self.state = STATE / self.id
+        self.storage = cache_directory() / "engines" / self.id
         self.socket = self.state / "engine.sock"
         self.log = self.state / "engine.log"
         self._kept = self.state / "kept"
         self.endpoint = f"unix://{self.socket}"
         self.images: Mapping[str, str] = MappingProxyType(
-            {kind: f"{self.repository}/{kind}:latest" for kind in IMAGES}
+            {kind: f"{self.repository}/{kind}:latest" for kind in ROOT_IMAGES + USER_IMAGES}
         )
 
     def missing(self) -> str:
@@ -91,7 +100,7 @@ class Engine:
         Raises:
             Unavailable, EngineBroken: as `up`.
         """
-        with open(cache_directory() / f"engine-{self.name}-users.lock", "w") as users:
+        with open(cache_directory() / f"engine-{self.id}-users.lock", "w") as users:
             with self._locked():
                 self._ensure()
                 fcntl.flock(users, fcntl.LOCK_SH)
@@ -117,7 +126,7 @@ class Engine:
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.storage.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._prepare()
-        environment = {**os.environ, **self._environment(), MARK: self.name}
+        environment = {**os.environ, **self._environment(), MARK: self.id}
         with open(self.log, "ab") as log:
             subprocess.run(  # as no child of this process, which may end first
                 ["setsid", "--fork", *self._command()],
@@ -142,9 +151,13 @@ class Engine:
         pids = [pid for pid in self._marked() if _arguments(pid)[0].endswith(program)]
         for pid in pids:
             _signal(pid, how)
-        if not _holds(lambda: not any(map(_is_alive, pids)), STOP_LIMIT_S):
+        if not _holds(lambda: not any(map(is_alive, pids)), STOP_LIMIT_S):
             raise EngineBroken(f"{self.name} ignores {how.name} for {STOP_LIMIT_S} s")
         self.socket.unlink(missing_ok=True)
+
+    def processes(self) -> set[int]:
+        """Return every process of the engine, those in its containers among them."""
+        return _with_descendants(self._marked())
 
     def is_ready(self) -> bool:
         """Tell whether the daemon answers."""
@@ -157,29 +170,36 @@ class Engine:
         self,
         method: str,
         path: str,
-        body: IO[bytes] | bytes | None = None,
+        body: IO[bytes] | bytes | Mapping[str, object] | None = None,
         *,
         limit_s: float = REQUEST_LIMIT_S,
     ) -> tuple[int, Any]:
         """Return status and decoded answer of one call of the engine's Docker API.
+
+        Args:
+            body: a tar, or a mapping that is sent as JSON.
 
         Raises:
             OSError: no answer.
         """
         connection = _UnixConnection(self.socket, limit_s)
         try:
-            headers = {"Content-Type": "application/x-tar"} if body is not None else {}
-            connection.request(method, path, body, headers)
+            if isinstance(body, Mapping):
+                content, kind = json.dumps(body).encode(), "application/json"
+            else:
+                content, kind = body, "application/x-tar"
+            headers = {} if body is None else {"Content-Type": kind}
+            connection.request(method, path, content, headers)
             response = connection.getresponse()
-            content = response.read()
+            answer = response.read()
         except http.client.HTTPException as exc:
             raise OSError(f"{method} {path}: {exc!r}") from exc
         finally:
             connection.close()
         try:
-            return response.status, json.loads(content)
+            return response.status, json.loads(answer)
         except ValueError:
-            return response.status, content.decode(errors="replace")
+            return response.status, answer.decode(errors="replace")
 
     def _ensure(self) -> None:
         if reason := self.missing():
@@ -198,25 +218,39 @@ class Engine:
     def _prepare(self) -> None:
         """Make what the daemon needs, every time it starts."""
 
-    def _unprepare(self) -> None:
-        """Undo it."""
-
     def _provide_images(self) -> None:
-        source = archive()
-        base = self.images["base"]
-        if self.request("GET", f"/images/{base}/json")[0] != 200:
-            with open(source, "rb") as packed:
-                self._import(packed, base)
-        for image in self.images.values():
-            repository, tag = image.rsplit(":", 1)
-            status, answer = self.request("POST", f"/images/{base}/tag?repo={repository}&tag={tag}")
-            if status != 201:
-                raise EngineBroken(f"{self.name} refuses the tag {image}: {answer}")
+        root, *rest = (self.images[kind] for kind in ROOT_IMAGES)
+        if not self._has(root):
+            with open(archive(), "rb") as packed:
+                self.load(packed, root)
+        self._tag(root, rest)
+        user, *rest = (self.images[kind] for kind in USER_IMAGES)
+        if not self._has(user):
+            context = _context(f"FROM {root}\nUSER chaincode\n".encode())
+            _, answer = self.request("POST", f"/build?t={user}", context)
+            if not self._has(user):
+                raise EngineBroken(f"{self.name} does not build {user}: {answer}")
+        self._tag(user, rest)
 
-    def _import(self, packed: IO[bytes], image: str) -> None:
+    def _has(self, image: str) -> bool:
+        return self.request("GET", f"/images/{image}/json")[0] == 200
+
+    def _tag(self, image: str, others: list[str]) -> None:
+        for other in others:
+            repository, tag = other.rsplit(":", 1)
+            query = f"repo={repository}&tag={tag}"
+            status, answer = self.request("POST", f"/images/{image}/tag?{query}")
+            if status != 201:
+                raise EngineBroken(f"{self.name} refuses the tag {other}: {answer}")
+
+    def load(self, packed: IO[bytes], image: str) -> None:
+        """Make an image of the tar of a root file system."""
         raise NotImplementedError
 
     def _remove(self) -> None:
+        if self.state.exists() and not self.is_ready():  # killed: it knows best what to clean
+            with suppress(EngineBroken, OSError, subprocess.SubprocessError):
+                self.start()
         if self.is_ready():
             _, containers = self.request("GET", "/containers/json?all=true")
             for container in containers:
@@ -227,21 +261,21 @@ class Engine:
                     self.request("DELETE", f"/networks/{network['Id']}")
             self.stop()
         self._kill_all()
-        self._unprepare()
+        _delete_link(self.bridge)
         for directory in (self.state, self.storage):
             _unmount_below(directory)
             shutil.rmtree(directory, ignore_errors=True)
 
     def _kill_all(self) -> None:
         """Kill what a killed daemon has left: its shims, and the containers below them."""
-        pids = _with_descendants(self._marked())
+        pids = self.processes()
         for pid in pids:
             _signal(pid, signal.SIGKILL)
-        if not _holds(lambda: not any(map(_is_alive, pids)), STOP_LIMIT_S):
+        if not _holds(lambda: not any(map(is_alive, pids)), STOP_LIMIT_S):
             raise EngineBroken(f"processes of {self.name} survive: {sorted(pids)}")
 
     def _marked(self) -> set[int]:
-        mark = f"{MARK}={self.name}".encode()
+        mark = f"{MARK}={self.id}".encode()
         found = set()
         for pid in _pids():
             try:
@@ -258,7 +292,7 @@ class Engine:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with open(cache_directory() / f"engine-{self.name}.lock", "w") as lock:
+        with open(cache_directory() / f"engine-{self.id}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -269,7 +303,6 @@ class Docker(Engine):
     name = "docker"
     programs = ("dockerd", "containerd", "runc", "ip", "setsid")
     repository = "triopeer-test"
-    bridge = "tptest-docker0"
 
     def _command(self) -> list[str]:
         return [
@@ -280,7 +313,7 @@ class Docker(Engine):
             f"--pidfile={self.state}/pid",
             f"--config-file={self.state}/daemon.json",
             f"--bridge={self.bridge}",
-            "--default-address-pool=base=10.213.0.0/17,size=24",
+            # No --default-address-pool: with it, a restarted dockerd deletes the machine's docker0.
             # The chains of iptables belong to the machine's own dockerd: a second one flushes them.
             "--iptables=false",
             "--ip-masq=false",
@@ -290,46 +323,24 @@ class Docker(Engine):
 
     def _prepare(self) -> None:
         (self.state / "daemon.json").write_text("{}")
-        (self.state / "pid").unlink(missing_ok=True)
+        # A killed dockerd takes containerd with it, and believes in what its number now is.
+        for stale in ("pid", "exec/containerd/containerd.pid"):
+            (self.state / stale).unlink(missing_ok=True)
         if Path("/sys/class/net", self.bridge).exists():  # with containers that still run
             return
         for command in (
             f"ip link add {self.bridge} type bridge",
-            f"ip address add 10.212.0.1/24 dev {self.bridge}",
+            f"ip address add {self.prefix}.0.1/24 dev {self.bridge}",
             f"ip link set {self.bridge} up",
         ):
             subprocess.run(command.split(), check=True, timeout=STOP_LIMIT_S)
 
-    def _unprepare(self) -> None:
-        _delete_link(self.bridge)
-
-    def _import(self, packed: IO[bytes], image: str) -> None:
+    def load(self, packed: IO[bytes], image: str) -> None:
         repository, tag = image.rsplit(":", 1)
-        query = f"fromSrc=-&repo={repository}&tag={tag}&changes=USER%20chaincode"
+        query = f"fromSrc=-&repo={repository}&tag={tag}"
         status, answer = self.request("POST", f"/images/create?{query}", packed)
         if status != 200 or "errorDetail" in str(answer):
             raise EngineBroken(f"docker refuses the image {image}: {answer}")
-
-
-_PODMAN_BRIDGE = "tptest-podman0"
-_PODMAN_NETWORK = {
-    "cniVersion": "0.4.0",
-    "name": "podman",
-    "plugins": [
-        {
-            "type": "bridge",
-            "bridge": _PODMAN_BRIDGE,
-            "isGateway": True,
-            "hairpinMode": True,
-            "ipam": {
-                "type": "host-local",
-                "routes": [{"dst": "0.0.0.0/0"}],
-                "ranges": [[{"subnet": "10.212.1.0/24", "gateway": "10.212.1.1"}]],
-            },
-        },
-        {"type": "tuning"},
-    ],
-}
 
 
 class Podman(Engine):
@@ -361,7 +372,7 @@ class Podman(Engine):
     def _prepare(self) -> None:
         networks = self.state / "networks"
         networks.mkdir(exist_ok=True)
-        (networks / "87-podman.conflist").write_text(json.dumps(_PODMAN_NETWORK, indent=2))
+        (networks / "87-podman.conflist").write_text(json.dumps(self._network(), indent=2))
         (self.state / "registries.conf").write_text("unqualified-search-registries = []\n")
         (self.state / "containers.conf").write_text(
             "[containers]\n"
@@ -373,25 +384,30 @@ class Podman(Engine):
             'lock_type = "file"\n'  # the usual one is a single memory segment of the machine
             "[network]\n"
             'network_backend = "cni"\n'
-            'default_subnet_pools = [{base = "10.213.128.0/17", size = 24}]\n'
+            f'default_subnet_pools = [{{base = "{self.prefix}.192.0/18", size = 24}}]\n'
         )
 
-    def _unprepare(self) -> None:
-        if Path("/sys/class/net/tptest-podman0").exists():
-            subprocess.run(
-                ["ip", "link", "delete", "tptest-podman0"], check=True, timeout=STOP_LIMIT_S
-            )
-
-    def _import(self, packed: IO[bytes], image: str) -> None:
-        query = f"reference={image}&changes=USER%20chaincode"
+    def load(self, packed: IO[bytes], image: str) -> None:
+        query = f"reference={image}"
         status, answer = self.request("POST", f"/v4.0.0/libpod/images/import?{query}", packed)
         if status != 200:
             raise EngineBroken(f"podman refuses the image {image}: {answer}")
 
     def _owns(self, arguments: list[str]) -> bool:
         return Path(arguments[0]).name in ("conmon", "podman") and any(
-            str(self.state) in argument for argument in arguments
+            f"{self.state}/" in argument for argument in arguments
         )
+
+    def _network(self) -> Mapping[str, object]:
+        subnet = f"{self.prefix}.1"
+        addresses = {
+            "type": "host-local",
+            "dataDir": f"{self.state}/addresses",
+            "routes": [{"dst": "0.0.0.0/0"}],
+            "ranges": [[{"subnet": f"{subnet}.0/24", "gateway": f"{subnet}.1"}]],
+        }
+        bridge = {"type": "bridge", "bridge": self.bridge, "isGateway": True, "ipam": addresses}
+        return {"cniVersion": "0.4.0", "name": "podman", "plugins": [bridge, {"type": "tuning"}]}
 
 
 ENGINES: Mapping[str, type[Engine]] = {"docker": Docker, "podman": Podman}
@@ -406,6 +422,15 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+def _context(dockerfile: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        header = tarfile.TarInfo("Dockerfile")
+        header.size = len(dockerfile)
+        tar.addfile(header, io.BytesIO(dockerfile))
+    return packed.getvalue()
 
 
 def _delete_link(name: str) -> None:
@@ -443,7 +468,7 @@ def _stat(pid: int) -> tuple[str, int]:
     return fields[0], int(fields[1])
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     return _stat(pid)[0] not in ("", "Z", "X")
 
 

