@@ -87,6 +87,8 @@ vm.docker.hostConfig: BlkioWeight CapAdd CapDrop CgroupParent CpuPeriod CpuQuota
 vm.docker.hostConfig: CpusetCPUs CpusetMEMs Dns DnsSearch ExtraHosts IpcMode LogConfig Memory
 vm.docker.hostConfig: MemorySwap MemorySwappiness NetworkMode OomKillDisable PidMode ReadonlyRootfs
 vm.docker.hostConfig: SecurityOpt UTSMode
+vm.docker: hardening stopGrace
+vm.docker.hostConfig: Labels PidsLimit Runtime Tmpfs Ulimits User
 """
 
 
@@ -100,7 +102,7 @@ UNUSED = tuple(_keys(_UNUSED))
 """Known keys without effect."""
 
 DOCKER = tuple(_keys(_DOCKER))
-"""Keys of the docker runtime, handed to it as they are."""
+"""Keys of the docker runtime, handed to it as they are; the last two lines are not Fabric's."""
 
 SECRET = frozenset({"peer.BCCSP.PKCS11.Pin", "ledger.state.couchDBConfig.password"})
 """Keys whose values are never shown."""
