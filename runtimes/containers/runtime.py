@@ -168,6 +168,7 @@ class ContainerRuntime:
         self._ids = {"network_id": settings.network_id, "peer_id": settings.peer_id}
         self._holders = holders
         self._instances: dict[str, ContainerInstance] = {}
+        self._built: dict[str, Image] = {}
 
     async def build(self, package: ChaincodePackage) -> None:
         """Make the image of a package, unless there is one of the same content.
@@ -180,10 +181,12 @@ class ContainerRuntime:
         """
         plan = _plan_of(package)
         found = await self._image(package)
-        if found is None or found.labels.get(CONTENT) != _content(package, plan):
-            await self._build(package, plan)
-            if found is not None:
-                await self._remove_former(found)
+        if found is not None and found.labels.get(CONTENT) == _content(package, plan):
+            self._built[package.ccid] = found
+            return
+        await self._build(package, plan)
+        if found is not None:
+            await self._remove_former(found)
 
     async def start(self, spec: InstanceSpec) -> ContainerInstance:
         """Start a package; what an earlier start under the same id left is removed first.
@@ -197,7 +200,7 @@ class ContainerRuntime:
         """
         package, plan = spec.package, _plan_of(spec.package)
         build = partial(self._build, package, plan)
-        image = await self._image(package) or await build()
+        image = self._built.get(spec.ccid) or await self._image(package) or await build()
         name = container_name(spec.ccid, **self._ids)
         container = container_plan(
             spec,
@@ -298,6 +301,7 @@ class ContainerRuntime:
         image = await self._image(package)
         if image is None:
             raise BuildFailed("\n".join((f"the build of image {name} broke off", *tail)))
+        self._built[package.ccid] = image
         return image
 
     async def _remove_former(self, image: Image) -> None:
