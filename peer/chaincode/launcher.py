@@ -189,7 +189,7 @@ class RuntimeLauncher:
         self, state: LaunchState, package: ChaincodePackage, serve: Serve
     ) -> LaunchError:
         backend = self._backend if package.launcher is None else self._external
-        # Where TLS is on, TCP: libraries disagree on the server name of a Unix socket.
+        # With TLS, too: these libraries expect `localhost` behind a Unix socket.
         unix = (
             self._authority is None
             and package.launcher is None  # nobody knows which library it will start
