@@ -21,13 +21,20 @@ import signal
 import socket
 import subprocess
 import tarfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, ClassVar
 
+from tests.engines.processes import (
+    arguments_of,
+    every_pid,
+    holds,
+    is_alive,
+    send_signal,
+    with_descendants,
+)
 from tests.engines.rootfs import Unavailable, archive, cache_directory
 
 STATE = Path("/run/triopeer-tests")
@@ -137,7 +144,7 @@ class Engine:
                 check=True,
                 timeout=START_LIMIT_S,
             )
-        if not _holds(self.is_ready, START_LIMIT_S):
+        if not holds(self.is_ready, START_LIMIT_S):
             log_end = self.log.read_text(errors="replace")[-3000:]
             raise EngineBroken(f"{self.name} does not answer within {START_LIMIT_S} s:\n{log_end}")
 
@@ -148,16 +155,16 @@ class Engine:
             EngineBroken: it did not end.
         """
         program = self._command()[0]
-        pids = [pid for pid in self._marked() if _arguments(pid)[0].endswith(program)]
-        for pid in pids:
-            _signal(pid, how)
-        if not _holds(lambda: not any(map(is_alive, pids)), STOP_LIMIT_S):
+        daemons = [pid for pid in self._marked() if arguments_of(pid)[0].endswith(program)]
+        for pid in daemons:
+            send_signal(pid, how)
+        if not holds(lambda: not any(map(is_alive, daemons)), STOP_LIMIT_S):
             raise EngineBroken(f"{self.name} ignores {how.name} for {STOP_LIMIT_S} s")
         self.socket.unlink(missing_ok=True)
 
     def processes(self) -> set[int]:
         """Return every process of the engine, those in its containers among them."""
-        return _with_descendants(self._marked())
+        return with_descendants(self._marked())
 
     def is_ready(self) -> bool:
         """Tell whether the daemon answers."""
@@ -268,21 +275,21 @@ class Engine:
 
     def _kill_all(self) -> None:
         """Kill what a killed daemon has left: its shims, and the containers below them."""
-        pids = self.processes()
-        for pid in pids:
-            _signal(pid, signal.SIGKILL)
-        if not _holds(lambda: not any(map(is_alive, pids)), STOP_LIMIT_S):
-            raise EngineBroken(f"processes of {self.name} survive: {sorted(pids)}")
+        left = self.processes()
+        for pid in left:
+            send_signal(pid, signal.SIGKILL)
+        if not holds(lambda: not any(map(is_alive, left)), STOP_LIMIT_S):
+            raise EngineBroken(f"processes of {self.name} survive: {sorted(left)}")
 
     def _marked(self) -> set[int]:
         mark = f"{MARK}={self.id}".encode()
         found = set()
-        for pid in _pids():
+        for pid in every_pid():
             try:
                 environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if mark in environment or self._owns(_arguments(pid)):
+            if mark in environment or self._owns(arguments_of(pid)):
                 found.add(pid)
         return found
 
@@ -436,53 +443,6 @@ def _context(dockerfile: bytes) -> bytes:
 def _delete_link(name: str) -> None:
     if Path("/sys/class/net", name).exists():
         subprocess.run(["ip", "link", "delete", name], check=True, timeout=STOP_LIMIT_S)
-
-
-def _holds(condition: Callable[[], bool], limit_s: float) -> bool:
-    """Return true as soon as the condition holds, false after the limit."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _arguments(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    except OSError:
-        return [""]
-
-
-def _stat(pid: int) -> tuple[str, int]:
-    """Return state and parent of a process; a state of "" says that there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "", 0
-    return fields[0], int(fields[1])
-
-
-def is_alive(pid: int) -> bool:
-    return _stat(pid)[0] not in ("", "Z", "X")
-
-
-def _with_descendants(roots: set[int]) -> set[int]:
-    found = set(roots)
-    parents = {pid: _stat(pid)[1] for pid in _pids()}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
-
-
-def _signal(pid: int, which: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, which)
 
 
 def _unmount_below(directory: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.engines import engine as engine_module
 from tests.engines.engine import ENGINES, ROOT_IMAGES, USER_IMAGES, Engine, EngineBroken
+from tests.engines.processes import is_alive
 from tests.engines.rootfs import cache_directory
 
 
@@ -114,7 +115,7 @@ def test_nothing_is_left(own: Engine, how: signal.Signals | None) -> None:
         own.stop(how)
     own.down()
     assert own.processes() == set()
-    assert not any(map(engine_module.is_alive, processes))
+    assert not any(map(is_alive, processes))
     assert not own.state.exists()
     assert not own.storage.exists()
     mounts = Path("/proc/self/mountinfo").read_text()
