@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from functools import cache, partial
+from importlib import metadata
 from pathlib import Path
 
 import trio
@@ -33,8 +34,11 @@ from peer.errors import ConfigError, RuntimeNotUsable
 from peer.ledger.api import Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
+from peer.lifecycle.builds import BuildRegistry, StartedByHand
 from peer.lifecycle.definitions import DefinitionStore
-from peer.lifecycle.packages import PackageStore, StartedByHand
+from peer.lifecycle.external import ExternalBuilders
+from peer.lifecycle.platforms.platform import Images
+from peer.lifecycle.store import PackageStore
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
 from peer.rpc.loop import open_loop
@@ -42,11 +46,12 @@ from peer.rpc.tls import server_context
 from peer.scc.cscc import Cscc
 from peer.scc.runner import serve
 from runtimes import loader, naming
-from runtimes.api import RuntimeFailure, RuntimeSettings
+from runtimes.api import RuntimeBackend, RuntimeFailure, RuntimeSettings
 
 log = logging.getLogger("peer")
 
 DEFAULT_CHANNEL = "mychannel"
+EXTERNAL_RUNTIME = "process"
 
 
 @asynccontextmanager
@@ -103,13 +108,11 @@ async def _assemble(
         options=config.vm.options,
         on_output=partial(_log_output, config),
     )
-    try:
-        backend = await stack.enter_async_context(loader.load(config.vm.runtime)(settings))
-    except RuntimeFailure as exc:
-        raise RuntimeNotUsable(f"vm.runtime {config.vm.runtime}: {exc}") from exc
+    backend = await _open_runtime(config.vm.runtime, settings, stack)
     authority = CertificateAuthority() if config.peer.tls_enabled else None
     registry = HandlerRegistry(on_stage)
-    packages = PackageStore(home / "lifecycle" / "chaincodes")
+    external = await _external_runtime(config, home, backend, stack)
+    packages = await trio.to_thread.run_sync(_packages, config, home, backend)
     definitions = DefinitionStore()
     ledgers: dict[str, Ledger] = {}
     listeners = ChaincodeListeners(
@@ -152,6 +155,7 @@ async def _assemble(
             stop_s=config.chaincode.stop_timeout_s,
         ),
         authority=authority,
+        external=external,
     )
     peer = Peer(
         chaincode=ChaincodeSupport(
@@ -174,6 +178,52 @@ async def _assemble(
     if is_development:
         await _listen_for_development(stack, config, listeners, peer.chaincode)
     return peer
+
+
+async def _open_runtime(
+    name: str, settings: RuntimeSettings, stack: AsyncExitStack
+) -> RuntimeBackend:
+    try:
+        return await stack.enter_async_context(loader.load(name)(settings))
+    except RuntimeFailure as exc:
+        raise RuntimeNotUsable(f"vm.runtime {name}: {exc}") from exc
+
+
+async def _external_runtime(
+    config: PeerConfig, home: Path, backend: RuntimeBackend, stack: AsyncExitStack
+) -> RuntimeBackend:
+    """Return what runs the launchers of external builders: processes, whatever runs the rest."""
+    if backend.name == EXTERNAL_RUNTIME or not config.chaincode.external_builders:
+        return backend
+    settings = RuntimeSettings(
+        network_id=config.peer.network_id,
+        peer_id=config.peer.id,
+        state_dir=private_directory(home / "runtimes" / EXTERNAL_RUNTIME),
+        options={},
+        on_output=partial(_log_output, config),
+    )
+    return await _open_runtime(EXTERNAL_RUNTIME, settings, stack)
+
+
+def _packages(config: PeerConfig, home: Path, backend: RuntimeBackend) -> BuildRegistry:
+    chaincode = config.chaincode
+    return BuildRegistry(
+        store=PackageStore(home),
+        directory=home / "lifecycle" / "builds",
+        backend=backend,
+        external=ExternalBuilders(chaincode.external_builders, home / "externalbuilder" / "builds"),
+        images=Images(
+            builder=chaincode.builder,
+            golang=chaincode.golang_runtime,
+            node=chaincode.node_runtime,
+            java=chaincode.java_runtime,
+            python=chaincode.python_runtime,
+            go_dynamic_link=chaincode.golang_dynamic_link,
+            version=metadata.version("triopeer"),
+        ),
+        on_line=_log_build,
+        install_timeout_s=chaincode.install_timeout_s,
+    )
 
 
 async def _listen_for_development(
@@ -211,9 +261,19 @@ def _execution_settings(config: PeerConfig) -> ExecutionSettings:
     )
 
 
-def _chaincode_tls(authority: CertificateAuthority) -> ssl.SSLContext:
-    server = authority.issue_server("127.0.0.1", "localhost")
-    return server_context(server.certificate, server.key, authority.certificate)
+def _chaincode_tls(authority: CertificateAuthority) -> Callable[[str], ssl.SSLContext]:
+    """Return what makes the context of a listener, once for each host."""
+
+    @cache
+    def context(host: str) -> ssl.SSLContext:
+        server = authority.issue_server(*dict.fromkeys((host, "127.0.0.1", "localhost")))
+        return server_context(server.certificate, server.key, authority.certificate)
+
+    return context
+
+
+def _log_build(ccid: str, line: str) -> None:
+    logging.getLogger("peer.lifecycle.build").info("%s: %s", ccid, line)
 
 
 def _log_output(config: PeerConfig, ccid: str, line: str) -> None:

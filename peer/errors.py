@@ -70,6 +70,17 @@ class PackageError(PeerError):
     """A chaincode package or directory cannot be used."""
 
 
+class AlreadyInstalled(PackageError):
+    """The same package is installed and built; nothing was changed."""
+
+    def __init__(self, ccid: str) -> None:
+        self.ccid = ccid
+        super().__init__(ccid)
+
+    def __str__(self) -> str:
+        return f"chaincode already successfully installed (package ID '{self.ccid}')"
+
+
 class LedgerError(PeerError):
     """The ledger refused a request; the text goes to the chaincode."""
 

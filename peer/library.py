@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import trio
-
 from fabric_protos.stream import ChaincodeEvent, ChaincodeInput
 from peer import logs
 from peer.chaincode.support import ChaincodeSupport, Execution
@@ -24,10 +22,11 @@ from peer.endorser.proposal import (
     prepare_args,
     prepare_proposal,
 )
-from peer.errors import UnknownChannel
+from peer.errors import AlreadyInstalled, UnknownChannel
 from peer.ledger.api import CommittingTransaction, Ledger, Timestamp, ValidationCode
+from peer.lifecycle.builds import BuildRegistry
 from peer.lifecycle.definitions import ChaincodeDefinition, DefinitionStore
-from peer.lifecycle.packages import InstalledPackage, PackageStore
+from peer.lifecycle.directories import InstalledPackage
 
 ERROR_THRESHOLD = 400
 """Responses from here on are not endorsed, so nothing of them is committed."""
@@ -60,20 +59,21 @@ class Peer:
 
     Attributes:
         chaincode: launches and runs chaincodes; most callers need `invoke` and `query` only.
+        packages: what is installed, and builds it; most callers need `install` only.
     """
 
     def __init__(
         self,
         *,
         chaincode: ChaincodeSupport,
-        packages: PackageStore,
+        packages: BuildRegistry,
         definitions: DefinitionStore,
         ledgers: dict[str, Ledger],
         open_ledger: Callable[[str], Awaitable[Ledger]],
         identity: SigningIdentity,
     ) -> None:
         self.chaincode = chaincode
-        self._packages = packages
+        self.packages = packages
         self._definitions = definitions
         self._ledgers = ledgers
         self._open_ledger = open_ledger
@@ -118,13 +118,13 @@ class Peer:
         init_required: bool = False,
         collections: Collection[str] = (),
     ) -> InstalledPackage:
-        """Install chaincode and define it on channels; nothing is started yet.
+        """Install chaincode, build it and define it on channels; nothing is started yet.
 
         Installing again under the same name replaces the definition; if the code changed, the next
         call launches the new code, and the process of the old one is stopped.
 
         Args:
-            source: a directory of code, or a lifecycle package (``.tar.gz``).
+            source: a directory of code, a lifecycle package (``.tar.gz``) or a deployment spec.
             name: what it is invoked as; the package's label if empty. A directory takes it as its
                 label, so the same code under two names runs as two processes.
             version: changing it asks for another init where one is required.
@@ -132,13 +132,19 @@ class Peer:
             collections: names of private data collections.
 
         Raises:
-            PackageError: `source` cannot be used.
+            PackageError: `source` cannot be used, or cannot be built within
+                ``chaincode.installTimeout``.
             UnknownChannel: a channel is not joined.
+
+        Cancellation: ends the build; nothing is installed or defined.
         """
         chosen = list(channels) or self.channels
         for channel_id in chosen:
             self.ledger(channel_id)
-        package = await trio.to_thread.run_sync(self._packages.install, Path(source), name)
+        try:
+            package = await self.packages.install(Path(source), name)
+        except AlreadyInstalled as exc:
+            package = await self.packages.find(exc.ccid)
         former = self._definitions.ccids()
         for channel_id in chosen:
             definition = ChaincodeDefinition(

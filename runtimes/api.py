@@ -20,7 +20,48 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
+
+PEER_ADDRESS = "{peer.address}"
+"""Stands for the address to dial in `ImagePlan.command`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePlan:
+    """How a container engine makes the image of a package: one build of one context.
+
+    Attributes:
+        dockerfile: text; an earlier stage builds the code, the last one is the image that runs.
+        images: what its stages start from. An engine that lacks one pulls it or refuses.
+        offline: the build needs no network, so it gets none.
+        command: program and arguments in the image, `PEER_ADDRESS` among them.
+        write_context: writes the gzip tar that holds ``Dockerfile`` and the code; blocks.
+    """
+
+    dockerfile: str
+    images: tuple[str, ...]
+    offline: bool
+    command: tuple[str, ...]
+    write_context: Callable[[BinaryIO], None] = field(repr=False, compare=False)
+
+    def argv(self, peer_address: str) -> tuple[str, ...]:
+        """Return the command of a chaincode that dials `peer_address`."""
+        return tuple(word.replace(PEER_ADDRESS, peer_address) for word in self.command)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launcher:
+    """The ``bin/run`` of an external builder.
+
+    It is executed with the package's path and a directory that holds ``chaincode.json``; its exit
+    is the chaincode's.
+
+    Attributes:
+        env: its whole environment.
+    """
+
+    program: Path
+    env: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +71,17 @@ class ChaincodePackage:
     Attributes:
         ccid: the id the chaincode registers under, ``label:sha256`` or ``name:version``.
         type: ``golang``, ``node``, ``java`` or ``python``, lower case.
-        path: directory that holds the unpacked code.
+        path: directory the chaincode runs in where there is no image: what had to be compiled or
+            installed for that is there.
+        image: how to make an image of it; None if it cannot be had.
+        launcher: what starts it, in place of its type's command and as a process of this machine.
     """
 
     ccid: str
     type: str
     path: Path
+    image: ImagePlan | None = None
+    launcher: Launcher | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,11 +198,21 @@ class RuntimeBackend(Protocol):
         """Start a built package.
 
         Raises:
-            StartFailed: the command does not exist or cannot be executed.
+            StartFailed: the command does not exist or cannot be executed, or the engine refuses.
+            BuildFailed: it had to be built again, and cannot be.
             RuntimeUnavailable: the engine does not answer.
 
         Cancellation: leaves nothing of this start behind.
         Source: DockerVM.Start, core/container/dockercontroller/dockercontroller.go (release-2.5).
+        """
+        ...
+
+    async def listen_host(self) -> str:
+        """Return the IP address of this machine under which chaincodes reach the peer by TCP.
+
+        Raises:
+            RuntimeUnavailable: the engine does not answer.
+            StartFailed: they have no network that leads here.
         """
         ...
 
@@ -216,4 +272,8 @@ class BuildFailed(RuntimeFailure):
 
 
 class StartFailed(RuntimeFailure):
-    """The chaincode's command could not be executed."""
+    """The chaincode could not be started; the text says which step failed and why."""
+
+
+class UploadFailed(StartFailed):
+    """Files could not be brought into a container."""

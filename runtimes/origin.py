@@ -1,14 +1,16 @@
 """Ask the kernel who is at the far end of a local connection.
 
-Room:      runtimes   (imports runtimes.api; used by peer.chaincode and the process backend)
+Room:      runtimes   (imports runtimes.api; used by peer.chaincode and the backends)
 Loop:      none: a few reads of /proc, a millisecond at most
 Fabric:    none; Fabric recognises chaincode by TLS certificate only
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +51,43 @@ def owner_uid(origin: Origin) -> int | None:
         case TcpOrigin():
             owner = connecting_socket(origin)
             return owner.uid if owner else None
+
+
+def holds_connection(pids: Iterable[int], origin: TcpOrigin) -> bool:
+    """Tell whether one of the processes has the end that connected open."""
+    owner = connecting_socket(origin)
+    if owner is None:
+        return False
+    target = f"socket:[{owner.inode}]"
+    return any(target in _descriptors(pid) for pid in pids)
+
+
+def descends_from(pid: int, ancestor: int) -> bool:
+    """Tell whether a process is `ancestor` or below it."""
+    while pid > 0 and pid != ancestor:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        pid = int(stat[stat.rindex(b")") + 2 :].split()[1])
+    return pid > 0
+
+
+def process_ids() -> list[int]:
+    """Return all processes this one can see."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _descriptors(pid: int) -> Iterator[str]:
+    """Yield what each descriptor of a process refers to."""
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                yield os.readlink(f"/proc/{pid}/fd/{fd}")
+            except FileNotFoundError:  # closed meanwhile
+                continue
+    except OSError:  # it has gone
+        return
 
 
 def _search_texts(origin: TcpOrigin) -> tuple[str, str]:

@@ -63,8 +63,18 @@ class Endpoint(Protocol):
 class Listeners(Protocol):
     """Opens listeners for `protos.ChaincodeSupport`."""
 
-    def open(self, serve: Serve, *, unix: bool) -> AbstractAsyncContextManager[Endpoint]:
-        """Listen on an address of its own; leaving the context ends every stream that came in."""
+    def open(
+        self, serve: Serve, *, unix: bool, host: str = ...
+    ) -> AbstractAsyncContextManager[Endpoint]:
+        """Listen on an address of its own; leaving the context ends every stream that came in.
+
+        Args:
+            unix: on a Unix socket.
+            host: else on this IP address, any port.
+
+        Raises:
+            OSError: it cannot be had.
+        """
         ...
 
 

@@ -57,12 +57,14 @@ HandleStream = Callable[[MessageStream, Gate], Awaitable[None]]
 
 
 class Packages(Protocol):
-    """Knows what is installed."""
+    """Knows what is installed, and makes it startable."""
 
-    def find(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
-        """
+    async def build(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
+        """Return how to start a package, built, or where it runs as a service.
+
         Raises:
-            PackageError: nothing is installed under this id.
+            PackageError: nothing is installed under this id, or it cannot be used.
+            RuntimeFailure: it cannot be built.
         """
         ...
 
@@ -80,6 +82,7 @@ class RuntimeLauncher:
 
     Args:
         instances: the peer's nursery; a launch outlives the call that asked for it.
+        external: runs the launchers of external builders; `backend` if None.
         authority: issues client certificates when TLS is on, else None.
     """
 
@@ -95,10 +98,12 @@ class RuntimeLauncher:
         environment: ChaincodeEnvironment,
         limits: LaunchLimits,
         authority: CertificateAuthority | None = None,
+        external: RuntimeBackend | None = None,
     ) -> None:
         self._instances = instances
         self._registry = registry
         self._backend = backend
+        self._external = external or backend
         self._packages = packages
         self._listeners = listeners
         self._connector = connector
@@ -167,10 +172,13 @@ class RuntimeLauncher:
 
     async def _run(self, state: LaunchState, handle_stream: HandleStream) -> LaunchError:
         """Run the chaincode and return why it ended, which matters if it never was READY."""
+        state.enter("build")
         try:
-            found = self._packages.find(state.ccid)
+            found = await self._packages.build(state.ccid)
         except PackageError as exc:
             return LaunchError(state.ccid, str(exc))
+        except RuntimeFailure as exc:
+            return BuildError(state.ccid, f"error building chaincode: {exc}")
         if isinstance(found, ChaincodeServerInfo):
             service = ServiceGate(state, self._registry)
             return await self._run_service(state, found, lambda s: handle_stream(s, service))
@@ -180,18 +188,22 @@ class RuntimeLauncher:
     async def _run_instance(
         self, state: LaunchState, package: ChaincodePackage, serve: Serve
     ) -> LaunchError:
-        state.enter("build")
+        backend = self._backend if package.launcher is None else self._external
+        # With TLS, too: these libraries expect `localhost` behind a Unix socket.
+        unix = (
+            self._authority is None
+            and package.launcher is None  # nobody knows which library it will start
+            and package.type in backend.capabilities.unix_socket
+        )
         try:
-            await self._backend.build(package)
+            host = "" if unix else await backend.listen_host()
         except RuntimeFailure as exc:
-            return BuildError(state.ccid, f"error building chaincode: {exc}")
-        # Where TLS is on, TCP: libraries disagree on the server name of a Unix socket.
-        unix = self._authority is None and (package.type in self._backend.capabilities.unix_socket)
-        async with self._listeners.open(serve, unix=unix) as endpoint:
+            return StartError(state.ccid, f"error starting container: {exc}")
+        async with self._listeners.open(serve, unix=unix, host=host) as endpoint:
             state.endpoint = endpoint
             state.enter("start")
             try:
-                instance = await self._backend.start(self._spec(state, package, endpoint.address))
+                instance = await backend.start(self._spec(state, package, endpoint.address))
             except RuntimeFailure as exc:
                 return StartError(state.ccid, f"error starting container: {exc}")
             async with self._stopping(state.ccid, instance):
@@ -208,7 +220,10 @@ class RuntimeLauncher:
             yield
         finally:
             with trio.move_on_after(self._limits.stop_s, shield=True) as grace:
-                await instance.stop()
+                try:
+                    await instance.stop()
+                except RuntimeFailure as exc:
+                    log.error("stop of %s failed: %s", ccid, exc)
             if grace.cancelled_caught:
                 log.error("stop of %s gave up after %g s", ccid, self._limits.stop_s)
 

@@ -33,6 +33,9 @@ class Lazy(NamedTuple):
 COMMANDS: Mapping[str, Lazy] = {
     "config": Lazy("peer.cli.config:config", "Show the configuration and where it comes from."),
     "demo": Lazy("peer.cli.demo:demo", "Show a chaincode's life, from launch to shutdown."),
+    "doctor": Lazy(
+        "peer.cli.doctor:doctor", "Check the runtime and the configuration, and say what to do."
+    ),
     "node": Lazy("peer.cli.node:node", "Run a peer."),
     "version": Lazy("peer.cli.version:version", "Show the versions of the peer and its platform."),
 }

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _UNUSED = """
-chaincode: installTimeout
 peer: gomaxprocs listenAddress localMspType maxSendMsgSize mspConfigPath validatorPoolSize
 peer.adminService: listenAddress
 peer.authentication: timewindow
@@ -57,12 +56,10 @@ peer.tls.clientKey: file
 peer.tls.clientRootCAs: files
 peer.tls.key: file
 peer.tls.rootcert: file
-chaincode: builder externalBuilders pull system systemPlugins
+chaincode: pull system systemPlugins
 chaincode.car: runtime
-chaincode.golang: dynamicLink runtime
 chaincode.id: name path
-chaincode.java: Dockerfile runtime
-chaincode.node: runtime
+chaincode.java: Dockerfile
 ledger: blockchain
 ledger.pvtdataStore: collElgProcDbBatchesInterval collElgProcMaxDbBatchSize
 ledger.pvtdataStore: deprioritizedDataReconcilerInterval purgeInterval purgedKeyAuditLogging
@@ -90,6 +87,8 @@ vm.docker.hostConfig: BlkioWeight CapAdd CapDrop CgroupParent CpuPeriod CpuQuota
 vm.docker.hostConfig: CpusetCPUs CpusetMEMs Dns DnsSearch ExtraHosts IpcMode LogConfig Memory
 vm.docker.hostConfig: MemorySwap MemorySwappiness NetworkMode OomKillDisable PidMode ReadonlyRootfs
 vm.docker.hostConfig: SecurityOpt UTSMode
+vm.docker: hardening stopGrace
+vm.docker.hostConfig: Labels PidsLimit Runtime Tmpfs Ulimits User
 """
 
 
@@ -103,7 +102,7 @@ UNUSED = tuple(_keys(_UNUSED))
 """Known keys without effect."""
 
 DOCKER = tuple(_keys(_DOCKER))
-"""Keys of the docker runtime, handed to it as they are."""
+"""Keys of the docker runtime, handed to it as they are; the last two lines are not Fabric's."""
 
 SECRET = frozenset({"peer.BCCSP.PKCS11.Pin", "ledger.state.couchDBConfig.password"})
 """Keys whose values are never shown."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peer.config.settings import setting, settings_of
-from peer.config.values import ADDRESS, LEVEL, LOG_FORMAT, LOG_SPEC, PATH, SIZE, choice
+from peer.config.values import ADDRESS, IMAGE, LEVEL, LOG_FORMAT, LOG_SPEC, PATH, SIZE, choice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +99,26 @@ class NodeConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalBuilder:
+    """One entry of ``chaincode.externalBuilders``.
+
+    Attributes:
+        path: directory that holds ``bin/detect`` and the others.
+        propagate_environment: variables of the peer that its programs see.
+    """
+
+    name: str
+    path: Path
+    propagate_environment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChaincodeConfig:
-    """The ``chaincode`` tree."""
+    """The ``chaincode`` tree.
+
+    Attributes:
+        external_builders: ``chaincode.externalBuilders``, in their order.
+    """
 
     mode: str = setting(
         "net",
@@ -115,6 +133,49 @@ class ChaincodeConfig:
         below=5.0,
         doc="From launch to READY, the build included.",
     )
+    install_timeout_s: float = setting(
+        300.0,
+        key="chaincode.installTimeout",
+        minimum=1.0,
+        below=300.0,
+        doc="Building a package when it is installed.",
+    )
+    builder: str = setting(
+        "hyperledger/fabric-ccenv:2.5",
+        key="chaincode.builder",
+        kind=IMAGE,
+        doc="Image that builds Go code.",
+    )
+    golang_runtime: str = setting(
+        "hyperledger/fabric-baseos:2.5",
+        key="chaincode.golang.runtime",
+        kind=IMAGE,
+        doc="Image that runs Go programs.",
+    )
+    golang_dynamic_link: bool = setting(
+        False,
+        key="chaincode.golang.dynamicLink",
+        doc="Let Go programs use libraries of the image they run in.",
+    )
+    node_runtime: str = setting(
+        "hyperledger/fabric-nodeenv:2.5",
+        key="chaincode.node.runtime",
+        kind=IMAGE,
+        doc="Image that builds and runs Node code.",
+    )
+    java_runtime: str = setting(
+        "hyperledger/fabric-javaenv:2.5",
+        key="chaincode.java.runtime",
+        kind=IMAGE,
+        doc="Image that builds and runs Java code.",
+    )
+    python_runtime: str = setting(
+        "python:3.12-slim",
+        key="chaincode.python.runtime",
+        kind=IMAGE,
+        doc="Image that builds and runs Python code. Not a key of Fabric.",
+    )
+    external_builders: tuple[ExternalBuilder, ...] = ()
     execute_timeout_s: float = setting(
         30.0,
         key="chaincode.executetimeout",

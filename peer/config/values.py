@@ -124,6 +124,23 @@ def _parse_log_format(text: str) -> str:
     raise ValueError(f"expected one of {', '.join(logs.FORMATS)}")
 
 
+_IMAGE_VARIABLES = {
+    "$(DOCKER_NS)": "hyperledger",
+    "$(TWO_DIGIT_VERSION)": "2.5",
+    "$(PROJECT_VERSION)": "2.5",
+    "$(ARCH)": "amd64",
+}
+
+
+def _parse_image(text: str) -> str:
+    """Read an image name; Fabric's sample core.yaml writes some parts as variables."""
+    for variable, value in _IMAGE_VARIABLES.items():
+        text = text.replace(variable, value)
+    if not text or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", text):
+        raise ValueError("expected an image name")
+    return text
+
+
 def choice(options: Sequence[str]) -> Kind[str]:
     """Return the kind of a setting that is one of a few words."""
 
@@ -141,6 +158,7 @@ INTEGER = Kind("number", parse_integer)
 DURATION = Kind("duration", parse_duration, show_duration)
 SIZE = Kind("size in bytes", parse_size)
 ADDRESS = Kind("host:port", _parse_address)
+IMAGE = Kind("image", _parse_image)
 PATH = Kind("path", str)
 LEVEL = Kind("log level", _parse_level)
 LOG_SPEC = Kind("logging specification", _parse_log_spec)

@@ -1,8 +1,7 @@
-"""Chaincode packages: recognise, unpack, find.
+"""The package format of lifecycle v2.
 
-Room:      peer.lifecycle   (imports runtimes.api, archives, service; used by app)
-Loop:      none; files are read where it is called
-Lifetime:  peer
+Room:      peer.lifecycle   (imports archive, indexes, peer.errors; used by store and builds)
+Loop:      none; it blocks for large packages
 Fabric:    core/chaincode/persistence/chaincode_package.go, persistence.go (release-2.5)
 """
 
@@ -10,204 +9,180 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import threading
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from peer.chaincode.connections import ChaincodeServerInfo
 from peer.errors import PackageError
-from peer.lifecycle.archives import MAX_UNPACKED_BYTES, read_parts, unpack
-from peer.lifecycle.service import SERVICE_TYPES, connection_info
-from runtimes.api import ChaincodePackage
+from peer.lifecycle import archive
+from peer.lifecycle.indexes import ROOT, index_files
 
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-MAX_LABEL = 150
-"""Characters; label and digest together name a directory."""
-_NOT_CODE = {"node_modules", "__pycache__", ".git", ".venv", "venv", ".mypy_cache"}
-_MARKERS = (
-    ("connection.json", "ccaas"),
-    ("package.json", "node"),
-    ("chaincode", "golang"),
-    ("chaincode.jar", "java"),
-    ("chaincode.py", "python"),
-    ("main.py", "python"),
-)
+METADATA = "metadata.json"
+CODE = "code.tar.gz"
+MAX_METADATA_BYTES = 1 << 20
+
+NOT_CODE = frozenset({"node_modules", "__pycache__", ".git", ".venv", "venv", ".mypy_cache"})
+"""Never part of a directory's content: it comes from a build, or from its author's tools."""
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InstalledPackage:
-    """A package of this peer.
+class Package:
+    """A package as it was read.
 
     Attributes:
-        ccid: the package id, ``label:sha256``.
-        type: platform in lower case, or ``ccaas`` for a service.
-        path: directory of the code.
+        ccid: the id its chaincode registers under: ``label:sha256``, or ``name:version``.
+        type: platform in lower case.
+        module: ``path`` of the metadata: what to build, for Go an import path.
+        metadata: what an external builder gets as ``metadata.json``.
+        code: the ``.tar.gz`` of the code.
+        indexes: index files by name, from ``META-INF/`` on.
     """
 
     ccid: str
     label: str
     type: str
-    path: Path
+    module: str
+    metadata: bytes
+    code: bytes
+    indexes: Mapping[str, bytes]
 
 
-class PackageStore:
-    """The packages of one peer.
+def package_id(label: str, data: bytes) -> str:
+    """Return the id of a package file.
 
-    A package file is unpacked into the store. A directory is run where it stands, so that an author
-    can edit, restart and look again.
+    Source: `PackageID`, core/chaincode/persistence/persistence.go (release-2.5).
+    """
+    return f"{label}:{hashlib.sha256(data).hexdigest()}"
+
+
+def read_package(data: bytes) -> Package:
+    """Read a package file and check everything that does not depend on its type.
+
+    Names are taken exactly: ``./metadata.json``, which plain ``tar`` makes, is another file.
+
+    Raises:
+        PackageError: it is none, or is not acceptable.
+
+    Source: `ParseChaincodePackage`, core/chaincode/persistence/chaincode_package.go (release-2.5).
+    """
+    parts = _parts(data)
+    if CODE not in parts:
+        raise PackageError("did not find a code package inside the package")
+    if METADATA not in parts:
+        raise PackageError("did not find any package metadata (missing metadata.json)")
+    kind, module, label = _read_metadata(parts[METADATA])
+    return Package(
+        ccid=package_id(label, data),
+        label=label,
+        type=kind.lower(),
+        module=module,
+        metadata=parts[METADATA],
+        code=parts[CODE],
+        indexes=read_indexes(parts[CODE]),
+    )
+
+
+def read_indexes(code: bytes) -> dict[str, bytes]:
+    """Return the index files of a code package.
+
+    Raises:
+        PackageError: it is no acceptable archive, or one of them is no index.
+    """
+    with archive.opened(code) as opened:
+        return index_files(opened)
+
+
+def pack(
+    directory: Path, kind: str, label: str, *, module: str = "", indexes: Path | None = None
+) -> bytes:
+    """Return a package of a directory of code; the same content gives the same bytes.
 
     Args:
-        directory: where unpacked packages live; made when needed.
+        kind: ``golang``, ``node``, ``java``, ``python``; ``ccaas`` for a ``connection.json``.
+        module: of Go, the import path to build; empty for the directory itself.
+        indexes: directory that becomes ``META-INF``; by default that of `directory`, if any.
+
+    Raises:
+        PackageError: the label is not acceptable, or an index is no index.
+        OSError: something cannot be read.
     """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._packages: dict[str, InstalledPackage] = {}
-        self._unpacking = threading.Lock()
-
-    def install(self, source: Path, label: str = "") -> InstalledPackage:
-        """Install a package file (``.tar.gz`` of lifecycle v2) or a directory of code.
-
-        Args:
-            label: of a directory; its name if empty. A package file brings its own.
-
-        Raises:
-            PackageError: it does not exist, or is not a usable package.
-        """
-        try:
-            if source.is_dir():
-                package = _linked(source.resolve(), label or _as_label(source.resolve().name))
-            elif source.is_file():
-                package = self._unpacked(source)
-            else:
-                raise PackageError(f"there is no package or directory {source}")
-        except OSError as exc:
-            raise PackageError(f"{source} cannot be installed: {exc}") from exc
-        self._packages[package.ccid] = package
-        return package
-
-    def find(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
-        """Return how to run a package, or where it runs as a service.
-
-        Raises:
-            PackageError: not installed, or its ``connection.json`` cannot be used.
-        """
-        package = self._packages.get(ccid)
-        if package is None:
-            raise PackageError(f"chaincode install package '{ccid}' not found")
-        if package.type in SERVICE_TYPES:
-            try:
-                return connection_info(ccid, (package.path / "connection.json").read_bytes())
-            except OSError as exc:
-                raise PackageError(f"connection.json of {ccid} cannot be read: {exc}") from exc
-        return ChaincodePackage(ccid=ccid, type=package.type, path=package.path)
-
-    def _unpacked(self, source: Path) -> InstalledPackage:
-        if source.stat().st_size > MAX_UNPACKED_BYTES:
-            raise PackageError(f"{source} is larger than {MAX_UNPACKED_BYTES} bytes")
-        data = source.read_bytes()
-        try:
-            parts = read_parts(data)
-            for name in ("metadata.json", "code.tar.gz"):
-                if name not in parts:
-                    raise PackageError(f"did not find {name} in it")
-            label, kind = _metadata(parts["metadata.json"])
-        except PackageError as exc:
-            raise PackageError(f"{source} is not a chaincode package: {exc}") from exc
-        digest = hashlib.sha256(data).hexdigest()
-        path = self._directory / f"{label}.{digest}"
-        with self._unpacking:
-            if not path.exists():
-                try:
-                    unpack(parts["code.tar.gz"], path)
-                except PackageError as exc:
-                    raise PackageError(f"the code of {source} cannot be unpacked: {exc}") from exc
-        inner = path / "src" if (path / "src").is_dir() else path
-        return InstalledPackage(ccid=f"{label}:{digest}", label=label, type=kind, path=inner)
+    check_label(label)
+    code = archive.pack(code_files(directory, indexes, in_src=kind.lower() != "ccaas"))
+    read_indexes(code)
+    metadata = json.dumps({"path": module, "type": kind, "label": label}, separators=(",", ":"))
+    return archive.pack({METADATA: metadata.encode(), CODE: code})
 
 
-class StartedByHand:
-    """The packages in development mode: services are dialled, all else its author starts."""
+def code_files(
+    directory: Path, indexes: Path | None = None, *, in_src: bool = True
+) -> dict[str, bytes | Path]:
+    """Return the files of a directory under the names they have in a code package.
 
-    def __init__(self, packages: PackageStore) -> None:
-        self._packages = packages
-
-    def find(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
-        """Return where a service runs; see `PackageStore.find`.
-
-        Raises:
-            PackageError: for code, with what to do.
-        """
-        found = self._packages.find(ccid)
-        if isinstance(found, ChaincodeServerInfo):
-            return found
-        raise PackageError(
-            "chaincode.mode is dev and it has not registered; "
-            f"start it with CORE_CHAINCODE_ID_NAME={ccid} and the peer's chaincode address"
-        )
-
-
-def _linked(path: Path, label: str) -> InstalledPackage:
-    _check_label(label)
-    for marker, kind in _MARKERS:
-        if (path / marker).is_file():
-            return InstalledPackage(
-                ccid=f"{label}:{_tree_digest(path)}", label=label, type=kind, path=path
-            )
-    wanted = ", ".join(marker for marker, _ in _MARKERS)
-    raise PackageError(f"{path} holds none of {wanted}: it is no chaincode")
+    Bundled libraries are code: ``vendor``, ``wheelhouse``, and ``node_modules`` where
+    ``package.json`` lists them as bundled.
+    """
+    without = NOT_CODE - {"node_modules"} if _bundles(directory) else NOT_CODE
+    prefix = "src/" if in_src else ""
+    files: dict[str, bytes | Path] = {}
+    for name, path in archive.files_below(directory, without=without).items():
+        if not name.startswith(ROOT):
+            files[prefix + name] = path
+    meta = indexes or directory / ROOT
+    if meta.is_dir():
+        files |= {ROOT + name: path for name, path in archive.files_below(meta).items()}
+    return files
 
 
-def _tree_digest(path: Path) -> str:
-    """Return the SHA-256 of names and contents, so that changed code gets a new package id."""
-    digest = hashlib.sha256()
-    for file in sorted(_code_files(path)):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        digest.update(f"{file.relative_to(path).as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()
-
-
-def _code_files(path: Path) -> Iterator[Path]:
-    def refuse(exc: OSError) -> None:
-        raise exc
-
-    for directory, inner, names in os.walk(path, onerror=refuse):
-        inner[:] = [name for name in inner if name not in _NOT_CODE]
-        for name in names:
-            file = Path(directory, name)
-            if file.is_file():
-                yield file
-
-
-def _metadata(data: bytes) -> tuple[str, str]:
-    """Return label and type, the latter in lower case."""
+def _bundles(directory: Path) -> bool:
     try:
-        metadata = json.loads(data)
-    except (ValueError, RecursionError) as exc:
-        raise PackageError(f"metadata.json is not JSON: {exc}") from exc
-    if not isinstance(metadata, dict):
-        raise PackageError("metadata.json is not a JSON object")
-    for key in ("label", "type"):
-        if not isinstance(metadata.get(key), str):
-            raise PackageError(f"metadata.json has no text under '{key}'")
-    if not metadata["type"]:
-        raise PackageError("metadata.json names no type")
-    _check_label(metadata["label"])
-    return metadata["label"], metadata["type"].lower()
+        document = json.loads((directory / "package.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    keys = {"bundleDependencies", "bundledDependencies"}
+    return isinstance(document, dict) and any(document.get(key) for key in keys)
 
 
-def _as_label(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+-]", "-", name).lstrip("_.+-")[:MAX_LABEL] or "chaincode"
-
-
-def _check_label(label: str) -> None:
-    if not LABEL.fullmatch(label):
+def check_label(label: str) -> None:
+    """
+    Raises:
+        PackageError: Fabric would not take it as a label.
+    """
+    if not _LABEL.fullmatch(label):
         raise PackageError(
             f"invalid label '{label}'. Label must be non-empty, can only consist of alphanumerics, "
             "symbols from '.+-_', and can only begin with alphanumerics"
         )
-    if len(label) > MAX_LABEL:
-        raise PackageError(f"label of {len(label)} characters; at most {MAX_LABEL} are allowed")
+
+
+def _parts(data: bytes) -> dict[str, bytes]:
+    parts: dict[str, bytes] = {}
+    with archive.opened(data) as opened:
+        for entry in opened.entries:
+            if entry.is_dir:
+                raise PackageError(f"tar entry {entry.name} is not a regular file")
+            if entry.name in parts:
+                raise PackageError(f"there is more than one {entry.name}")
+            if entry.name in (METADATA, CODE):
+                if entry.name == METADATA and entry.size > MAX_METADATA_BYTES:
+                    raise PackageError(f"{METADATA} is larger than {MAX_METADATA_BYTES >> 10} KiB")
+                parts[entry.name] = opened.read(entry)
+    return parts
+
+
+def _read_metadata(data: bytes) -> tuple[str, str, str]:
+    """Return type, path and label."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise PackageError(f"could not unmarshal {METADATA}: {exc}") from exc
+    if not isinstance(document, dict):
+        raise PackageError(f"could not unmarshal {METADATA}: it is no JSON object")
+    values = [document.get(key, "") for key in ("type", "path", "label")]
+    if not all(isinstance(value, str) for value in values):
+        raise PackageError(f"{METADATA}: type, path and label must be text")
+    kind, module, label = values
+    check_label(label)
+    return kind, module, label

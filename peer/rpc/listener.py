@@ -43,9 +43,14 @@ HANDSHAKE_S = 5.0
 GOODBYE_S = 0.5
 WINDOW_BYTES = 1 << 24
 """Flow control of a connection; a single stream has 4 MiB."""
+UNIX_SERVER_NAME = "localhost"
+"""Whom libraries expect behind a Unix socket when they speak TLS on it."""
 MAX_CONNECTIONS = 16
 """Of one user, so that no other can take a launch's place. A launch needs one; the rest is slack
 for libraries that connect again."""
+
+
+_IP_FREEBIND = 15  # of Linux; the socket module does not name it
 
 
 class OpenListener:
@@ -65,7 +70,8 @@ class ChaincodeListeners:
 
     Args:
         socket_dir: private directory for Unix sockets; a socket's path may have 107 bytes.
-        tls: server context that demands a client certificate, None without TLS.
+        tls: returns, for the host it is to be reached under, a server context that demands a
+            client certificate; None without TLS.
         limit: bytes of the largest message.
         ping_s: silence after which a connection is pinged, seconds.
         ping_timeout_s: how long the answer may take, seconds.
@@ -75,7 +81,7 @@ class ChaincodeListeners:
         self,
         socket_dir: Path,
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[str], ssl.SSLContext] | None = None,
         limit: int = MAX_MESSAGE_BYTES,
         ping_s: float = 7200.0,
         ping_timeout_s: float = 20.0,
@@ -94,16 +100,19 @@ class ChaincodeListeners:
     async def open(
         self, serve: Serve, *, unix: bool = False, host: str = "127.0.0.1", port: int = 0
     ) -> AsyncIterator[OpenListener]:
-        """Listen on a Unix socket of its own, or on a TCP port (0: any free one).
+        """Listen on a Unix socket of its own, or on a TCP port.
+
+        Without a port it is any free one, and `host` an IP address that need not be there yet.
 
         Raises:
             OSError: the address is taken or not ours.
         """
+        tls = self._tls(UNIX_SERVER_NAME if unix else host) if self._tls is not None else None
         if unix:
             path = self._socket_dir / f"{next(self._numbers)}.sock"
             listeners, address = [await _bind_unix(path)], f"unix://{path}"
         else:
-            listeners = await trio.open_tcp_listeners(port, host=host)
+            listeners = await _bind_tcp(host, port)
             address = join_address(*listeners[0].socket.getsockname()[:2])
         accepting = trio.CancelScope()
         try:
@@ -111,7 +120,7 @@ class ChaincodeListeners:
                 places = defaultdict[int | None, trio.Semaphore](
                     lambda: trio.Semaphore(MAX_CONNECTIONS)
                 )
-                hold = partial(self._hold, serve, connections, places)
+                hold = partial(self._hold, serve, connections, places, tls)
                 connections.start_soon(_accept, hold, listeners, connections, accepting)
                 yield OpenListener(address, accepting)
                 connections.cancel_scope.cancel()
@@ -126,6 +135,7 @@ class ChaincodeListeners:
         serve: Serve,
         connections: trio.Nursery,
         places: defaultdict[int | None, trio.Semaphore],
+        tls: ssl.SSLContext | None,
         stream: trio.SocketStream,
     ) -> None:
         """Hold one connection to its end."""
@@ -143,12 +153,17 @@ class ChaincodeListeners:
             stream.socket.close()
             return
         try:
-            await self._serve_connection(serve, connections, origin, stream)
+            await self._serve_connection(serve, connections, origin, tls, stream)
         finally:
             free.release()
 
     async def _serve_connection(
-        self, serve: Serve, connections: trio.Nursery, origin: Origin, stream: trio.SocketStream
+        self,
+        serve: Serve,
+        connections: trio.Nursery,
+        origin: Origin,
+        tls: ssl.SSLContext | None,
+        stream: trio.SocketStream,
     ) -> None:
         methods = {
             REGISTER: Handler(
@@ -160,9 +175,11 @@ class ChaincodeListeners:
         }
         with socket.socket(fileno=stream.socket.detach()) as sock:  # also if it is cancelled here
             sock.setblocking(False)
-            await aio_as_trio(self._speak)(sock, methods)
+            await aio_as_trio(self._speak)(sock, methods, tls)
 
-    async def _speak(self, sock: socket.socket, methods: dict[str, Handler]) -> None:
+    async def _speak(
+        self, sock: socket.socket, methods: dict[str, Handler], tls: ssl.SSLContext | None
+    ) -> None:
         """Speak HTTP/2 on an accepted socket until the connection is over."""
         loop = asyncio.get_running_loop()
         closed = asyncio.Event()
@@ -171,8 +188,8 @@ class ChaincodeListeners:
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol,
                 sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_S if tls else None,
             )
         except (TimeoutError, OSError) as exc:
             log.warning("connection failed before it began: %s", exc)
@@ -220,10 +237,26 @@ def _origin(sock: trio.socket.SocketType) -> Origin:
     return TcpOrigin(remote=sock.getpeername()[:2], local=sock.getsockname()[:2])
 
 
+async def _bind_tcp(host: str, port: int) -> list[trio.SocketListener]:
+    if port:
+        return await trio.open_tcp_listeners(port, host=host)
+    sock = trio.socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        # an engine may give the machine this address only with the first container
+        sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        await sock.bind((host, 0))
+        sock.listen(MAX_CONNECTIONS)
+    except BaseException:
+        sock.close()
+        raise
+    return [trio.SocketListener(sock)]
+
+
 async def _bind_unix(path: Path) -> trio.SocketListener:
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         await sock.bind(os.fspath(path))
+        os.chmod(path, 0o666)  # for a container's user; the directory keeps others out
         sock.listen(MAX_CONNECTIONS)
     except BaseException:
         sock.close()

@@ -13,6 +13,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 
 class PrivateDirectory:
@@ -20,21 +21,29 @@ class PrivateDirectory:
 
     Args:
         files: absolute path as the chaincode knows it → content.
+        metadata: file name → content, of the directory `metadata`.
 
     Attributes:
         token: names the directory and marks the instance's processes.
     """
 
-    def __init__(self, parent: Path, files: Mapping[str, bytes]) -> None:
+    def __init__(
+        self,
+        parent: Path,
+        files: Mapping[str, bytes],
+        metadata: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
         self.token = secrets.token_hex(16)
         self.path = parent / self.token
         self.home = self.path / "home"
         self.tmp = self.path / "tmp"
-        self._contents = files
+        self.metadata = self.path / "metadata"
         self._paths = {
             path: self.path / f"{number}-{os.path.basename(path)}"
             for number, path in enumerate(files)
         }
+        self._contents = {self._paths[path]: content for path, content in files.items()}
+        self._contents |= {self.metadata / name: content for name, content in metadata.items()}
 
     def create(self) -> None:
         """Create it and write the files.
@@ -42,10 +51,10 @@ class PrivateDirectory:
         Raises:
             OSError: no space, no permission.
         """
-        for directory in (self.path, self.home, self.tmp):
+        for directory in (self.path, self.home, self.tmp, self.metadata):
             directory.mkdir(mode=0o700)
         for path, content in self._contents.items():
-            fd = os.open(self._paths[path], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(fd, "wb") as file:
                 file.write(content)
 

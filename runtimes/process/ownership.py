@@ -11,13 +11,12 @@ which strays are found and killed, could be copied by any process of the same us
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import trio
 
 from runtimes.api import Origin, TcpOrigin, UnixOrigin
-from runtimes.origin import connecting_socket
+from runtimes.origin import holds_connection
 from runtimes.process.keeper import process_table, read_process, session_tree
 
 PAUSES_S = (0.0, 0.005, 0.02)
@@ -48,25 +47,9 @@ def _belongs(pid: int, leader: int) -> bool:
 
 
 def _holds_connection(leader: int, origin: TcpOrigin) -> bool:
-    owner = connecting_socket(origin)
-    if owner is None:
-        return False
-    target = f"socket:[{owner.inode}]"
-    return any(target in _descriptors(pid) for pid in _likeliest_first(leader))
+    return holds_connection(_likeliest_first(leader), origin)
 
 
 def _likeliest_first(leader: int) -> Iterator[int]:
     yield leader
     yield from session_tree(leader, process_table())
-
-
-def _descriptors(pid: int) -> Iterator[str]:
-    """Yield what each descriptor of a process refers to."""
-    try:
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            try:
-                yield os.readlink(f"/proc/{pid}/fd/{fd}")
-            except FileNotFoundError:  # closed meanwhile
-                continue
-    except OSError:  # it has gone
-        return

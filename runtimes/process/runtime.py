@@ -8,12 +8,11 @@ Fabric:    core/container/externalbuilder/instance.go (release-2.5) comes neares
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -30,12 +29,13 @@ from runtimes.api import (
     RuntimeUnavailable,
     StartFailed,
 )
-from runtimes.process import keeper
+from runtimes.holding import holders, locked
+from runtimes.output import Output
+from runtimes.process import external, keeper
 from runtimes.process.command import EntryMissing, command_for
 from runtimes.process.directory import PrivateDirectory
 from runtimes.process.link import Command, KeeperLink, sweep
 from runtimes.process.options import ProcessOptions
-from runtimes.process.output import Output
 from runtimes.process.ownership import owns
 
 log = logging.getLogger("runtimes.process")
@@ -61,51 +61,23 @@ async def backend(settings: RuntimeSettings) -> AsyncIterator[ProcessRuntime]:
     Cancellation: ends every process, shielded and bounded.
     """
     options = ProcessOptions.read(settings.options)
-    failure: BaseException | None = None
-    with _locked(settings.state_dir):
+    with locked(settings.state_dir):
         instances_dir = settings.state_dir / "instances"
         instances_dir.mkdir(mode=0o700, exist_ok=True)
         await _clear(instances_dir)
-        async with trio.open_nursery() as nursery:
-            with trio.CancelScope(shield=True):  # cancelled here, it would never leave its shield
-                holders: trio.Nursery = await nursery.start(_shielded_nursery)
+        async with holders() as nursery:
             runtime = ProcessRuntime(
                 options=options,
                 instances_dir=instances_dir,
-                holders=holders,
+                holders=nursery,
                 environment=os.environ,
                 on_output=settings.on_output,
             )
             try:
                 await runtime.keeper_link()
                 yield runtime
-            except BaseException as exc:  # raised again below, outside the nursery: not in a group
-                failure = exc
-            await runtime.stop_all()
-            holders.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-
-
-async def _shielded_nursery(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-    """Hold tasks that a cancellation from outside does not reach: they make the clean-up work."""
-    with trio.CancelScope(shield=True):
-        async with trio.open_nursery() as nursery:
-            task_status.started(nursery)
-            await trio.sleep_forever()
-
-
-@contextmanager
-def _locked(state_dir: Path) -> Iterator[None]:
-    """Keep other peers out of a directory whose leftovers are killed."""
-    with (state_dir / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise RuntimeUnavailable(
-                f"{state_dir} is in use by another peer; stop it or choose another directory"
-            ) from exc
-        yield
+            finally:
+                await runtime.stop_all()
 
 
 async def _clear(instances_dir: Path) -> None:
@@ -264,6 +236,8 @@ class ProcessRuntime:
         Raises:
             BuildFailed: with what is missing and what to do.
         """
+        if package.launcher is not None:
+            return
         try:
             command_for(package, "")
         except EntryMissing as exc:
@@ -278,7 +252,9 @@ class ProcessRuntime:
 
         Cancellation: leaves nothing of this start behind.
         """
-        directory = PrivateDirectory(self._instances_dir, spec.files)
+        launcher = spec.package.launcher
+        metadata = {} if launcher is None else {external.CHAINCODE_JSON: external.describe(spec)}
+        directory = PrivateDirectory(self._instances_dir, spec.files, metadata)
         command = self._command(spec, directory)
         link = await self.keeper_link()
         while (former := self._instances.get(spec.ccid)) is not None:
@@ -289,7 +265,7 @@ class ProcessRuntime:
             link=link,
             directory=directory,
             output=Output(partial(self._on_output, spec.ccid)),
-            grace_s=self._options.stop_grace_s,
+            grace_s=self._options.stop_grace_s if launcher is None else external.GRACE_S,
         )
         await self._holders.start(self._hold, instance, command)
         return instance
@@ -319,6 +295,10 @@ class ProcessRuntime:
                 self._link = await self._holders.start(_hold_keeper)
         return self._link
 
+    async def listen_host(self) -> str:
+        """Return the loopback address: chaincodes share the peer's network."""
+        return "127.0.0.1"
+
     async def stop_all(self) -> None:
         """End every instance, all at once. Cancellation: shielded and bounded, see `stop`."""
         async with trio.open_nursery() as stops:
@@ -338,6 +318,8 @@ class ProcessRuntime:
             del self._instances[instance.ccid]
 
     def _command(self, spec: InstanceSpec, directory: PrivateDirectory) -> Command:
+        if spec.package.launcher is not None:
+            return external.command(spec.package, spec.package.launcher, directory)
         try:
             argv = command_for(spec.package, spec.peer_address)
         except EntryMissing as exc:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from runtimes import docker, podman
 from runtimes.process import link
+from tests.contract.containers import ContainerHarness, ContainerHouse, FakeEngineHarness
 from tests.contract.harness import FakeHarness, Harness, ProcessHarness
+from tests.engines.engine import Engine
 from tests.fakes.runtime import (
     ExitsBeforeReady,
     FailsToStart,
@@ -40,5 +44,40 @@ def _covered_keeper() -> None:
 @pytest.fixture
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
     """The backend that the parameter names; `process` where a test names none."""
-    name = getattr(request, "param", "process")
-    return ProcessHarness(tmp_path) if name == "process" else FakeHarness(FAKES[name]())
+    match getattr(request, "param", "process"):
+        case "process":
+            return ProcessHarness(tmp_path)
+        case "docker" | "podman" as name:
+            return request.getfixturevalue(f"{name}_harness")
+        case "fake_engine":
+            return FakeEngineHarness(tmp_path)
+        case name:
+            return FakeHarness(FAKES[name]())
+
+
+@pytest.fixture(scope="session")
+def docker_house(docker_engine: Engine) -> Iterator[ContainerHouse]:
+    """What the tests of a session make on Docker; all of it is removed at the end."""
+    with ContainerHouse(docker_engine, docker.backend).held() as house:
+        yield house
+
+
+@pytest.fixture(scope="session")
+def podman_house(podman_engine: Engine) -> Iterator[ContainerHouse]:
+    """What the tests of a session make on Podman; all of it is removed at the end."""
+    with ContainerHouse(podman_engine, podman.backend).held() as house:
+        yield house
+
+
+@pytest.fixture
+def docker_harness(docker_house: ContainerHouse, tmp_path: Path) -> Iterator[ContainerHarness]:
+    """The Docker backend."""
+    with (harness := ContainerHarness(docker_house, tmp_path)).listening:
+        yield harness
+
+
+@pytest.fixture
+def podman_harness(podman_house: ContainerHouse, tmp_path: Path) -> Iterator[ContainerHarness]:
+    """The Podman backend."""
+    with (harness := ContainerHarness(podman_house, tmp_path)).listening:
+        yield harness

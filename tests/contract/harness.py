@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -71,6 +71,8 @@ class Harness(Protocol):
     """One backend under test."""
 
     lines: list[tuple[str, str]]
+    stopped: ExitStatus
+    """What becomes of a chaincode that is stopped."""
 
     def open(self) -> AbstractAsyncContextManager[RuntimeBackend]: ...
 
@@ -78,8 +80,8 @@ class Harness(Protocol):
         """Return what starts a chaincode that does as the shell script says."""
         ...
 
-    def left(self) -> set[int]:
-        """Return the processes that exist because of this harness."""
+    def left(self) -> Collection[object]:
+        """Return the processes or containers that exist because of this harness."""
         ...
 
     async def origin(self, instance: Instance) -> Origin:
@@ -129,6 +131,8 @@ def keepers() -> set[int]:
 
 class ProcessHarness:
     """The real processes of this machine, recognised by a mark in their environment."""
+
+    stopped = ExitStatus(signal=15)
 
     def __init__(self, directory: Path, options: Mapping[str, object] | None = None) -> None:
         self.mark = f"CONTRACT_MARK={uuid.uuid4()}"
@@ -181,6 +185,8 @@ class ProcessHarness:
 
 class FakeHarness:
     """An in-memory backend."""
+
+    stopped = ExitStatus(signal=15)
 
     def __init__(self, runtime: FakeRuntime) -> None:
         self.lines: list[tuple[str, str]] = []

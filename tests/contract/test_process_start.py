@@ -22,9 +22,9 @@ from runtimes.api import (
     RuntimeUnavailable,
     StartFailed,
 )
+from runtimes.output import BURST_S, LINES_PER_S, TAIL_LINES
 from runtimes.process import link
 from runtimes.process.link import Command, KeeperLink
-from runtimes.process.output import BURST_S, LINES_PER_S, TAIL_LINES
 from tests.contract.harness import LIMIT_S, SERVES, ProcessHarness, keepers, until
 
 KEY = "/etc/hyperledger/fabric/client.key"

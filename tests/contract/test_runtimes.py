@@ -25,13 +25,19 @@ from tests.contract.harness import (
     stranger,
 )
 
+REAL = ["process", "docker", "podman"]
 everyone = pytest.mark.parametrize(
     "harness",
-    ["process", "fake", "never_ready", "exits", "hangs_in_start", "fails_to_start"],
+    [*REAL, "fake_engine", "fake", "never_ready", "exits", "hangs_in_start", "fails_to_start"],
     indirect=True,
 )
-holds = pytest.mark.parametrize("harness", ["process", "fake", "never_ready"], indirect=True)
-exits = pytest.mark.parametrize("harness", ["process", "fake"], indirect=True)
+holds = pytest.mark.parametrize(
+    "harness", [*REAL, "fake_engine", "fake", "never_ready"], indirect=True
+)
+exits = pytest.mark.parametrize("harness", [*REAL, "fake_engine", "fake"], indirect=True)
+each_step = pytest.mark.parametrize(
+    "harness", ["process", "fake_engine", "fake", "never_ready"], indirect=True
+)
 
 
 @everyone
@@ -55,8 +61,8 @@ async def test_an_instance_runs_until_it_is_stopped(harness: Harness) -> None:
             assert not seen
             await instance.stop()
             assert not harness.left()
-        assert seen == [ExitStatus(signal=15)] * 3
-        assert await instance.wait() == ExitStatus(signal=15)
+        assert seen == [harness.stopped] * 3
+        assert await instance.wait() == harness.stopped
 
 
 async def _append_status(instance: Instance, seen: list[ExitStatus]) -> None:
@@ -138,7 +144,7 @@ async def test_starts_of_one_name_at_once_leave_one_running(harness: Harness) ->
         await processes_of(harness, 1)
 
 
-@holds
+@each_step  # a real engine's are in test_containers_trouble
 async def test_a_start_that_is_cancelled_anywhere_leaves_nothing(harness: Harness) -> None:
     async with harness.open() as backend:
         step = 0

@@ -144,6 +144,10 @@ class FakeRuntime:
         """What a chaincode does in its first moment."""
         self.on_start(instance)
 
+    async def listen_host(self) -> str:
+        await trio.lowlevel.checkpoint()
+        return "127.0.0.1"
+
     async def health(self) -> None:
         await trio.lowlevel.checkpoint()
         if not self.available:

@@ -162,12 +162,14 @@ class FakeListeners:
         self.failure: OSError | None = None
 
     @asynccontextmanager
-    async def open(self, serve: Serve, *, unix: bool) -> AsyncIterator[Endpoint]:
+    async def open(
+        self, serve: Serve, *, unix: bool, host: str = "127.0.0.1"
+    ) -> AsyncIterator[Endpoint]:
         if self.failure is not None:
             raise self.failure
         async with trio.open_nursery() as streams:
             number = len(self.opened) + 1
-            address = f"unix:///fake/{number}.sock" if unix else f"127.0.0.1:{number}"
+            address = f"unix:///fake/{number}.sock" if unix else f"{host}:{number}"
             endpoint = FakeEndpoint(address, serve, streams)
             self.opened.append(endpoint)
             self.unix.append(unix)

@@ -46,10 +46,10 @@ def evidence(error: LaunchError) -> Evidence:
 @pytest.mark.parametrize(
     ("kind", "missing"),
     [
-        ("golang", "go build -o chaincode"),
-        ("node", "package.json"),
-        ("java", "chaincode.jar"),
-        ("python", "chaincode.py"),
+        ("golang", "go build"),
+        ("node", "no src/package.json found"),
+        ("java", r"illegal file detected in payload: 'src/readme\.txt'"),
+        ("python", r"chaincode\.py"),
         ("cobol", "unknown chaincodeType: cobol"),
     ],
 )
@@ -57,9 +57,18 @@ async def test_a_package_without_anything_to_start(code: Code, kind: str, missin
     source = code.files({}) / "package.tar.gz"
     source.write_bytes(package(archive({"src/readme.txt": b""}), label=code.label, kind=kind))
     async with watched_peer() as (peer, _):
-        error = await failure(peer, source, BuildError)
-    assert missing in error.reason
-    found = evidence(error)
+        with pytest.raises(PackageError, match=missing):
+            await peer.install(source)
+
+
+async def test_code_that_went_away_after_its_installation(code: Code) -> None:
+    source = code.book()
+    async with watched_peer() as (peer, _):
+        package = await peer.install(source)
+        (source / "chaincode.py").unlink()
+        with soon(), pytest.raises(BuildError, match=r"neither chaincode\.py") as caught:
+            await peer.query(CHANNEL, package.label, ["anything"])
+    found = evidence(caught.value)
     assert (found.stage, found.address, found.exit, found.output) == ("build", "", "", ())
 
 

@@ -54,16 +54,19 @@ class Definitions:
 class PackageShelf:
     """What is installed: everything, as a package, but for the services and the missing."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: FakeRuntime) -> None:
+        self._runtime = runtime
         self.services: dict[str, ChaincodeServerInfo] = {}
         self.missing: set[str] = set()
 
-    def find(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
+    async def build(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
         if ccid in self.missing:
             raise PackageError(f"nothing is installed under {ccid}")
         if ccid in self.services:
             return self.services[ccid]
-        return ChaincodePackage(ccid=ccid, type="python", path=Path("/nowhere"))
+        package = ChaincodePackage(ccid=ccid, type="python", path=Path("/nowhere"))
+        await self._runtime.build(package)
+        return package
 
 
 class House:
@@ -89,7 +92,7 @@ class House:
         self.listeners = FakeListeners()
         self.connector = FakeConnector()
         self.definitions = Definitions()
-        self.packages = PackageShelf()
+        self.packages = PackageShelf(runtime)
         self.stages: list[tuple[str, str]] = []
         self.registry = HandlerRegistry(lambda ccid, stage, _: self.stages.append((ccid, stage)))
         self.launcher = RuntimeLauncher(

@@ -17,7 +17,15 @@ from peer.errors import (
     StartupTimeout,
     StreamLost,
 )
-from runtimes.api import Capabilities, ChaincodePackage, ExitStatus, TcpOrigin, UnixOrigin
+from runtimes.api import (
+    Capabilities,
+    ChaincodePackage,
+    ExitStatus,
+    RuntimeUnavailable,
+    StartFailed,
+    TcpOrigin,
+    UnixOrigin,
+)
 from tests.fakes.runtime import (
     ExitsBeforeReady,
     FailsToStart,
@@ -63,6 +71,37 @@ async def test_a_unix_socket_where_the_library_can_use_it(
         house.play(CCID, registering(CCID))
         await house.support.launch(CCID)
         assert house.listeners.unix == [unix]
+
+
+async def test_no_way_to_the_peer_fails_the_launch(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def nowhere() -> str:
+        raise StartFailed("no network leads here")
+
+    runtime = FakeRuntime()
+    monkeypatch.setattr(runtime, "listen_host", nowhere)
+    async with open_house(runtime) as house:
+        with pytest.raises(StartError, match="no network leads here"):
+            await house.support.launch(CCID)
+        assert house.listeners.opened == []
+        assert runtime.started == []
+
+
+async def test_a_stop_that_the_engine_refuses_is_logged(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(self: object) -> None:
+        raise RuntimeUnavailable("no answer from the engine")
+
+    runtime = FakeRuntime()
+    async with open_house(runtime) as house:
+        house.play(CCID, registering(CCID))
+        await house.support.launch(CCID)
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeRuntime.instance_class, "stop", refuse)
+            await house.support.stop(CCID)
+        assert f"stop of {CCID} failed: no answer from the engine" in caplog.text
 
 
 async def test_later_callers_share_one_launch(call: Caller, autojump_clock: MockClock) -> None:

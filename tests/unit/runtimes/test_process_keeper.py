@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from runtimes import origin as origins
 from runtimes.api import ChaincodePackage, TcpOrigin
 from runtimes.process import keeper, ownership
 from runtimes.process.command import command_for
@@ -57,7 +58,7 @@ def test_a_process_that_has_gone_is_in_no_table() -> None:
     assert keeper.read_process(gone.pid) is None
     assert keeper.bearers(["x"], [gone.pid]) == set()
     keeper.send_signal([gone.pid], 0)
-    assert list(ownership._descriptors(gone.pid)) == []
+    assert list(origins._descriptors(gone.pid)) == []
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_fork_that_fails_is_reported_and_closes_everything(
 
 def test_a_descriptor_closed_meanwhile_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "listdir", lambda path: ["0", "999999"])
-    assert len(list(ownership._descriptors(os.getpid()))) == 1
+    assert len(list(origins._descriptors(os.getpid()))) == 1
 
 
 def test_a_socket_in_no_process_of_the_tree_is_not_owned() -> None:

@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MemoryReceiveStream, MockClock
 
-from runtimes.process import output as module
-from runtimes.process.output import (
+from runtimes import output as module
+from runtimes.output import (
     BURST_S,
     BYTES_PER_S,
     LINES_PER_S,

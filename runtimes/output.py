@@ -1,6 +1,6 @@
 """Turn a chaincode's output into lines, at a pace the peer can bear.
 
-Room:      runtimes.process
+Room:      runtimes   (standard library and Trio; used by the backends)
 Loop:      Trio
 Lifetime:  instance
 Fabric:    `streamOutput`, core/container/dockercontroller/dockercontroller.go (release-2.5)

@@ -1,0 +1,1 @@
+"""Chaincode in containers: what the Docker and the Podman backend share."""

@@ -1,0 +1,334 @@
+"""Run chaincodes in containers of an engine.
+
+Room:      runtimes.containers   (imports its own room; used by runtimes.docker, runtimes.podman)
+Loop:      Trio
+Lifetime:  the backend as long as the peer; an instance until its container is removed
+Fabric:    `DockerVM`, core/container/dockercontroller/dockercontroller.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO, cast
+
+import trio
+
+from runtimes.api import (
+    BuildFailed,
+    Capabilities,
+    ChaincodePackage,
+    ImagePlan,
+    InstanceSpec,
+    RuntimeFailure,
+    RuntimeSettings,
+    RuntimeUnavailable,
+)
+from runtimes.containers.address import find_engine
+from runtimes.containers.client import Statuses, open_engine
+from runtimes.containers.config import container_plan
+from runtimes.containers.engine import BuildStepFailed, Engine, EngineRefused, Image
+from runtimes.containers.instance import ContainerInstance
+from runtimes.containers.network import Networks, own_network_name
+from runtimes.containers.options import ContainerOptions
+from runtimes.containers.session import CCID, CONTENT, PEER, Session, open_session, sweep
+from runtimes.containers.start_contract import Build, ContainerPlan
+from runtimes.holding import holders
+from runtimes.naming import container_name, image_name
+from runtimes.output import Output
+
+log = logging.getLogger("runtimes.containers")
+
+HEALTH_LIMIT_S = 5.0
+BUILD_TAIL_LINES = 50
+
+_DIAL_UNIX = frozenset({"golang", "python"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flavour:
+    """In what one kind of engine differs from another.
+
+    Attributes:
+        name: of the backend, and of its section below ``vm``.
+        variable: environment variable with the engine's address.
+        has_contexts: the engine's command line keeps contexts.
+        sockets: where it usually listens; ``~run`` is the user's runtime directory.
+    """
+
+    name: str
+    variable: str
+    has_contexts: bool
+    sockets: tuple[str, ...]
+    statuses: Statuses
+
+
+@asynccontextmanager
+async def open_runtime(
+    flavour: Flavour, settings: RuntimeSettings
+) -> AsyncIterator[ContainerRuntime]:
+    """Open a backend on an engine; leaving it removes every container it started.
+
+    Raises:
+        OptionRejected: ``vm.endpoint`` or the engine's section have mistakes.
+        RuntimeUnavailable: the engine does not answer, or another peer uses
+            `settings.state_dir`.
+
+    Cancellation: removes every container, shielded and bounded.
+    """
+    options = ContainerOptions.read(settings.options, flavour.name)
+    address = find_engine(
+        endpoint=str(settings.options.get("endpoint") or ""),
+        tls=options.tls,
+        env=os.environ,
+        variable=flavour.variable,
+        has_contexts=flavour.has_contexts,
+        sockets=flavour.sockets,
+    )
+    with open_session(settings) as session:
+        async with open_engine(address, flavour.statuses) as engine:
+            networks = Networks(
+                engine,
+                address,
+                options,
+                name=own_network_name(settings.network_id, settings.peer_id),
+                labels=session.labels,
+            )
+            capabilities = Capabilities(
+                unix_socket=_DIAL_UNIX if address.is_local else frozenset(), image_build=True
+            )
+            async with run(
+                engine, networks, session, options, settings, flavour.name, capabilities
+            ) as runtime:
+                yield runtime
+
+
+@asynccontextmanager
+async def run(
+    engine: Engine,
+    networks: Networks,
+    session: Session,
+    options: ContainerOptions,
+    settings: RuntimeSettings,
+    name: str,
+    capabilities: Capabilities,
+) -> AsyncIterator[ContainerRuntime]:
+    """Sweep, then hold a backend on an engine that is there already.
+
+    Raises:
+        RuntimeUnavailable: the engine does not answer.
+    """
+    await sweep(engine, session)
+    async with holders() as nursery:
+        runtime = ContainerRuntime(
+            name=name,
+            capabilities=capabilities,
+            engine=engine,
+            networks=networks,
+            session=session,
+            options=options,
+            settings=settings,
+            holders=nursery,
+        )
+        try:
+            yield runtime
+        finally:
+            await runtime.close()
+
+
+class ContainerRuntime:
+    """Starts chaincodes in containers; opened by `open_runtime`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        capabilities: Capabilities,
+        engine: Engine,
+        networks: Networks,
+        session: Session,
+        options: ContainerOptions,
+        settings: RuntimeSettings,
+        holders: trio.Nursery,
+    ) -> None:
+        self.name = name
+        self.capabilities = capabilities
+        self._engine = engine
+        self._networks = networks
+        self._session = session
+        self._options = options
+        self._on_output = settings.on_output
+        self._ids = {"network_id": settings.network_id, "peer_id": settings.peer_id}
+        self._holders = holders
+        self._instances: dict[str, ContainerInstance] = {}
+        self._built: dict[str, Image] = {}
+
+    async def build(self, package: ChaincodePackage) -> None:
+        """Make the image of a package, unless there is one of the same content.
+
+        Raises:
+            BuildFailed: with the last output of the build.
+            RuntimeUnavailable: the engine does not answer.
+
+        Cancellation: ends the build.
+        """
+        plan = _plan_of(package)
+        found = await self._image(package)
+        if found is not None and found.labels.get(CONTENT) == _content(package, plan):
+            self._built[package.ccid] = found
+            return
+        await self._build(package, plan)
+        if found is not None:
+            await self._remove_former(found)
+
+    async def start(self, spec: InstanceSpec) -> ContainerInstance:
+        """Start a package; what an earlier start under the same id left is removed first.
+
+        Raises:
+            StartFailed: the engine refuses a step.
+            BuildFailed: the image was missing, and cannot be built.
+            RuntimeUnavailable: the engine does not answer.
+
+        Cancellation: leaves nothing of this start behind.
+        """
+        package, plan = spec.package, _plan_of(spec.package)
+        build = partial(self._build, package, plan)
+        image = self._built.get(spec.ccid) or await self._image(package) or await build()
+        name = container_name(spec.ccid, **self._ids)
+        container = container_plan(
+            spec,
+            name=name,
+            image_name=image_name(spec.ccid, **self._ids),
+            image=image,
+            plan=plan,
+            network=await self._networks.join(spec.peer_address),
+            options=self._options,
+            labels={**self._session.labels, CCID: spec.ccid},
+        )
+        while (former := self._instances.get(spec.ccid)) is not None:
+            await former.stop()
+        # no await between the look above and the entry here: this is the lock
+        instance = self._instances[spec.ccid] = ContainerInstance(
+            ccid=spec.ccid,
+            engine=self._engine,
+            name=name,
+            output=Output(partial(self._on_output, spec.ccid)),
+            grace_s=self._options.stop_grace_s,
+        )
+        await self._holders.start(partial(self._hold, instance, container, build))
+        return instance
+
+    async def listen_host(self) -> str:
+        """Return the address of this machine that containers reach by TCP.
+
+        Raises:
+            StartFailed: there is none.
+            RuntimeUnavailable: the engine does not answer.
+        """
+        return await self._networks.listen_host()
+
+    async def health(self) -> None:
+        """Return once the engine has answered.
+
+        Raises:
+            RuntimeUnavailable: it does not, or not within `HEALTH_LIMIT_S`.
+        """
+        with trio.move_on_after(HEALTH_LIMIT_S):
+            try:
+                await self._engine.ping()
+            except EngineRefused as exc:
+                raise RuntimeUnavailable(f"the engine is ill: {exc}") from exc
+            return
+        raise RuntimeUnavailable(f"the engine does not answer within {HEALTH_LIMIT_S:g} s")
+
+    async def close(self) -> None:
+        """Remove every container, all at once. Cancellation: shielded and bounded."""
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as stops:
+                for instance in self._instances.values():
+                    stops.start_soon(_stop_or_log, instance)
+            await self._networks.close()
+
+    async def _hold(
+        self,
+        instance: ContainerInstance,
+        container: ContainerPlan,
+        build: Build,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        try:
+            await instance.hold(container, build, task_status=task_status)
+        finally:
+            del self._instances[instance.ccid]
+
+    async def _image(self, package: ChaincodePackage) -> Image | None:
+        try:
+            return await self._engine.image(image_name(package.ccid, **self._ids))
+        except EngineRefused as exc:
+            raise BuildFailed(f"docker image inspection failed: {exc}") from exc
+
+    async def _build(self, package: ChaincodePackage, plan: ImagePlan) -> Image:
+        """Build the image of a package, its output going where the chaincode's goes."""
+        name = image_name(package.ccid, **self._ids)
+        labels = {
+            PEER: self._session.peer,
+            CCID: package.ccid,
+            CONTENT: _content(package, plan),
+        }
+        tail: deque[str] = deque(maxlen=BUILD_TAIL_LINES)
+
+        def on_line(line: str) -> None:
+            tail.append(line)
+            self._on_output(package.ccid, line)
+
+        try:
+            with tempfile.TemporaryFile() as file:
+                context = cast("BinaryIO", file)
+                await trio.to_thread.run_sync(_write, plan, context)
+                await self._engine.build(
+                    name, context, labels=labels, offline=plan.offline, on_line=on_line
+                )
+        except (BuildStepFailed, EngineRefused, OSError) as exc:
+            raise BuildFailed("\n".join((f"image {name}: {exc}", *tail))) from exc
+        image = await self._image(package)
+        if image is None:
+            raise BuildFailed("\n".join((f"the build of image {name} broke off", *tail)))
+        self._built[package.ccid] = image
+        return image
+
+    async def _remove_former(self, image: Image) -> None:
+        try:
+            await self._engine.remove_image(image.id)
+        except EngineRefused as exc:
+            log.warning("image %s, which has been replaced, stays: %s", image.id, exc)
+
+
+def _plan_of(package: ChaincodePackage) -> ImagePlan:
+    if package.image is None:
+        raise BuildFailed(f"{package.ccid}: there is no image of chaincode type {package.type}")
+    return package.image
+
+
+def _content(package: ChaincodePackage, plan: ImagePlan) -> str:
+    """Return what an image is made from: the id stands for the code."""
+    return hashlib.sha256(f"{package.ccid}\n{plan.dockerfile}".encode()).hexdigest()
+
+
+def _write(plan: ImagePlan, context: BinaryIO) -> None:
+    plan.write_context(context)
+    context.seek(0)
+
+
+async def _stop_or_log(instance: ContainerInstance) -> None:
+    try:
+        await instance.stop()
+    except RuntimeFailure as exc:
+        log.error("stop of %s failed: %s", instance.ccid, exc)

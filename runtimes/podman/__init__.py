@@ -1,0 +1,26 @@
+"""Chaincode in containers of Podman, through the Docker API of its service.
+
+Room:      runtimes.podman   (imports runtimes.containers; reached by its entry point)
+Loop:      Trio; asyncio lives in the shared client
+Lifetime:  peer
+Fabric:    core/container/dockercontroller (release-2.5), which Podman 4 serves as well
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from runtimes.containers.client import Statuses
+from runtimes.containers.runtime import Flavour, open_runtime
+
+FLAVOUR = Flavour(
+    name="podman",
+    variable="CONTAINER_HOST",
+    has_contexts=False,
+    sockets=("~run/podman/podman.sock", "/run/podman/podman.sock"),
+    statuses=Statuses(network_exists=frozenset({409, 500}), network_in_use=frozenset({409, 500})),
+)
+
+backend = partial(open_runtime, FLAVOUR)
+
+__all__ = ["backend"]
