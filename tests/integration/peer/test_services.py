@@ -20,6 +20,7 @@ from peer.errors import (
     ConfigError,
     ConnectError,
     LaunchError,
+    PackageError,
     RegistrationRefused,
     StreamTerminated,
 )
@@ -163,9 +164,8 @@ async def test_the_end_of_the_peer_hangs_up_and_spares_the_service(code: Code) -
 async def test_a_service_that_cannot_be_understood_is_a_package_error(code: Code) -> None:
     source = code.files({"connection.json": "{}"})
     async with watched_peer() as (peer, _):
-        await peer.install(source)
-        with soon(), pytest.raises(LaunchError, match="chaincode address not provided"):
-            await ask(peer, source.name, "get", "key")
+        with pytest.raises(PackageError, match="chaincode address not provided"):
+            await peer.install(source)
 
 
 def development(port: int, **limits: float) -> object:

@@ -126,7 +126,9 @@ async def listening(
 ) -> AsyncIterator[OpenListener]:
     """Hold a listener with a loop of its own."""
     async with open_loop():
-        listeners = ChaincodeListeners(directory, tls=tls, limit=limit)
+        listeners = ChaincodeListeners(
+            directory, tls=(lambda host: tls) if tls else None, limit=limit
+        )
         async with listeners.open(served, unix=unix, host=host) as endpoint:
             yield endpoint
 
