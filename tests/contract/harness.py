@@ -40,7 +40,7 @@ echo up
 exec sleep 1000
 """
 EXITS = """\
-echo first
+echo first >&2
 echo last >&2
 exit 3
 """
