@@ -84,7 +84,8 @@ def configuration(config: PeerConfig) -> Iterator[Finding]:
 
 def _chaincode_address(config: PeerConfig) -> Finding:
     try:
-        return ok("chaincode address", f"chaincodes dial {chaincode_address(config)}")
+        address = chaincode_address(config)
+        return ok("chaincode address", f"{address}; each launch gets an address of its own")
     except ConfigError as exc:
         return broken("chaincode address", str(exc), "set peer.chaincodeAddress")
 
