@@ -29,7 +29,6 @@ from peer.chaincode.support import ChaincodeSupport, ExecutionSettings
 from peer.config import PeerConfig, chaincode_listen_address
 from peer.config.values import split_address
 from peer.directories import private_directory, temporary_directory
-from peer.endorser.proposal import SigningIdentity
 from peer.errors import ConfigError, RuntimeNotUsable
 from peer.ledger.api import Ledger
 from peer.ledger.kvledger import open_ledger
@@ -39,6 +38,7 @@ from peer.lifecycle.definitions import DefinitionStore
 from peer.lifecycle.external import ExternalBuilders
 from peer.lifecycle.platforms.platform import Images
 from peer.lifecycle.store import PackageStore
+from peer.msp.identity import SigningIdentity
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
 from peer.rpc.loop import open_loop

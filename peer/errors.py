@@ -109,6 +109,80 @@ class LedgerFull(LedgerStorageError):
     """The disk is full. The block was not committed; it can be once there is room."""
 
 
+class MembershipError(PeerError):
+    """Something is wrong with an identity, an organisation's MSP or a policy over them."""
+
+
+class MspRefused(MembershipError):
+    """The configuration of an MSP cannot be used."""
+
+    def __init__(self, msp_id: str, reason: str) -> None:
+        self.msp_id = msp_id
+        self.reason = reason
+        super().__init__(msp_id, reason)
+
+    def __str__(self) -> str:
+        return f"MSP {self.msp_id} cannot be used: {self.reason}"
+
+
+class MspDirectoryError(MembershipError):
+    """A file or directory of an MSP directory cannot be used."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(path, reason)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class IdentityRefused(MembershipError):
+    """Bytes are no identity of the MSP they name, or it is not valid there."""
+
+    def __init__(self, msp_id: str, reason: str) -> None:
+        self.msp_id = msp_id
+        self.reason = reason
+        super().__init__(msp_id, reason)
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class SignatureRefused(MembershipError):
+    """A signature is malformed, in the half of S that is refused, or not over this data."""
+
+
+class PrincipalNotSatisfied(MembershipError):
+    """An identity is not what a policy asks for."""
+
+
+class PolicyError(MembershipError):
+    """Something is wrong with a policy, or with the signatures brought before one."""
+
+
+class PolicyInvalid(PolicyError):
+    """A policy cannot be built from its definition."""
+
+
+class PolicySyntaxError(PolicyError):
+    """The text of a policy cannot be read."""
+
+    def __init__(self, text: str, position: int, reason: str) -> None:
+        self.text = text
+        self.position = position
+        self.reason = reason
+        super().__init__(text, position, reason)
+
+    def __str__(self) -> str:
+        marker = " " * self.position + "^"
+        return f"{self.reason} at character {self.position + 1}\n  {self.text}\n  {marker}"
+
+
+class PolicyNotSatisfied(PolicyError):
+    """The signatures do not satisfy the policy."""
+
+
 class ChaincodeError(PeerError):
     """Something is wrong with a chaincode, its process or its stream."""
 

@@ -1,6 +1,6 @@
 """The peer as a library user sees it.
 
-Room:      peer.library   (imports chaincode, ledger, lifecycle, endorser; made by app)
+Room:      peer.library   (imports chaincode, ledger, lifecycle, endorser, msp; made by app)
 Loop:      Trio
 Lifetime:  peer
 """
@@ -16,17 +16,13 @@ from fabric_protos.stream import ChaincodeEvent, ChaincodeInput
 from peer import logs
 from peer.chaincode.support import ChaincodeSupport, Execution
 from peer.chaincode.transactions import TransactionParams
-from peer.endorser.proposal import (
-    PreparedProposal,
-    SigningIdentity,
-    prepare_args,
-    prepare_proposal,
-)
+from peer.endorser.proposal import PreparedProposal, prepare_args, prepare_proposal
 from peer.errors import AlreadyInstalled, UnknownChannel
 from peer.ledger.api import CommittingTransaction, Ledger, Timestamp, ValidationCode
 from peer.lifecycle.builds import BuildRegistry
 from peer.lifecycle.definitions import ChaincodeDefinition, DefinitionStore
 from peer.lifecycle.directories import InstalledPackage
+from peer.msp.identity import SigningIdentity
 
 ERROR_THRESHOLD = 400
 """Responses from here on are not endorsed, so nothing of them is committed."""

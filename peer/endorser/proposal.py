@@ -1,6 +1,6 @@
 """Make signed proposals for calls that come through the library.
 
-Room:      peer.endorser   (imports cryptography, fabric_protos; used by app)
+Room:      peer.endorser   (imports fabric_protos, msp; used by library)
 Loop:      none
 Fabric:    protoutil/proputils.go `CreateChaincodeProposalWithTxIDNonceAndTransient` (release-2.5)
 """
@@ -11,13 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, utils
-from cryptography.x509.oid import NameOID
 
 from fabric_protos.stream import (
     ChaincodeHeaderExtension,
@@ -29,62 +23,14 @@ from fabric_protos.stream import (
     ChannelHeader,
     Header,
     Proposal,
-    SerializedIdentity,
     SignatureHeader,
     SignedProposal,
     Timestamp,
 )
+from peer.msp.identity import SigningIdentity
 
 ENDORSER_TRANSACTION = 3
 NONCE_BYTES = 24
-_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-
-
-class SigningIdentity:
-    """A key and the certificate others know it by.
-
-    Attributes:
-        creator: marshalled ``msp.SerializedIdentity``.
-    """
-
-    def __init__(
-        self, msp_id: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
-    ) -> None:
-        self._key = key
-        self.creator = SerializedIdentity(
-            mspid=msp_id, id_bytes=certificate.public_bytes(serialization.Encoding.PEM)
-        ).encode()
-
-    @classmethod
-    def self_signed(cls, msp_id: str) -> SigningIdentity:
-        """Make an identity for calls that come from this process and not over the network."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name(
-            [
-                x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "client"),
-                x509.NameAttribute(NameOID.COMMON_NAME, "embedded"),
-            ]
-        )
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=3650))
-            .sign(key, hashes.SHA256())
-        )
-        return cls(msp_id, certificate, key)
-
-    def sign(self, data: bytes) -> bytes:
-        """Return an ECDSA signature over SHA-256, DER, with the low S that Fabric demands."""
-        signature = self._key.sign(data, ec.ECDSA(hashes.SHA256()))
-        r, s = utils.decode_dss_signature(signature)
-        if s > _P256_ORDER // 2:
-            signature = utils.encode_dss_signature(r, _P256_ORDER - s)
-        return signature
 
 
 class PreparedProposal(NamedTuple):

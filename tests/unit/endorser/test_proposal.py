@@ -21,7 +21,8 @@ from fabric_protos.stream import (
     SerializedIdentity,
     SignatureHeader,
 )
-from peer.endorser.proposal import SigningIdentity, prepare_args, prepare_proposal
+from peer.endorser.proposal import prepare_args, prepare_proposal
+from peer.msp.identity import SigningIdentity
 
 P256_ORDER = int("FFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551", 16)
 

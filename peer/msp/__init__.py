@@ -1,0 +1,1 @@
+"""Membership: identities, who they are to an organisation, and policies over signatures."""
