@@ -85,6 +85,22 @@ class LedgerError(PeerError):
     """The ledger refused a request; the text goes to the chaincode."""
 
 
+class BlockError(LedgerError):
+    """A block is malformed or does not follow the ledger's last one; nothing of it was kept.
+
+    `number` is None where the block does not even tell its number.
+    """
+
+    def __init__(self, number: int | None, reason: str) -> None:
+        self.number = number
+        self.reason = reason
+        super().__init__(number, reason)
+
+    def __str__(self) -> str:
+        which = "a block" if self.number is None else f"block {self.number}"
+        return f"{which} cannot be committed: {self.reason}"
+
+
 class LedgerStorageError(LedgerError):
     """The files of a ledger cannot be used; what was committed before is untouched."""
 
@@ -181,6 +197,59 @@ class PolicySyntaxError(PolicyError):
 
 class PolicyNotSatisfied(PolicyError):
     """The signatures do not satisfy the policy."""
+
+
+class ChannelError(PeerError):
+    """Something is wrong with a channel's configuration, an update of it, or one of its blocks."""
+
+
+class ChannelConfigRefused(ChannelError):
+    """A channel configuration breaks a rule; `path` is the element that does."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(path, reason)
+
+    def __str__(self) -> str:
+        return f"channel configuration, {self.path}: {self.reason}"
+
+
+class CapabilityUnknown(ChannelConfigRefused):
+    """A channel requires a capability that this version of the peer does not have."""
+
+    def __init__(self, path: str, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        super().__init__(path, f"requires {', '.join(self.names)}, which this peer does not have")
+
+
+class ConfigUpdateRefused(ChannelError):
+    """A configuration update, or the configuration said to come of one, is not acceptable."""
+
+
+class BlockRefused(ChannelError):
+    """A block does not follow the one before, is damaged, or is not signed as it must be."""
+
+    def __init__(self, channel_id: str, number: int, reason: str) -> None:
+        self.channel_id = channel_id
+        self.number = number
+        self.reason = reason
+        super().__init__(channel_id, number, reason)
+
+    def __str__(self) -> str:
+        return f"[channel {self.channel_id}] block {self.number} refused: {self.reason}"
+
+
+class NetworkDirectoryError(ChannelError):
+    """The directory of a development network cannot be made or used."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(path, reason)
+
+    def __str__(self) -> str:
+        return f"network {self.path}: {self.reason}"
 
 
 class ChaincodeError(PeerError):

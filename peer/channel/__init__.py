@@ -1,0 +1,1 @@
+"""Channels: configuration, updates, genesis blocks, block verification, development networks."""
