@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from fabric_protos.codec import decode
+from fabric_protos.common import Block
 from fabric_protos.kvrwset import KvrwSet
 from fabric_protos.rwset import TxReadWriteSet
 from peer.ledger import open_ledger
@@ -19,6 +21,8 @@ from peer.ledger.api import (
     TxSimulator,
     ValidationCode,
 )
+from peer.ledger.blockfile import BlockFiles
+from tests.shared_fixtures import shared_fixture
 
 NS = "cc"
 COLLECTIONS = {NS: {"secrets", "others"}}
@@ -82,3 +86,19 @@ def public_set() -> Callable[[TxSimulator], KvrwSet]:
         return decode(KvrwSet, namespace.rwset)
 
     return public_set
+
+
+@pytest.fixture(scope="session")
+def real_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ledger directory of a real peer: 20 blocks of the channel ``testchannel``."""
+    directory = tmp_path_factory.mktemp("fabric")
+    with zipfile.ZipFile(shared_fixture("fabric-v20-ledger/ledgersData.zip")) as archive:
+        archive.extractall(directory)
+    return directory / "ledgersData"
+
+
+@pytest.fixture(scope="session")
+def real_blocks(real_ledger: Path) -> list[Block]:
+    """The blocks of that ledger, verdicts and commit hashes included."""
+    files = BlockFiles(real_ledger / "chains" / "chains" / "testchannel")
+    return [record.block for record in files.scan()]
