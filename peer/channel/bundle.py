@@ -140,8 +140,8 @@ class Bundle:
         self.capabilities = root.capabilities(capabilities.CHANNEL)
         self.orderer_addresses = _orderer_addresses(root, self.capabilities)
         orderer, application = root.group("Orderer"), root.group("Application")
-        self.orderer = orderer and _orderer(orderer, self.capabilities)
-        self.application = application and _application(application)
+        self.orderer = _orderer(orderer, self.capabilities) if orderer else None
+        self.application = _application(application) if application else None
         self.msps = MspManager(_msps(self.members, capabilities.msp_version(self.capabilities)))
         try:
             self.policies = PolicyManager(config.channel_group, self.msps)

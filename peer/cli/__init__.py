@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, Lazy] = {
     "doctor": Lazy(
         "peer.cli.doctor:doctor", "Check the runtime and the configuration, and say what to do."
     ),
+    "network": Lazy(
+        "peer.cli.network:network", "Make a development network: organisations, keys, a channel."
+    ),
     "node": Lazy("peer.cli.node:node", "Run a peer."),
     "version": Lazy("peer.cli.version:version", "Show the versions of the peer and its platform."),
 }

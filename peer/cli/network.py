@@ -1,0 +1,89 @@
+"""``network``: make a development network.
+
+Room:      peer.cli
+Loop:      none
+Fabric:    none; cmd/cryptogen and cmd/configtxgen (release-2.5) in one step
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from peer.channel.genesis import CAPABILITIES
+from peer.channel.network import (
+    Member,
+    Network,
+    NetworkDescription,
+    NetworkOrganisation,
+    create,
+)
+
+
+@click.group()
+def network() -> None:
+    """Make a development network: organisations, keys, a channel."""
+
+
+@network.command("create")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--org",
+    "organisations",
+    multiple=True,
+    default=("Org1",),
+    show_default=True,
+    help="An organisation with peers; give it once for each.",
+)
+@click.option("--peers", default=1, show_default=True, help="Peers in each organisation.")
+@click.option("--users", default=1, show_default=True, help="Users besides the administrator.")
+@click.option("--channel", default="mychannel", show_default=True, help="Name of the channel.")
+@click.option(
+    "--capability",
+    type=click.Choice(list(CAPABILITIES)),
+    default="V2_0",
+    show_default=True,
+    help="What chaincodes may rely on; V1_4_2 deploys them through lscc.",
+)
+@click.option(
+    "--batch-timeout", default="2s", show_default=True, help="How long a block waits for more."
+)
+def create_(
+    directory: Path,
+    organisations: tuple[str, ...],
+    peers: int,
+    users: int,
+    channel: str,
+    capability: str,
+    batch_timeout: str,
+) -> None:
+    """Make a development network in DIRECTORY, which must be new or empty.
+
+    Keys and certificates lie where cryptogen puts them, so that Fabric's tools and samples find
+    them. The keys of all organisations are there: for development alone.
+    """
+    description = NetworkDescription(
+        channel_id=channel,
+        organisations=organisations,
+        peers=peers,
+        users=users,
+        capability=capability,
+        batch_timeout=batch_timeout,
+    )
+    for line in _listing(create(directory, description)):
+        click.echo(line)
+
+
+def _listing(made: Network) -> Iterator[str]:
+    yield f"{made.directory}"
+    for organisation in (*made.organisations, made.orderer):
+        yield f"  {organisation.directory.relative_to(made.directory)}  {organisation.msp_id}"
+        for member in (*organisation.nodes, *organisation.users):
+            yield f"    {_described(member, organisation)}"
+    yield f"  {made.genesis_path.name}  genesis block of channel {made.channel_id}"
+
+
+def _described(member: Member, organisation: NetworkOrganisation) -> str:
+    return f"{member.directory.relative_to(organisation.directory)}  {member.address}".rstrip()
