@@ -196,7 +196,25 @@ class PolicySyntaxError(PolicyError):
 
 
 class PolicyNotSatisfied(PolicyError):
-    """The signatures do not satisfy the policy."""
+    """The signatures do not satisfy the policy.
+
+    Attributes:
+        reason: what is missing.
+        signers: whose signatures counted.
+        discounted: which did not, each with the reason.
+    """
+
+    def __init__(
+        self, reason: str, signers: Sequence[str] = (), discounted: Sequence[str] = ()
+    ) -> None:
+        self.reason = reason
+        self.signers = tuple(signers)
+        self.discounted = tuple(discounted)
+        super().__init__(reason, self.signers, self.discounted)
+
+    def __str__(self) -> str:
+        text = f"{self.reason}; signed by {', '.join(self.signers) or 'nobody'}"
+        return f"{text}; not counted: {'; '.join(self.discounted)}" if self.discounted else text
 
 
 class ChannelError(PeerError):
@@ -238,6 +256,27 @@ class BlockRefused(ChannelError):
 
     def __str__(self) -> str:
         return f"[channel {self.channel_id}] block {self.number} refused: {self.reason}"
+
+
+class BroadcastRefused(ChannelError):
+    """The ordering service does not take a message.
+
+    Attributes:
+        status: ``common.Status`` of the wire.
+        info: the sentence that goes with it.
+    """
+
+    def __init__(self, status: int, info: str) -> None:
+        self.status = status
+        self.info = info
+        super().__init__(status, info)
+
+    def __str__(self) -> str:
+        return f"{self.info} (status {self.status})"
+
+
+class DeliverRefused(BroadcastRefused):
+    """A request for blocks is not answered, or not any further."""
 
 
 class NetworkDirectoryError(ChannelError):

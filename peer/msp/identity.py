@@ -2,57 +2,112 @@
 
 Room:      peer.msp   (imports cryptography, fabric_protos, errors)
 Loop:      none; safe to use from several threads
-Fabric:    msp/identities.go, bccsp/sw/ecdsa.go (release-2.5)
+Lifetime:  an `Identity` lives with its MSP, so one channel configuration
+Fabric:    msp/identities.go (release-2.5)
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fabric_protos.stream import SerializedIdentity
+from peer.msp import signatures
+from peer.msp.authorities import Chain
+from peer.msp.certificates import Certificate
 
-_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+HASHES = {"SHA256": "sha256", "SHA384": "sha384", "SHA3_256": "sha3_256", "SHA3_384": "sha3_384"}
+"""Fabric's names of the hashes that may identify a certificate, and hashlib's."""
 
 
 class Identity:
-    """Someone's certificate, read by the MSP that its bytes name.
+    """Someone's certificate, read by the MSP that its bytes name; made by `Msp.deserialize`.
+
+    That an identity exists says that its certificate chains to the MSP, and no more.
 
     Attributes:
         msp_id: the MSP.
         serialized: ``msp.SerializedIdentity`` as received.
-        certificate: the certificate.
-        identifier: MSP id and hex digest of the certificate; equal for every encoding of one.
+        certificate: the certificate as received.
+        chain: the certificate, its issuer, and so on up to a root.
+        identifier: MSP id and hex digest of the certificate in its one form; equal for every
+            encoding of one certificate.
+        units: organisational units of its subject, and with each the digest of the chain above it.
+        verify: checks a signature over data, ``verify(data, signature)``; raises
+            `SignatureRefused` where it is malformed, of the higher S, or not of this identity.
     """
 
-    msp_id: str
-    serialized: bytes
-    certificate: x509.Certificate
-    identifier: tuple[str, str]
+    __slots__ = (
+        "certificate",
+        "chain",
+        "identifier",
+        "msp_id",
+        "serialized",
+        "units",
+        "verify",
+    )
 
-    def verify(self, data: bytes, signature: bytes) -> None:
-        """
-        Raises:
-            SignatureRefused: malformed, of the high half of S, or not of this identity over *data*.
-        """
-        raise NotImplementedError
+    def __init__(
+        self,
+        msp_id: str,
+        serialized: bytes,
+        chain: Chain,
+        *,
+        verify: signatures.Verify,
+        hash_name: str,
+    ) -> None:
+        certificate, *issuers = chain
+        digest = hashlib.new(hash_name, certificate.der).hexdigest()
+        certifiers = chain_digest(issuers, hash_name)
+        self.msp_id = msp_id
+        self.serialized = serialized
+        self.certificate = certificate.x509
+        self.identifier = (msp_id, digest)
+        self.units = tuple((unit, certifiers) for unit in certificate.units)
+        self.verify = verify
+        self.chain = chain
+
+    def __repr__(self) -> str:
+        return f"<Identity {self}>"
+
+    def __str__(self) -> str:
+        return f"{self.msp_id} {self.chain[0].name}"
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the certificate ends; nothing in this room looks at it."""
+        return self.chain[0].not_after
+
+
+def chain_digest(chain: Sequence[Certificate], hash_name: str) -> bytes:
+    """Return Fabric's certifiers identifier of the authorities *chain*, lowest first."""
+    digest = hashlib.new(hash_name)
+    for certificate in chain:
+        digest.update(certificate.der)
+    return digest.digest()
 
 
 class SigningIdentity:
     """A key and the certificate others know it by.
 
     Attributes:
+        msp_id: the MSP.
+        certificate: the certificate.
         creator: marshalled ``msp.SerializedIdentity``.
     """
 
     def __init__(
-        self, msp_id: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
+        self, msp_id: str, certificate: x509.Certificate, key: signatures.PrivateKey
     ) -> None:
         self._key = key
+        self.msp_id = msp_id
+        self.certificate = certificate
         self.creator = SerializedIdentity(
             mspid=msp_id, id_bytes=certificate.public_bytes(serialization.Encoding.PEM)
         ).encode()
@@ -81,9 +136,5 @@ class SigningIdentity:
         return cls(msp_id, certificate, key)
 
     def sign(self, data: bytes) -> bytes:
-        """Return an ECDSA signature over SHA-256, DER, with the low S that Fabric demands."""
-        signature = self._key.sign(data, ec.ECDSA(hashes.SHA256()))
-        r, s = utils.decode_dss_signature(signature)
-        if s > _P256_ORDER // 2:
-            signature = utils.encode_dss_signature(r, _P256_ORDER - s)
-        return signature
+        """Return a signature over *data*: ECDSA over SHA-256 in DER with low S, or Ed25519."""
+        return signatures.sign(self._key, data)

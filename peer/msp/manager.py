@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fabric_protos.codec import DecodeError, encode
 from fabric_protos.common import MspPrincipal
+from fabric_protos.stream import SerializedIdentity
+from peer.errors import IdentityRefused, MspRefused, PrincipalNotSatisfied
 from peer.msp.identity import Identity
 from peer.msp.msp import Msp
 
@@ -18,30 +21,54 @@ from peer.msp.msp import Msp
 class MspManager:
     """Asks the MSP that an identity names.
 
+    An organisation that orders and endorses appears twice in a channel; that counts once.
+
+    Attributes:
+        msps: the MSPs by name.
+
     Raises:
-        MspRefused: two MSPs have one name.
+        MspRefused: two different MSPs have one name.
     """
 
     def __init__(self, msps: Iterable[Msp]) -> None:
-        self.msps = {msp.name: msp for msp in msps}
+        self.msps: dict[str, Msp] = {}
+        for msp in msps:
+            other = self.msps.setdefault(msp.name, msp)
+            if other is not msp and encode(other.config) != encode(msp.config):
+                raise MspRefused(msp.name, "two different versions of it are defined")
 
     def deserialize(self, serialized: bytes) -> Identity:
-        """
+        """Read an ``msp.SerializedIdentity``; the same bytes give the same object.
+
         Raises:
-            IdentityRefused: malformed, of an unknown MSP, or not issued by it.
+            IdentityRefused: malformed, of an unknown MSP, or no certificate of it.
         """
-        raise NotImplementedError
+        try:
+            msp_id = SerializedIdentity.decode(serialized).mspid
+        except DecodeError as exc:
+            raise IdentityRefused("", f"could not deserialize a SerializedIdentity: {exc}") from exc
+        msp = self.msps.get(msp_id)
+        if msp is None:
+            raise IdentityRefused(msp_id, f"MSP {msp_id} is unknown")
+        return msp.deserialize(serialized)
 
     def validate(self, identity: Identity) -> None:
-        """
+        """Check that *identity*, which this manager read, is valid; its expiry does not matter.
+
         Raises:
-            IdentityRefused: not valid, or revoked.
+            IdentityRefused: issued by the wrong authority, revoked, or of the wrong units.
         """
-        raise NotImplementedError
+        self.msps[identity.msp_id].validate(identity)
 
     def satisfies(self, identity: Identity, principal: MspPrincipal) -> None:
-        """
+        """Check that *identity*, which this manager read, is what *principal* describes.
+
         Raises:
-            PrincipalNotSatisfied: the identity is not what *principal* describes.
+            PrincipalNotSatisfied: it is not, or is not valid.
         """
-        raise NotImplementedError
+        if (reason := self.refusal(identity, principal)) is not None:
+            raise PrincipalNotSatisfied(reason)
+
+    def refusal(self, identity: Identity, principal: MspPrincipal) -> str | None:
+        """Tell why *identity* does not satisfy *principal*; None if it does."""
+        return self.msps[identity.msp_id].refusal(identity, principal)

@@ -1,17 +1,19 @@
-"""Signature policies and their evaluation.
+"""What every policy does with a set of signatures.
 
 Room:      peer.msp
 Loop:      none; safe to use from several threads
 Lifetime:  one channel configuration
-Fabric:    common/cauthdsl/cauthdsl.go, common/policies/policy.go (release-2.5)
+Fabric:    common/policies/manager.go `SignatureSetToValidIdentities` (release-2.5)
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from fabric_protos.common import SignaturePolicyEnvelope
+from peer.errors import IdentityRefused, PolicyNotSatisfied, SignatureRefused
+from peer.msp.identity import Identity
 from peer.msp.manager import MspManager
 
 
@@ -23,20 +25,81 @@ class SignedData(NamedTuple):
     signature: bytes
 
 
-class Policy(Protocol):
-    """Something a set of signatures satisfies or does not."""
+class Policy(ABC):
+    """Something that a set of signatures satisfies or does not.
+
+    Attributes:
+        path: where it stands in a channel's configuration; empty if nowhere.
+    """
+
+    def __init__(self, msps: MspManager, path: str) -> None:
+        self._msps = msps
+        self.path = path
 
     def evaluate(self, signatures: Sequence[SignedData]) -> None:
-        """
+        """Check that *signatures* satisfy the policy.
+
+        Those of unknown identities, wrong ones, and a second one of a certificate do not count.
+
         Raises:
-            PolicyNotSatisfied: says who signed, whose signature did not count, and what is missing.
+            PolicyNotSatisfied: says who signed, what did not count and why, and what is missing.
         """
-        ...
+        signers: dict[tuple[str, str], Identity] = {}
+        for item in signatures:
+            try:
+                identity = self._msps.deserialize(item.identity)
+                if identity.identifier not in signers:
+                    identity.verify(item.data, item.signature)
+                    signers[identity.identifier] = identity
+            except (IdentityRefused, SignatureRefused):
+                continue
+        identities = tuple(signers.values())
+        if not self.accepts(identities):
+            raise self._refused(identities, self._discounted(signatures))
 
+    def evaluate_identities(self, identities: Sequence[Identity]) -> None:
+        """Check that signatures of *identities*, each another certificate, would satisfy it.
 
-def from_envelope(envelope: SignaturePolicyEnvelope, manager: MspManager) -> Policy:
-    """
-    Raises:
-        PolicyInvalid: a rule refers to no principal, or is no rule.
-    """
-    raise NotImplementedError
+        Raises:
+            PolicyNotSatisfied: they would not.
+        """
+        if not self.accepts(identities):
+            raise self._refused(identities, ())
+
+    def explain(self, identities: Sequence[Identity]) -> str:
+        """Return why *identities* are not enough, with the policy's path in front."""
+        sentence = self.shortfall(identities)
+        return f"{self.path}: {sentence}" if self.path else sentence
+
+    @abstractmethod
+    def accepts(self, identities: Sequence[Identity]) -> bool:
+        """Tell whether signatures of *identities* are enough; their order may matter."""
+
+    @abstractmethod
+    def shortfall(self, identities: Sequence[Identity]) -> str:
+        """Return the sentence on what *identities*, which it does not accept, lack."""
+
+    def _refused(
+        self, identities: Sequence[Identity], discounted: tuple[str, ...]
+    ) -> PolicyNotSatisfied:
+        return PolicyNotSatisfied(
+            self.explain(identities), signers=tuple(map(str, identities)), discounted=discounted
+        )
+
+    def _discounted(self, signatures: Sequence[SignedData]) -> tuple[str, ...]:
+        """Return why signatures did not count; worked out only when it is asked."""
+        reasons = []
+        seen = set()
+        for item in signatures:
+            who = "unreadable identity"
+            try:
+                identity = self._msps.deserialize(item.identity)
+                who = str(identity)
+                if identity.identifier in seen:
+                    reasons.append(f"{who}: signed more than once")
+                    continue
+                identity.verify(item.data, item.signature)
+                seen.add(identity.identifier)
+            except (IdentityRefused, SignatureRefused) as exc:
+                reasons.append(f"{who}: {exc}")
+        return tuple(reasons)
