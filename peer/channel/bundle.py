@@ -9,7 +9,7 @@ Fabric:    common/channelconfig/{bundle,channel,orderer,application}.go (release
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fabric_protos.codec import encode
 from fabric_protos.common import (
@@ -49,7 +49,7 @@ class Organisation:
     """
 
     name: str
-    msp: FabricMspConfig
+    msp: FabricMspConfig = field(repr=False)
 
     @property
     def msp_id(self) -> str:
