@@ -1,0 +1,1 @@
+"""What a peer or orderer tells of its blocks."""

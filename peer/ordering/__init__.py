@@ -1,0 +1,1 @@
+"""The ordering service: transactions in, signed blocks out."""

@@ -1,0 +1,216 @@
+"""The embedded ordering service of one channel: one orderer, no consensus to reach.
+
+Room:      peer.ordering   (imports peer.channel, peer.msp; used by app and rpc)
+Loop:      Trio; one task cuts and writes, however many broadcast
+Lifetime:  as long as the peer, or the orderer, serves the channel
+Fabric:    orderer/consensus/solo/consensus.go (release-2.2), orderer/common/broadcast (release-2.5)
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from typing import NamedTuple, Protocol
+
+import trio
+
+from fabric_protos.codec import encode
+from fabric_protos.common import (
+    Block,
+    ConfigEnvelope,
+    Envelope,
+    Header,
+    HeaderType,
+    Payload,
+    Status,
+)
+from fabric_protos.stream import ChannelHeader, SignatureHeader
+from peer.channel import configtx
+from peer.channel.bundle import Bundle, Orderer
+from peer.errors import (
+    BroadcastRefused,
+    ChannelConfigRefused,
+    ConfigUpdateRefused,
+    LedgerFull,
+    LedgerStorageError,
+)
+from peer.msp.identity import SigningIdentity
+from peer.ordering import filters
+from peer.ordering.blockcutter import Batch, BlockCutter, Limits, Message
+from peer.ordering.filters import Parsed
+from peer.ordering.writer import NONCE_BYTES, BlockWriter
+
+log = logging.getLogger("peer.ordering")
+
+QUEUE_LENGTH = 1000
+"""Messages that may wait for the writer; whoever broadcasts beyond that waits."""
+RETRY_S = 1.0
+"""Between attempts to write a block for which there was no room."""
+
+
+class BlockStore(Protocol):
+    """Where blocks go: block files of the orderer's own, or the embedded peer's committer."""
+
+    async def last_block(self) -> Block:
+        """Return the block to continue after; a channel has its genesis block at least."""
+        ...
+
+    async def append(self, block: Block) -> None:
+        """Keep a block; it is on disk when this returns.
+
+        Raises:
+            LedgerFull: there is no room; nothing was kept and it can be tried again.
+            LedgerStorageError: it cannot be kept.
+
+        Cancellation: the block is kept whole or not at all.
+        """
+        ...
+
+
+class _Queued(NamedTuple):
+    message: Parsed
+    data: bytes
+    sequence: int
+
+
+class SoloOrderer:
+    """Orders the transactions of one channel; `run` does the work.
+
+    Args:
+        bundle: the configuration as of the last block in `store`.
+        signer: signs the blocks, as a member of an orderer organisation.
+    """
+
+    def __init__(self, bundle: Bundle, store: BlockStore, signer: SigningIdentity) -> None:
+        self._bundle = bundle
+        self._store = store
+        self._signer = signer
+        self._send, self._receive = trio.open_memory_channel[_Queued](QUEUE_LENGTH)
+        self._trouble = "the ordering service has not started"
+
+    @property
+    def channel_id(self) -> str:
+        """The channel it orders."""
+        return self._bundle.channel_id
+
+    async def broadcast(self, data: bytes) -> None:
+        """Check a marshalled envelope and put it in line; it will be in a block, soon.
+
+        Raises:
+            BroadcastRefused: it will not, and why; the status is the one of the wire.
+
+        Cancellation: it is in line or it is not; the caller cannot know.
+        """
+        if self._trouble:
+            raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, self._trouble)
+        message = filters.parse(data)
+        if message.channel_id != self.channel_id:
+            raise BroadcastRefused(Status.BAD_REQUEST, f"channel {message.channel_id} is unknown")
+        filters.check(self._bundle, self._orderer, message)
+        if message.is_config_update:
+            self._make_config(message)
+        try:
+            await self._send.send(_Queued(message, data, self._bundle.sequence))
+        except trio.BrokenResourceError:
+            raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, "the orderer is closing") from None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Cut and write blocks until cancelled; what is in line then is not ordered.
+
+        Raises:
+            LedgerStorageError: a block cannot be kept, and not for want of room.
+        """
+        writer = BlockWriter(self._signer, await self._store.last_block())
+        cutter = BlockCutter()
+        deadline = math.inf
+        self._trouble = ""
+        task_status.started()
+        with self._receive:
+            while True:
+                queued = None
+                with trio.move_on_at(deadline):
+                    queued = await self._receive.receive()
+                if queued is None:
+                    await self._write(writer, cutter.cut())
+                    deadline = math.inf
+                    continue
+                if not self._still_holds(queued):
+                    continue
+                if queued.message.is_config_update:
+                    if cutter.is_pending:
+                        await self._write(writer, cutter.cut())
+                    await self._write_config(writer, queued.message)
+                else:
+                    limits = Limits(
+                        self._orderer.max_message_count, self._orderer.preferred_max_bytes
+                    )
+                    for batch in cutter.ordered(Message(queued.data, queued.message.size), limits):
+                        await self._write(writer, batch)
+                if not cutter.is_pending:
+                    deadline = math.inf
+                elif deadline == math.inf:
+                    deadline = trio.current_time() + self._orderer.batch_timeout_s
+
+    @property
+    def _orderer(self) -> Orderer:
+        orderer = self._bundle.orderer
+        assert orderer is not None  # a channel without one has no orderer to begin with
+        return orderer
+
+    def _still_holds(self, queued: _Queued) -> bool:
+        """Check again what was checked under an older configuration."""
+        if queued.sequence == self._bundle.sequence:
+            return True
+        try:
+            filters.check(self._bundle, self._orderer, queued.message)
+        except BroadcastRefused as exc:
+            log.warning("a message in line is refused by the new configuration: %s", exc)
+            return False
+        return True
+
+    def _make_config(self, message: Parsed) -> tuple[ConfigEnvelope, Bundle]:
+        try:
+            config = configtx.next_config(self._bundle, message.envelope)
+            assert config.config is not None
+            return config, self._bundle.updated(config.config)
+        except (ConfigUpdateRefused, ChannelConfigRefused) as exc:
+            raise BroadcastRefused(
+                Status.BAD_REQUEST, f"error applying config update to channel: {exc}"
+            ) from exc
+
+    async def _write_config(self, writer: BlockWriter, message: Parsed) -> None:
+        """Put an update into a block of its own; one that another has overtaken is dropped."""
+        try:
+            config, bundle = self._make_config(message)
+        except BroadcastRefused as exc:
+            log.warning("a configuration update in line is refused: %s", exc)
+            return
+        await self._write(writer, [self._config_envelope(config)], is_config=True)
+        self._bundle = bundle
+
+    def _config_envelope(self, config: ConfigEnvelope) -> bytes:
+        channel = ChannelHeader(type=HeaderType.CONFIG, channel_id=self.channel_id)
+        nonce = os.urandom(NONCE_BYTES)
+        creator = SignatureHeader(creator=self._signer.creator, nonce=nonce)
+        header = Header(channel_header=channel.encode(), signature_header=creator.encode())
+        payload = encode(Payload(header=header, data=encode(config)))
+        return encode(Envelope(payload=payload, signature=self._signer.sign(payload)))
+
+    async def _write(self, writer: BlockWriter, batch: Batch, *, is_config: bool = False) -> None:
+        """Write one block; without room for it, refuse new messages until there is."""
+        block = writer.next_block(batch, is_config=is_config)
+        while True:
+            try:
+                await self._store.append(block)
+            except LedgerFull as exc:
+                self._trouble = str(exc)
+                log.error("%s; trying again", exc)
+                await trio.sleep(RETRY_S)
+                continue
+            except LedgerStorageError as exc:
+                self._trouble = str(exc)
+                raise
+            self._trouble = ""
+            writer.written(block)
+            return
