@@ -106,7 +106,7 @@ def apply_update(
     write_set: ConfigGroup,
     authorise: Callable[[Key, Element], None],
 ) -> ConfigGroup:
-    """Return the tree that an update makes of the current one.
+    """Return the tree that an update makes of the current one, whose unchanged leaves it shares.
 
     Args:
         authorise: called with every existing element that is to change, as it is now; raises
