@@ -243,7 +243,7 @@ class Peer:
             results = simulator.get_tx_simulation_results()
         finally:
             simulator.done()
-        [code] = await ledger.commit(
+        [code] = await ledger.commit_unordered(
             [
                 CommittingTransaction(
                     tx_id=proposal.tx_id,

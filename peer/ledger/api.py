@@ -1,6 +1,6 @@
 """What the rest of the peer may ask of a ledger.
 
-Room:      peer.ledger   (imports peer.errors; imported by chaincode, endorser, app)
+Room:      peer.ledger   (imports fabric_protos; imported by every room that uses a ledger)
 Loop:      Trio
 Lifetime:  a simulator lives for one execution; the ledger as long as the peer
 Fabric:    core/ledger/ledger_interface.go (release-2.5)
@@ -11,10 +11,13 @@ Point reads and writes are synchronous: the stream's handler answers them inline
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
+
+from fabric_protos.common import Block, BlockchainInfo
 
 
 class Version(NamedTuple):
@@ -168,7 +171,7 @@ class HistoryQueryExecutor(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommittingTransaction:
-    """One simulated transaction on its way into the state."""
+    """One simulated transaction that no orderer put into a block."""
 
     tx_id: str
     timestamp: Timestamp
@@ -176,16 +179,81 @@ class CommittingTransaction:
 
 
 class ValidationCode(IntEnum):
-    """The verdicts this ledger reaches by itself (``protos.TxValidationCode``).
+    """Verdicts on transactions (``protos.TxValidationCode``), a byte each in a block's metadata.
 
-    INVALID_OTHER_REASON stands for results that are no read-write set.
+    The ledger itself reaches `MVCC_READ_CONFLICT`, `PHANTOM_READ_CONFLICT`, `NIL_TXACTION` where a
+    transaction has no action, and `INVALID_OTHER_REASON` where it holds no read-write set.
     """
 
     VALID = 0
+    NIL_ENVELOPE = 1
+    BAD_PAYLOAD = 2
+    BAD_COMMON_HEADER = 3
+    BAD_CREATOR_SIGNATURE = 4
+    INVALID_ENDORSER_TRANSACTION = 5
+    INVALID_CONFIG_TRANSACTION = 6
+    UNSUPPORTED_TX_PAYLOAD = 7
+    BAD_PROPOSAL_TXID = 8
     DUPLICATE_TXID = 9
+    ENDORSEMENT_POLICY_FAILURE = 10
     MVCC_READ_CONFLICT = 11
     PHANTOM_READ_CONFLICT = 12
+    UNKNOWN_TX_TYPE = 13
+    TARGET_CHAIN_NOT_FOUND = 14
+    MARSHAL_TX_ERROR = 15
+    NIL_TXACTION = 16
+    EXPIRED_CHAINCODE = 17
+    CHAINCODE_VERSION_CONFLICT = 18
+    BAD_HEADER_EXTENSION = 19
+    BAD_CHANNEL_HEADER = 20
+    BAD_RESPONSE_PAYLOAD = 21
+    BAD_RWSET = 22
+    ILLEGAL_WRITESET = 23
+    INVALID_WRITESET = 24
+    INVALID_CHAINCODE = 25
+    NOT_VALIDATED = 254
     INVALID_OTHER_REASON = 255
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedBlock:
+    """A block as it was stored, with its verdicts and commit hash in the metadata."""
+
+    block: Block
+    codes: Sequence[ValidationCode]
+
+
+class CommittedTransaction(NamedTuple):
+    """A transaction of a block, valid or not."""
+
+    envelope: bytes
+    code: ValidationCode
+    version: Version
+
+
+class MissingSet(NamedTuple):
+    """A private write set this peer should have and has not."""
+
+    block: int
+    tx: int
+    namespace: str
+    collection: str
+
+
+class CollectionPolicy(NamedTuple):
+    """What a collection's definition means for this peer.
+
+    Attributes:
+        block_to_live: after so many further blocks values and hashes are deleted; 0 is never.
+        is_member: this peer keeps the collection's values.
+    """
+
+    block_to_live: int = 0
+    is_member: bool = True
+
+
+CollectionPolicies = Callable[[str, str], CollectionPolicy]
+"""Maps namespace and collection to the policy that holds when a block is committed."""
 
 
 class Ledger(Protocol):
@@ -212,17 +280,89 @@ class Ledger(Protocol):
         """
         ...
 
-    async def commit(self, transactions: Sequence[CommittingTransaction]) -> list[ValidationCode]:
-        """Commit the transactions as the next block and return each one's verdict.
+    async def commit(
+        self,
+        block: Block,
+        verdicts: Sequence[ValidationCode],
+        private: Mapping[int, bytes] = MappingProxyType({}),
+    ) -> CommittedBlock:
+        """Commit the next block.
 
         The writes of valid transactions are visible to every simulator opened afterwards, and
         durable when this returns. Commits never wait for a running simulation.
 
+        Args:
+            block: its header must follow the last block's and cover its data.
+            verdicts: one for each transaction, from checks made before; only those that are VALID
+                so far are checked for conflicts. A configuration that is VALID takes effect.
+            private: index of a transaction to its marshalled ``rwset.TxPvtReadWriteSet``, for
+                what came with the block. The rest is looked for among what was endorsed here;
+                what is nowhere is recorded as missing.
+
         Raises:
+            BlockError: it is not the next block.
             LedgerStorageError: the block was not written; height and state are as before.
 
         Cancellation: before the writing begins nothing is committed; from then on it is finished
-            and the verdicts are returned.
+            and the block is returned.
+        """
+        ...
+
+    async def commit_unordered(
+        self, transactions: Sequence[CommittingTransaction]
+    ) -> list[ValidationCode]:
+        """Make the next block of transactions that no orderer saw, and commit it.
+
+        Otherwise like `commit`. An id that is in the ledger already, or was used by an earlier
+        transaction of the block, is a DUPLICATE_TXID.
+        """
+        ...
+
+    async def keep_private_data(self, tx_id: str, private: bytes) -> None:
+        """Keep the ``rwset.TxPvtReadWriteSet`` of an endorsed transaction for its block."""
+        ...
+
+    async def private_data(self, number: int) -> Mapping[int, bytes]:
+        """Return what this peer holds of a block's private data: tx to ``TxPvtReadWriteSet``."""
+        ...
+
+    async def missing_private_data(self) -> list[MissingSet]:
+        """Return what this peer should have of committed private data and has not."""
+        ...
+
+    def blockchain_info(self) -> BlockchainInfo:
+        """Return height, hash of the last block and of the one before."""
+        ...
+
+    def has_transaction(self, tx_id: str) -> bool:
+        """Tell whether a block holds a transaction of this id, valid or not."""
+        ...
+
+    async def block_by_number(self, number: int) -> Block | None:
+        """Return a block with its verdicts; None when there is none yet."""
+        ...
+
+    async def block_by_hash(self, header_hash: bytes) -> Block | None: ...
+
+    async def block_by_tx_id(self, tx_id: str) -> Block | None:
+        """Return the first block that holds a transaction of this id."""
+        ...
+
+    async def transaction_by_id(self, tx_id: str) -> CommittedTransaction | None:
+        """Return the first transaction of this id."""
+        ...
+
+    async def last_config_block(self) -> Block | None:
+        """Return the block with the configuration that holds; None without any."""
+        ...
+
+    def blocks(self, start: int) -> AsyncIterator[Block]:
+        """Yield every block from a number on, those to come included. Ends only by an error.
+
+        Raises:
+            LedgerStorageError: a block cannot be read, or the ledger was closed.
+
+        Cancellation: iterate again from the number after the last block received.
         """
         ...
 

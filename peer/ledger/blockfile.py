@@ -65,7 +65,7 @@ class BlockFiles:
     """
 
     def __init__(self, path: Path, *, max_file_bytes: int = MAX_FILE_BYTES) -> None:
-        self._path = path
+        self.path = path
         self._max_file_bytes = max_file_bytes
         self._end: Position | None = None
         self._descriptor = -1
@@ -101,16 +101,15 @@ class BlockFiles:
 
     def resume(self, end: Position) -> None:
         """Make a position the end, cutting off whatever follows it, and get ready to append."""
-        if self._path.is_file():
-            raise LedgerStorageError(str(self._path), "a single block file is only read")
+        if self.path.is_file():
+            raise LedgerStorageError(str(self.path), "a single block file is only read")
         with self._translated():
-            self._path.mkdir(mode=0o700, exist_ok=True)
             for number in reversed(self._numbers()):
                 if number > end.file:
                     self._file(number).unlink()
             self._open(end.file)
-            durable.sync_directory(self._path)
-            durable.sync_directory(self._path.parent)
+            durable.sync_directory(self.path)
+            durable.sync_directory(self.path.parent)
             self._cut(end)
 
     def append(self, block: Block) -> Position:
@@ -128,7 +127,7 @@ class BlockFiles:
             if start.offset and start.offset + len(record) > self._max_file_bytes:
                 start = Position(start.file + 1, 0)
                 self._open(start.file)
-                durable.sync_directory(self._path)
+                durable.sync_directory(self.path)
             try:
                 _write(self._descriptor, record)
             except OSError:
@@ -156,7 +155,7 @@ class BlockFiles:
         end, self._end = self._end, None
         if end is None:
             reason = "closed, or a write failed half way; open the ledger again"
-            raise LedgerStorageError(str(self._path), reason)
+            raise LedgerStorageError(str(self.path), reason)
         return end
 
     def _cut(self, end: Position) -> None:
@@ -171,14 +170,14 @@ class BlockFiles:
         self._descriptor = descriptor
 
     def _file(self, number: int) -> Path:
-        return self._path if self._path.is_file() else self._path / f"blockfile_{number:06}"
+        return self.path if self.path.is_file() else self.path / f"blockfile_{number:06}"
 
     def _numbers(self) -> list[int]:
         """Return the numbers of the files there are, which must have no gap."""
-        if self._path.is_file():
+        if self.path.is_file():
             return [0]
         with self._translated():
-            names = [FILE_NAME.fullmatch(name) for name in os.listdir(self._path)]
+            names = [FILE_NAME.fullmatch(name) for name in os.listdir(self.path)]
         numbers = sorted(int(name[1]) for name in names if name)
         for expected, number in enumerate(numbers):
             if number != expected:
@@ -219,8 +218,8 @@ class BlockFiles:
         except OSError as exc:
             if exc.errno in (ENOSPC, EDQUOT):
                 reason = f"{exc.strerror}; free some space and commit again"
-                raise LedgerFull(str(self._path), reason) from exc
-            raise LedgerStorageError(str(self._path), str(exc)) from exc
+                raise LedgerFull(str(self.path), reason) from exc
+            raise LedgerStorageError(str(self.path), str(exc)) from exc
 
 
 def encode_block(block: Block) -> bytes:

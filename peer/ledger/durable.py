@@ -1,6 +1,6 @@
 """The calls after which something is on disk.
 
-Room:      peer.ledger   (used by blockfile, store and private)
+Room:      peer.ledger   (used by blockfile and database)
 Loop:      none; they block, so they run in a worker thread
 Lifetime:  none
 

@@ -1,7 +1,7 @@
-"""Open a channel's ledger, simulate on it and commit to it.
+"""Open a channel's ledger, simulate on it, commit to it and read its blocks.
 
 Room:      peer.ledger   (re-exported by the package; opened by app)
-Loop:      Trio; files are opened, synced and closed in a worker thread
+Loop:      Trio; files are opened, read, synced and closed in worker threads
 Lifetime:  as long as the peer is joined to the channel
 Fabric:    core/ledger/kvledger/kv_ledger.go (release-2.5)
 """
@@ -10,19 +10,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import trio
 
-from peer.errors import LedgerError
-from peer.ledger.api import CommittingTransaction, Ledger, ValidationCode
+from fabric_protos.codec import DecodeError, encode
+from fabric_protos.common import Block, BlockchainInfo
+from fabric_protos.rwset import CollectionPvtReadWriteSet, NsPvtReadWriteSet, TxPvtReadWriteSet
+from peer.errors import LedgerError, LedgerStorageError
+from peer.ledger import recovery
+from peer.ledger.api import (
+    CollectionPolicies,
+    CollectionPolicy,
+    CommittedBlock,
+    CommittedTransaction,
+    CommittingTransaction,
+    Ledger,
+    MissingSet,
+    ValidationCode,
+    Version,
+)
+from peer.ledger.blockfile import MAX_FILE_BYTES
+from peer.ledger.blocks import envelopes_of
+from peer.ledger.commit import BlockCommit, Chain, Tip
+from peer.ledger.database import locked
 from peer.ledger.history import HistoryQueryExecutor
 from peer.ledger.simulator import QueryExecutor, TxSimulator
-from peer.ledger.store import Store, locked
-from peer.ledger.validation import BlockValidation
+from peer.ledger.store import BlockRow
+from peer.ledger.transactions import read_sets
+from peer.ledger.unordered import make_block
+from peer.ledger.validation import CHANNEL_CONFIG_KEY
 
-FILE_NAME = "ledger.sqlite"
 LOCK_NAME = "lock"
 # Fabric's rule, common/configtx/validator.go; it also keeps a channel id a plain file name.
 CHANNEL_ID = re.compile(r"[a-z][a-z0-9.-]{0,248}")
@@ -31,13 +52,13 @@ CHANNEL_ID = re.compile(r"[a-z][a-z0-9.-]{0,248}")
 class KVLedger:
     """One channel's ledger; opened with `open_ledger`."""
 
-    def __init__(
-        self, store: Store, *, history: bool, collections: Mapping[str, Collection[str]]
-    ) -> None:
-        self._store = store
-        self._keeps_history = history
+    def __init__(self, chain: Chain, collections: Mapping[str, Collection[str]]) -> None:
+        self._chain = chain
+        self._store = chain.store
         self._collections = collections
         self._committer = trio.Lock()
+        self._next_block = trio.Event()
+        self._is_closed = False
 
     @property
     def height(self) -> int:
@@ -47,7 +68,7 @@ class KVLedger:
     @property
     def has_history(self) -> bool:
         """Past values are kept."""
-        return self._keeps_history
+        return self._chain.keeps_history
 
     def new_tx_simulator(self, tx_id: str) -> TxSimulator:
         """Begin a simulation on the state of the last commit; end it with its `done`."""
@@ -63,7 +84,7 @@ class KVLedger:
         Raises:
             LedgerError: the ledger was opened without history.
         """
-        if not self._keeps_history:
+        if not self.has_history:
             raise LedgerError("history database is not enabled")
         return HistoryQueryExecutor(self._store)
 
@@ -71,37 +92,169 @@ class KVLedger:
         """Names of the private data collections defined for a chaincode."""
         return frozenset(self._collections.get(namespace, ()))
 
-    async def commit(self, transactions: Sequence[CommittingTransaction]) -> list[ValidationCode]:
-        """Commit the transactions as the next block and return each one's verdict.
+    async def commit(
+        self,
+        block: Block,
+        verdicts: Sequence[ValidationCode],
+        private: Mapping[int, bytes] = MappingProxyType({}),
+    ) -> CommittedBlock:
+        """Commit the next block; see `peer.ledger.api.Ledger.commit`.
 
-        One block is committed at a time; a second caller waits. The writes of valid transactions
-        are visible to every simulation begun after this returns, and on disk.
-
-        Raises:
-            LedgerFull: there is no room; the height is unchanged and the block can be tried again.
-            LedgerStorageError: the block could not be written; likewise.
-
-        Cancellation: until the block is written nothing happens; once the writing has begun it is
-        finished and the verdicts are returned.
+        One block is committed at a time; a second caller waits.
         """
-        store = self._store
         async with self._committer:
-            if store.checkpoint_is_due():
-                await trio.to_thread.run_sync(store.checkpoint)
-                # Whoever reads from here on needs the log no more, so the next write can reuse it.
-                store.renew()
-            snapshot = store.snapshot()
-            try:
-                validation = BlockValidation(store, snapshot, history=self._keeps_history)
-                codes = [await validation.add(transaction) for transaction in transactions]
-                rows = validation.rows()
-            finally:
-                snapshot.release()
+            return await self._commit(block, verdicts, private)
+
+    async def commit_unordered(
+        self, transactions: Sequence[CommittingTransaction]
+    ) -> list[ValidationCode]:
+        """Make the next block of transactions that no orderer saw, and commit it."""
+        async with self._committer:
+            block = make_block(self.height, self._chain.tip.hash, transactions)
+            tx_ids: set[str] = set()
+            verdicts = [self._verdict(transaction, tx_ids) for transaction in transactions]
+            private = {tx: each.results.private for tx, each in enumerate(transactions)}
+            return list((await self._commit(block, verdicts, private)).codes)
+
+    async def keep_private_data(self, tx_id: str, private: bytes) -> None:
+        """Keep the private data of an endorsed transaction until a block brings it."""
+        await trio.to_thread.run_sync(self._chain.transient.persist, tx_id, self.height, private)
+
+    async def private_data(self, number: int) -> Mapping[int, bytes]:
+        """Return what this peer holds of a block's private data: tx to ``TxPvtReadWriteSet``."""
+        await trio.lowlevel.checkpoint()
+        found: dict[int, dict[str, list[CollectionPvtReadWriteSet]]] = {}
+        for tx, namespace, collection, rwset in self._chain.private.data(number):
+            found.setdefault(tx, {}).setdefault(namespace, []).append(
+                CollectionPvtReadWriteSet(collection_name=collection, rwset=rwset)
+            )
+        return {
+            tx: encode(
+                TxPvtReadWriteSet(
+                    ns_pvt_rwset=[
+                        NsPvtReadWriteSet(namespace=name, collection_pvt_rwset=collections)
+                        for name, collections in namespaces.items()
+                    ]
+                )
+            )
+            for tx, namespaces in found.items()
+        }
+
+    async def missing_private_data(self) -> list[MissingSet]:
+        """Return what this peer should have of committed private data and has not."""
+        await trio.lowlevel.checkpoint()
+        return self._chain.private.missing()
+
+    def blockchain_info(self) -> BlockchainInfo:
+        """Return height, hash of the last block and of the one before."""
+        tip = self._chain.tip
+        return BlockchainInfo(
+            height=self.height, current_block_hash=tip.hash, previous_block_hash=tip.previous_hash
+        )
+
+    def has_transaction(self, tx_id: str) -> bool:
+        """Tell whether a block holds a transaction of this id, valid or not."""
+        return self._find(tx_id) is not None
+
+    async def block_by_number(self, number: int) -> Block | None:
+        """Return a block with its verdicts; None when there is none yet."""
+        return await self._read(self._store.find_block(number))
+
+    async def block_by_hash(self, header_hash: bytes) -> Block | None:
+        """Return the block of a hash; None when there is none."""
+        return await self._read(self._store.find_block_by_hash(header_hash))
+
+    async def block_by_tx_id(self, tx_id: str) -> Block | None:
+        """Return the first block that holds a transaction of this id."""
+        found = self._find(tx_id)
+        return await self.block_by_number(self.height if found is None else found[0].block)
+
+    async def transaction_by_id(self, tx_id: str) -> CommittedTransaction | None:
+        """Return the first transaction of this id."""
+        found = self._find(tx_id)
+        if found is None:
+            await trio.lowlevel.checkpoint()
+            return None
+        version, code = found
+        block = await self.block_by_number(version.block)
+        assert block is not None, "a transaction is indexed with its block"
+        return CommittedTransaction(envelopes_of(block)[version.tx], ValidationCode(code), version)
+
+    async def last_config_block(self) -> Block | None:
+        """Return the block with the configuration that holds; None without any."""
+        snapshot = self._store.snapshot()
+        try:
+            config = snapshot.get("", CHANNEL_CONFIG_KEY.encode())
+        finally:
+            snapshot.release()
+        return await self.block_by_number(self.height if config is None else config.version.block)
+
+    async def blocks(self, start: int) -> AsyncIterator[Block]:
+        """Yield every block from a number on, those to come included."""
+        number = start
+        while True:
+            while number >= self.height:
+                if self._is_closed:
+                    raise LedgerStorageError(str(self._store.path), "closed")
+                await self._next_block.wait()
+            block = await self.block_by_number(number)
+            assert block is not None, "there are as many blocks as the height says"
+            yield block
+            number += 1
+
+    def close(self) -> None:
+        """Wake whoever waits for blocks, to tell that none will come."""
+        self._is_closed = True
+        self._next_block.set()
+
+    def _find(self, tx_id: str) -> tuple[Version, int] | None:
+        found = self._store.find_transaction(tx_id)
+        # A block that has been written counts once its commit returns.
+        return None if found is None or found[0].block >= self.height else found
+
+    async def _read(self, found: BlockRow | None) -> Block | None:
+        if found is None or found.number >= self.height:
+            await trio.lowlevel.checkpoint()
+            return None
+        record = await trio.to_thread.run_sync(self._chain.files.read, found.position)
+        return record.block
+
+    def _verdict(self, transaction: CommittingTransaction, tx_ids: set[str]) -> ValidationCode:
+        if transaction.tx_id in tx_ids or self.has_transaction(transaction.tx_id):
+            return ValidationCode.DUPLICATE_TXID
+        try:
+            read_sets(transaction.results.public)
+        except DecodeError:
+            return ValidationCode.INVALID_OTHER_REASON
+        # An id stays free after a transaction that is no transaction, not after a conflict.
+        tx_ids.add(transaction.tx_id)
+        return ValidationCode.VALID
+
+    async def _commit(
+        self, block: Block, verdicts: Sequence[ValidationCode], private: Mapping[int, bytes]
+    ) -> CommittedBlock:
+        store = self._store
+        if store.checkpoint_is_due():
+            await trio.to_thread.run_sync(store.checkpoint)
+            # Whoever reads from here on needs the log no more, so the next write can reuse it.
             store.renew()
-            await trio.to_thread.run_sync(store.write_block, rows)
-            store.renew()
-            store.height = rows.number + 1
-        return codes
+        snapshot = store.snapshot()
+        try:
+            work = BlockCommit(self._chain, block, snapshot)
+            judged = zip(envelopes_of(block), verdicts, strict=True)
+            for tx, (envelope, verdict) in enumerate(judged):
+                await trio.lowlevel.checkpoint()
+                await work.judge(envelope, verdict, private.get(tx, b""))
+        finally:
+            snapshot.release()
+        store.renew()
+        done = await trio.to_thread.run_sync(work.write)
+        store.renew()
+        store.height += 1
+        self._chain.tip = Tip.of(done.block)
+        self._next_block.set()
+        self._next_block = trio.Event()
+        return done
 
 
 @asynccontextmanager
@@ -110,13 +263,18 @@ async def open_ledger(
     channel_id: str,
     *,
     history: bool = True,
-    collections: Mapping[str, Collection[str]] | None = None,
+    collections: Mapping[str, Collection[str]] = MappingProxyType({}),
+    policies: CollectionPolicies = lambda namespace, collection: CollectionPolicy(),
+    max_file_bytes: int = MAX_FILE_BYTES,
 ) -> AsyncIterator[Ledger]:
     """Open a channel's ledger, creating it empty where there is none.
 
         async with open_ledger(path, "mychannel") as ledger:
             simulator = ledger.new_tx_simulator(tx_id)
             ...
+
+    What the databases lack, because the peer was killed or they were dropped, is made again from
+    the block files first.
 
     Args:
         directory: where ledgers live; this one gets the sub-directory `channel_id`.
@@ -125,23 +283,53 @@ async def open_ledger(
         collections: chaincode name to the names of its private data collections. The mapping is
             asked at every use, so its owner may change it. Implicit collections of organisations
             exist without being named.
+        policies: what the definition of a collection means for this peer, asked for every
+            collection of a block. By default this peer is a member and nothing expires.
+        max_file_bytes: size of a block file.
 
     Raises:
         LedgerLocked: another peer has this ledger open.
-        LedgerCorrupt: the file is damaged, or written by another version.
+        LedgerCorrupt: a file is damaged, or written by another version, or the databases know
+            blocks that the block files do not have.
         LedgerStorageError: it cannot be opened for another reason, which is named.
 
-    Cancellation: an opening that began is finished and closed again.
+    Cancellation: an opening that began is finished and closed again; catching up with the blocks
+        ends between two of them.
     """
-    if not CHANNEL_ID.fullmatch(channel_id):
-        raise LedgerError(f"'{channel_id}' is not a channel id ({CHANNEL_ID.pattern})")
-    home = Path(directory) / channel_id
-    with locked(home / LOCK_NAME):
-        store = await trio.to_thread.run_sync(Store, home / FILE_NAME)
+    home = _home(directory, channel_id)
+    with locked(home / LOCK_NAME), ExitStack() as stack:
+        opening = partial(
+            recovery.open_chain,
+            home,
+            stack,
+            history=history,
+            policies=policies,
+            max_file_bytes=max_file_bytes,
+        )
         try:
-            yield KVLedger(
-                store, history=history, collections={} if collections is None else collections
-            )
+            ledger = KVLedger(await trio.to_thread.run_sync(opening), collections)
+            try:
+                yield ledger
+            finally:
+                ledger.close()
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(store.close)
+                await trio.to_thread.run_sync(stack.close)
+
+
+async def rebuild_databases(directory: Path, channel_id: str) -> None:
+    """Drop state, history and index of a ledger that is not open; they are made again at opening.
+
+    Raises:
+        LedgerLocked: a peer has it open.
+        LedgerStorageError: the files cannot be removed.
+    """
+    home = _home(directory, channel_id)
+    with locked(home / LOCK_NAME):
+        await trio.to_thread.run_sync(recovery.drop_databases, home)
+
+
+def _home(directory: Path, channel_id: str) -> Path:
+    if not CHANNEL_ID.fullmatch(channel_id):
+        raise LedgerError(f"'{channel_id}' is not a channel id ({CHANNEL_ID.pattern})")
+    return Path(directory) / channel_id

@@ -1,6 +1,6 @@
-"""One channel's state, private data, history and transaction ids in one SQLite file.
+"""One channel's state, history and index of blocks in one SQLite file.
 
-Room:      peer.ledger   (imports peer.errors; used by simulator, history, validation, kvledger)
+Room:      peer.ledger   (imports peer.errors; used by simulator, history, commit, kvledger)
 Loop:      none; reads are made inline on the event loop's thread, `write_block` in a worker thread
 Lifetime:  as long as the ledger is open; a `Snapshot` until its last user released it
 Fabric:    core/ledger/kvledger/txmgmt/{statedb,privacyenabledstate}, .../history (release-2.5)
@@ -10,6 +10,8 @@ however many commits follow, and delays none of them. Every simulation that begi
 commits sees the same state, so they share one connection and one read transaction; after the next
 commit, later ones begin on another connection.
 
+Everything here follows from the block files and the private store, and can be made from them again.
+
 Namespaces follow Fabric: the private values of a collection live in ``<chaincode>$$p<collection>``,
 the public hashes in ``<chaincode>$$h<collection>`` under the hash of the key. Keys are stored as
 UTF-8 bytes, which makes their order the byte order and allows U+0000.
@@ -17,21 +19,25 @@ UTF-8 bytes, which makes their order the byte order and allows U+0000.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from peer.errors import LedgerCorrupt, LedgerFull, LedgerLocked, LedgerStorageError
+from peer.errors import LedgerStorageError
 from peer.ledger.api import Timestamp, Version
+from peer.ledger.blockfile import Position
+from peer.ledger.database import failure, open_reader, open_writer, transaction, translated
 
-SCHEMA_VERSION = 1
-SCHEMA = f"""
-CREATE TABLE ledger (height INTEGER NOT NULL);
-INSERT INTO ledger VALUES (0);
+SCHEMA_VERSION = 2
+SCHEMA = """
+CREATE TABLE blocks (
+    number INTEGER PRIMARY KEY,
+    hash   BLOB NOT NULL UNIQUE,
+    file   INTEGER NOT NULL,
+    offset INTEGER NOT NULL
+);
 
 CREATE TABLE state (
     namespace TEXT NOT NULL,
@@ -64,12 +70,9 @@ CREATE TABLE history (
     value     BLOB,                 -- NULL: deleted
     PRIMARY KEY (namespace, key, block, tx)
 ) WITHOUT ROWID;
-
-PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 MAX_IDLE_CONNECTIONS = 8
-LOCK_WAIT_S = 5.0
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 """What goes into the write-ahead log before a commit first moves it into the main file. The log's
 file tells nothing: it is written over from its start and never shrinks."""
@@ -84,6 +87,11 @@ HISTORY = """
     FROM history h JOIN transactions t USING (block, tx)
     WHERE h.namespace = ? AND h.key = ? AND (h.block, h.tx) < (?, ?)
     ORDER BY h.block DESC, h.tx DESC LIMIT ?
+"""
+
+
+FIND_TRANSACTION = """
+    SELECT block, tx, code FROM transactions WHERE tx_id = ? ORDER BY block, tx LIMIT 1
 """
 
 
@@ -118,6 +126,14 @@ class HistoryRow(NamedTuple):
     timestamp: Timestamp
 
 
+class BlockRow(NamedTuple):
+    """Where a block is."""
+
+    number: int
+    hash: bytes
+    position: Position
+
+
 class StateRow(NamedTuple):
     """One row to write; a value of None deletes the key."""
 
@@ -136,15 +152,30 @@ class TransactionRow(NamedTuple):
     timestamp: Timestamp
 
 
-class BlockRows(NamedTuple):
-    """Everything one block adds. `history` holds (namespace, key, tx, value or None)."""
+class StateChanges(NamedTuple):
+    """What one block changes in the state.
 
-    number: int
-    transactions: Sequence[TransactionRow]
+    Attributes:
+        private: rows of private values, each with the hash of its key.
+        purged: namespace and key hash of private values to delete.
+    """
+
     state: Sequence[StateRow]
     private: Sequence[tuple[StateRow, bytes]]
     purged: Sequence[tuple[str, bytes]]
-    history: Sequence[tuple[str, bytes, int, bytes | None]]
+
+
+HistoryWrite = tuple[str, bytes, int, bytes | None]
+"""Namespace, key, tx, and the value or None."""
+
+
+class BlockRows(NamedTuple):
+    """Everything one block adds."""
+
+    block: BlockRow
+    transactions: Sequence[TransactionRow]
+    changes: StateChanges
+    history: Sequence[HistoryWrite]
 
 
 def private_namespace(namespace: str, collection: str) -> str:
@@ -177,8 +208,8 @@ class Snapshot:
         try:
             row = self.connection.execute(GET, (namespace, key)).fetchone()
         except sqlite3.Error as exc:
-            raise self._store.failure(exc) from exc
-        return None if row is None else Stored(row[0], row[1], Version(row[2], row[3]))
+            raise failure(self._store.path, exc) from exc
+        return _stored(row)
 
     def scan(self, namespace: str, start: bytes, end: bytes, limit: int) -> list[ScannedRow]:
         """Return up to `limit` rows with start <= key < end; an empty end is no bound."""
@@ -189,7 +220,7 @@ class Snapshot:
                 cursor = self.connection.execute(SCAN_TO_THE_LAST, (namespace, start, limit))
             rows = cursor.fetchall()
         except sqlite3.Error as exc:
-            raise self._store.failure(exc) from exc
+            raise failure(self._store.path, exc) from exc
         return list(map(ScannedRow._make, rows))
 
     def release(self) -> None:
@@ -199,7 +230,7 @@ class Snapshot:
 
 
 class Store:
-    """An open SQLite file. One thread reads; `write_block` and `checkpoint` run in another.
+    """An open SQLite file. One thread reads; what writes runs in another, one call at a time.
 
     Raises:
         LedgerStorageError: from every method, when the file cannot be read or written.
@@ -213,10 +244,11 @@ class Store:
         self._logged_bytes = 0  # about: a page for each changed row, and the values
         self._moved_frames = 0
         with self._translated(), ExitStack() as opened:
-            self._writer = _connect(path, LOCK_WAIT_S)
+            self._writer = open_writer(path, SCHEMA, SCHEMA_VERSION)
             opened.callback(self._writer.close)
-            self._prepare()
-            self._reader = _connect_reader(path)
+            self._writer.execute("PRAGMA wal_autocheckpoint = 0")
+            self._writer.execute(f"PRAGMA journal_size_limit = {16 * CHECKPOINT_BYTES}")
+            self._reader = open_reader(path)
             opened.callback(self._reader.close)
             self.height = _height(self._reader)
             self._opened = opened.pop_all()
@@ -239,7 +271,7 @@ class Store:
             if self._closed:
                 raise LedgerStorageError(str(self.path), "closed")
             with self._translated():
-                connection = self._idle.pop() if self._idle else _connect_reader(self.path)
+                connection = self._idle.pop() if self._idle else open_reader(self.path)
                 current = self._current = Snapshot(self, connection)
         current.users += 1
         return current
@@ -269,13 +301,31 @@ class Store:
             for block, tx, tx_id, value, seconds, nanos in rows
         ]
 
-    def has_transaction(self, tx_id: str) -> bool:
-        """Tell whether a block holds the transaction, valid or not."""
+    def find_transaction(self, tx_id: str) -> tuple[Version, int] | None:
+        """Return place and verdict of the first transaction of an id, valid or not."""
         with self._translated():
-            row = self._reader.execute(
-                "SELECT 1 FROM transactions WHERE tx_id = ? LIMIT 1", (tx_id,)
-            ).fetchone()
-        return row is not None
+            row = self._reader.execute(FIND_TRANSACTION, (tx_id,)).fetchone()
+        return None if row is None else (Version(row[0], row[1]), row[2])
+
+    def find_block(self, number: int) -> BlockRow | None:
+        """Return where a block is; None when it is not there."""
+        return self._find_block(self._reader, "number", number)
+
+    def find_block_by_hash(self, header_hash: bytes) -> BlockRow | None:
+        """Return where the block of a hash is; None when there is none."""
+        return self._find_block(self._reader, "hash", header_hash)
+
+    def stored_block(self, number: int) -> BlockRow | None:
+        """Return where a block is. For the writing thread."""
+        return self._find_block(self._writer, "number", number)
+
+    def _find_block(
+        self, connection: sqlite3.Connection, column: str, value: int | bytes
+    ) -> BlockRow | None:
+        query = f"SELECT number, hash, file, offset FROM blocks WHERE {column} = ?"
+        with self._translated():
+            row = connection.execute(query, (value,)).fetchone()
+        return None if row is None else BlockRow(row[0], row[1], Position(row[2], row[3]))
 
     def checkpoint_is_due(self) -> bool:
         """Tell whether the write-ahead log has grown enough to be worth moving."""
@@ -290,39 +340,33 @@ class Store:
             self._logged_bytes = 0
         self._moved_frames = frames
 
+    def get_latest(self, namespace: str, key: bytes) -> Stored | None:
+        """Return what the last block left under a key. For the writing thread."""
+        with self._translated():
+            return _stored(self._writer.execute(GET, (namespace, key)).fetchone())
+
+    def sync_blocks(self, each: bool) -> None:
+        """Choose whether each block is on disk when it is written, or only together with others."""
+        level = "FULL" if each else "NORMAL"
+        with self._translated():
+            self._writer.execute(f"PRAGMA synchronous = {level}")
+
     def write_block(self, rows: BlockRows) -> None:
         """Write one block and return when it is durable; after an error nothing of it is there."""
         with self._translated():
             changed = self._writer.total_changes
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._writer):
                 self._write_rows(rows)
-                self._writer.execute("COMMIT")
-            except BaseException:
-                # SQLite has already rolled back after some errors, such as a full disk.
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
             self._logged_bytes += PAGE_BYTES * (self._writer.total_changes - changed)
-            self._logged_bytes += sum(len(row.value) for row in rows.state if row.value is not None)
-
-    def _prepare(self) -> None:
-        """Choose the journal and create the tables of a new file."""
-        writer = self._writer
-        writer.execute("PRAGMA journal_mode = WAL")
-        writer.execute("PRAGMA synchronous = FULL")
-        writer.execute("PRAGMA wal_autocheckpoint = 0")
-        writer.execute(f"PRAGMA journal_size_limit = {16 * CHECKPOINT_BYTES}")
-        (version,) = writer.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            writer.executescript(f"BEGIN IMMEDIATE;{SCHEMA}COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise LedgerCorrupt(
-                str(self.path), f"its schema has version {version}, this peer's {SCHEMA_VERSION}"
-            )
+            self._logged_bytes += sum(len(row.value or b"") for row in rows.changes.state)
 
     def _write_rows(self, rows: BlockRows) -> None:
-        number, write = rows.number, self._writer.executemany
+        number, write = rows.block.number, self._writer.executemany
+        state, private, purged = rows.changes
+        self._writer.execute(
+            "INSERT INTO blocks VALUES (?, ?, ?, ?)",
+            (number, rows.block.hash, *rows.block.position),
+        )
         write(
             "INSERT INTO transactions VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -332,87 +376,30 @@ class Store:
         )
         write(
             "DELETE FROM state WHERE namespace = ? AND key = ?",
-            (row[:2] for row in rows.state if row.value is None),
+            (row[:2] for row in state if row.value is None),
         )
         write(
             "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?, ?, NULL)",
-            ((*row[:4], *row.version) for row in rows.state if row.value is not None),
+            ((*row[:4], *row.version) for row in state if row.value is not None),
         )
         write(
             "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?, ?, ?)",
-            ((*row[:4], *row.version, key_hash) for row, key_hash in rows.private),
+            ((*row[:4], *row.version, key_hash) for row, key_hash in private),
         )
-        write("DELETE FROM state WHERE namespace = ? AND key_hash = ?", rows.purged)
+        write("DELETE FROM state WHERE namespace = ? AND key_hash = ?", purged)
         write(
             "INSERT INTO history VALUES (?, ?, ?, ?, ?)",
             ((namespace, key, number, tx, value) for namespace, key, tx, value in rows.history),
         )
-        self._writer.execute("UPDATE ledger SET height = ?", (number + 1,))
 
-    def failure(self, exc: sqlite3.Error) -> LedgerStorageError:
-        """Return the peer's error for one of SQLite's."""
-        return _failure(self.path, exc)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as exc:
-            raise self.failure(exc) from exc
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self.path)
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, made with its directory; the kernel frees it however the process ends.
-
-    Raises:
-        LedgerLocked: someone else holds it.
-        LedgerStorageError: it cannot be made.
-    """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise LedgerStorageError(str(path), str(exc)) from exc
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LedgerLocked(str(path.parent), "in use by another peer") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _connect(path: Path, wait_s: float) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
-
-
-def _connect_reader(path: Path) -> sqlite3.Connection:
-    # No wait: a reader runs on the event loop, and a writer never blocks it.
-    connection = _connect(path, 0)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
+def _stored(row: tuple[bytes, bytes, int, int] | None) -> Stored | None:
+    return None if row is None else Stored(row[0], row[1], Version(row[2], row[3]))
 
 
 def _height(connection: sqlite3.Connection) -> int:
-    (height,) = connection.execute("SELECT height FROM ledger").fetchone()
-    return int(height)
-
-
-def _failure(path: Path, exc: sqlite3.Error) -> LedgerStorageError:
-    # Python raises without a code for its own refusals, such as a closed connection.
-    code = getattr(exc, "sqlite_errorcode", None)
-    name = getattr(exc, "sqlite_errorname", None)
-    reason = f"{exc} ({name})" if name else str(exc)
-    match None if code is None else code & 0xFF:
-        case sqlite3.SQLITE_FULL:
-            return LedgerFull(str(path), f"{reason}; free some space and commit again")
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return LedgerCorrupt(str(path), f"{reason}; restore the file")
-        case sqlite3.SQLITE_BUSY:
-            return LedgerLocked(str(path), f"{reason} for {LOCK_WAIT_S:g} s by another program")
-        case _:
-            if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # what a full disk is called while opening
-                reason += "; the disk is probably full"
-            return LedgerStorageError(str(path), reason)
+    (last,) = connection.execute("SELECT max(number) FROM blocks").fetchone()
+    return 0 if last is None else int(last) + 1

@@ -1,7 +1,7 @@
 """Decide which transactions of a block are valid and what they change.
 
-Room:      peer.ledger   (imports fabric_protos; used by kvledger)
-Loop:      Trio; gives way after every transaction and every chunk of a range
+Room:      peer.ledger   (imports fabric_protos; used by commit)
+Loop:      Trio; gives way after every chunk of a range. Applying awaits nothing
 Lifetime:  one block
 Fabric:    core/ledger/kvledger/txmgmt/validation/{validator,tx_ops}.go (release-2.5)
 
@@ -23,33 +23,36 @@ from operator import itemgetter
 
 import trio
 
-from fabric_protos.codec import DecodeError, decode, encode
+from fabric_protos.codec import encode
 from fabric_protos.kvrwset import (
-    HashedRwSet,
     KvMetadataEntry,
     KvMetadataWrite,
     KvRead,
-    KvrwSet,
     QueryReadsMerkleSummary,
     RangeQueryInfo,
 )
 from fabric_protos.kvrwset import Version as VersionMessage
-from fabric_protos.rwset import TxPvtReadWriteSet, TxReadWriteSet
-from peer.ledger.api import CommittingTransaction, ValidationCode, Version
+from fabric_protos.txmgr import KvWrite, Updates
+from peer.ledger.api import ValidationCode, Version
+from peer.ledger.blocks import version_bytes
 from peer.ledger.merkle import RangeReads, UnusableSummary
 from peer.ledger.rwset import kv_read
 from peer.ledger.store import (
-    BlockRows,
+    HistoryWrite,
     Snapshot,
+    StateChanges,
     StateRow,
-    Store,
     Stored,
-    TransactionRow,
     hash_namespace,
     private_namespace,
 )
+from peer.ledger.transactions import CollectionSet, NamespaceSet
 
 CHUNK_ROWS = 1000
+CHANNEL_CONFIG_KEY = "CHANNEL_CONFIG_ENV_BYTES"
+"""Where the state holds the channel's configuration, in the namespace without a name."""
+
+NO_VERSION = Version(0, 0)
 
 log = logging.getLogger(__name__)
 
@@ -57,37 +60,24 @@ Writes = Mapping[bytes, bytes]
 """Key to value; an empty value deletes the key."""
 
 
-@dataclass(frozen=True, slots=True)
-class _CollectionSet:
-    name: str
-    hashed: HashedRwSet
-    private: KvrwSet | None
-    """The values behind the hashes, None where this peer has not got them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _NamespaceSet:
-    name: str
-    public: KvrwSet
-    collections: Sequence[_CollectionSet]
-
-
 @dataclass(slots=True)
 class Overlay:
-    """What the valid transactions of a block have changed so far; None is a deleted key."""
+    """What the valid transactions of a block have changed so far; no value is a deleted key."""
 
     snapshot: Snapshot
-    changes: defaultdict[str, dict[bytes, Stored | None]] = field(
+    changes: defaultdict[str, dict[bytes, Stored]] = field(
         default_factory=lambda: defaultdict(dict)
     )
     sorted_keys: defaultdict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
 
     def latest(self, namespace: str, key: bytes) -> Stored | None:
         """Return what is stored under a key after the changes."""
-        changed = self.changes[namespace]
-        return changed[key] if key in changed else self.snapshot.get(namespace, key)
+        changed = self.changes[namespace].get(key)
+        if changed is None:
+            return self.snapshot.get(namespace, key)
+        return changed if changed.value else None
 
-    def put(self, namespace: str, key: bytes, stored: Stored | None) -> None:
+    def put(self, namespace: str, key: bytes, stored: Stored) -> None:
         """Change a key."""
         changed = self.changes[namespace]
         if key not in changed:
@@ -112,7 +102,7 @@ class Overlay:
         if end and include_end:
             end += b"\0"  # the least key after it
         theirs = (item for item in self._committed(namespace, start, end) if item[0] not in changed)
-        live = ((key, stored.version) for key, stored in ours if stored is not None)
+        live = ((key, stored.version) for key, stored in ours if stored.value)
         return merge(live, theirs, key=itemgetter(0))
 
     def _committed(
@@ -137,7 +127,7 @@ class Overlay:
         """
         for key, value in writes.items():
             if not value:
-                self.put(namespace, key, None)
+                self.put(namespace, key, Stored(b"", b"", version))
                 continue
             kept = metadata.get(key)
             if kept is None:
@@ -153,71 +143,91 @@ class Overlay:
 
 
 class BlockValidation:
-    """Validates the transactions of one block, in order, and collects the rows they add."""
+    """Checks the transactions of one block, in order, and collects what the valid ones change."""
 
-    def __init__(self, store: Store, snapshot: Snapshot, *, history: bool) -> None:
-        self._store = store
-        self._number = snapshot.height
+    def __init__(self, snapshot: Snapshot) -> None:
         self._overlay = Overlay(snapshot)
-        self._keeps_history = history
-        self._tx_ids: set[str] = set()
-        self._transactions: list[TransactionRow] = []
-        self._history: list[tuple[str, bytes, int, bytes | None]] = []
-        self._hash_namespaces: dict[str, str] = {}
+        self._namespaces: dict[str, set[str]] = {}
+        """The collections of each namespace that has been written."""
 
-    async def add(self, transaction: CommittingTransaction) -> ValidationCode:
-        """Judge the next transaction and take its changes over when it is valid."""
-        await trio.lowlevel.checkpoint()
-        code = await self._judge(transaction)
-        self._transactions.append(TransactionRow(transaction.tx_id, code, transaction.timestamp))
-        return code
-
-    def rows(self) -> BlockRows:
-        """Return what the block adds to the store."""
-        state: list[StateRow] = []
-        private: list[tuple[StateRow, bytes]] = []
-        purged: list[tuple[str, bytes]] = []
-        private_namespaces = set(self._hash_namespaces.values())
-        none = Version(0, 0)
-        for namespace, changed in self._overlay.changes.items():
-            for key in self._overlay.sorted_keys[namespace]:
-                stored = changed[key]
-                row = StateRow(namespace, key, *(stored or (None, b"", none)))
-                if stored is not None and namespace in private_namespaces:
-                    private.append((row, sha256(key).digest()))
-                else:
-                    state.append(row)
-                if stored is None and namespace in self._hash_namespaces:
-                    purged.append((self._hash_namespaces[namespace], key))
-        return BlockRows(
-            number=self._number,
-            transactions=self._transactions,
-            state=state,
-            private=private,
-            purged=purged,
-            history=self._history,
-        )
-
-    async def _judge(self, transaction: CommittingTransaction) -> ValidationCode:
-        if transaction.tx_id in self._tx_ids or self._store.has_transaction(transaction.tx_id):
-            return ValidationCode.DUPLICATE_TXID
+    async def check(self, namespaces: Sequence[NamespaceSet]) -> ValidationCode:
+        """Tell whether what a transaction read still holds."""
         try:
-            namespaces = _decode(transaction)
-            # An id stays free after a transaction that is no transaction, not after a conflict.
-            self._tx_ids.add(transaction.tx_id)
             for namespace in namespaces:
                 code = await self._check(namespace)
                 if code is not ValidationCode.VALID:
                     return code
-        except (DecodeError, UnusableSummary) as exc:
-            log.warning("transaction %s is invalid: %s", transaction.tx_id, exc)
+        except UnusableSummary as exc:
+            log.warning("a transaction is invalid: %s", exc)
             return ValidationCode.INVALID_OTHER_REASON
-        version = Version(self._number, len(self._transactions))
-        for namespace in namespaces:
-            self._apply(namespace, version)
         return ValidationCode.VALID
 
-    async def _check(self, namespace: _NamespaceSet) -> ValidationCode:
+    def apply(self, namespaces: Sequence[NamespaceSet], version: Version) -> list[HistoryWrite]:
+        """Take a transaction's changes over; return its public ones for the history."""
+        return [row for namespace in namespaces for row in self._apply(namespace, version)]
+
+    def configure(self, config: bytes, version: Version) -> None:
+        """Take a channel configuration over."""
+        self._overlay.apply("", {CHANNEL_CONFIG_KEY.encode(): config}, {}, version)
+
+    def expire(self, namespace: str, collection: str, key_hash: bytes) -> None:
+        """Delete a private key, unless the block changes it.
+
+        Call after `updates`, which does not cover such deletes.
+        """
+        hashes = hash_namespace(namespace, collection)
+        if key_hash not in self._overlay.changes[hashes]:
+            self._namespaces.setdefault(namespace, set()).add(collection)
+            self._overlay.put(hashes, key_hash, Stored(b"", b"", NO_VERSION))
+
+    def updates(self) -> Updates:
+        """Return what a commit hash covers: the last change of every public and hashed key."""
+        writes = []
+        for namespace in sorted(filter(None, self._namespaces)):
+            name = namespace  # told once, as is the collection's
+            for collection in ("", *sorted(self._namespaces[namespace])):
+                where = hash_namespace(namespace, collection) if collection else namespace
+                told = collection
+                changed = self._overlay.changes[where]
+                for key in self._overlay.sorted_keys[where]:
+                    value, _, version = changed[key]
+                    writes.append(
+                        KvWrite(
+                            namespace=name,
+                            collection=told,
+                            key=key,
+                            is_delete=not value,
+                            value=value,
+                            version_bytes=version_bytes(version),
+                        )
+                    )
+                    name = told = ""
+        return Updates(kvwrites=writes)
+
+    def changes(self) -> StateChanges:
+        """Return what the block changes in the state."""
+        state: list[StateRow] = []
+        private: list[tuple[StateRow, bytes]] = []
+        purged: list[tuple[str, bytes]] = []
+        values = {
+            hash_namespace(namespace, collection): private_namespace(namespace, collection)
+            for namespace, collections in self._namespaces.items()
+            for collection in collections
+        }
+        private_namespaces = set(values.values())
+        for namespace, changed in self._overlay.changes.items():
+            for key in self._overlay.sorted_keys[namespace]:
+                value, metadata, version = changed[key]
+                row = StateRow(namespace, key, value or None, metadata, version)
+                if value and namespace in private_namespaces:
+                    private.append((row, sha256(key).digest()))
+                else:
+                    state.append(row)
+                if not value and namespace in values:
+                    purged.append((values[namespace], key))
+        return StateChanges(state, private, purged)
+
+    async def _check(self, namespace: NamespaceSet) -> ValidationCode:
         overlay, public = self._overlay, namespace.public
         for read in public.reads:
             if overlay.conflicts(namespace.name, read.key.encode(), read.version):
@@ -234,8 +244,6 @@ class BlockValidation:
 
     async def _repeats(self, namespace: str, query: RangeQueryInfo) -> bool:
         """Tell whether a range query would give the same results again."""
-        summary = query.reads_merkle_hashes
-        recorded = query.raw_reads.kv_reads if query.raw_reads else []
         found = self._overlay.scan(
             namespace,
             query.start_key.encode(),
@@ -248,7 +256,7 @@ class BlockValidation:
             return await _same_reads(found, recorded)
         return await _same_summary(found, summary)
 
-    def _apply(self, namespace: _NamespaceSet, version: Version) -> None:
+    def _apply(self, namespace: NamespaceSet, version: Version) -> Iterator[HistoryWrite]:
         public = namespace.public
         writes = _once(
             (write.key.encode(), b"" if write.is_delete else write.value) for write in public.writes
@@ -257,20 +265,18 @@ class BlockValidation:
             (write.key.encode(), write.entries) for write in public.metadata_writes
         )
         self._overlay.apply(namespace.name, writes, metadata, version)
-        if self._keeps_history:
-            self._history += (
-                (namespace.name, key, version.tx, value or None) for key, value in writes.items()
-            )
+        written = self._namespaces.setdefault(namespace.name, set())
         for collection in namespace.collections:
+            written.add(collection.name)
             self._apply_collection(namespace.name, collection, version)
+        return ((namespace.name, key, version.tx, value or None) for key, value in writes.items())
 
     def _apply_collection(
-        self, namespace: str, collection: _CollectionSet, version: Version
+        self, namespace: str, collection: CollectionSet, version: Version
     ) -> None:
         overlay = self._overlay
         hashes = hash_namespace(namespace, collection.name)
         values = private_namespace(namespace, collection.name)
-        self._hash_namespaces[hashes] = values
         writes = _once(
             (write.key_hash, b"" if write.is_delete or write.is_purge else write.value_hash)
             for write in collection.hashed.hashed_writes
@@ -320,39 +326,6 @@ async def _same_summary(
             )
         case _:
             return False
-
-
-def _decode(transaction: CommittingTransaction) -> list[_NamespaceSet]:
-    """Return everything the transaction read and wrote, with the private values that fit."""
-    held = {
-        (namespace.namespace, collection.collection_name): collection.rwset
-        for namespace in decode(TxPvtReadWriteSet, transaction.results.private).ns_pvt_rwset
-        for collection in namespace.collection_pvt_rwset
-    }
-    result = []
-    for namespace in decode(TxReadWriteSet, transaction.results.public).ns_rwset:
-        collections = []
-        for collection in namespace.collection_hashed_rwset:
-            private = held.get((namespace.namespace, collection.collection_name))
-            if private is not None and sha256(private).digest() != collection.pvt_rwset_hash:
-                log.warning(
-                    "transaction %s: private data of %s/%s does not fit its hash; ignored",
-                    transaction.tx_id,
-                    namespace.namespace,
-                    collection.collection_name,
-                )
-                private = None
-            collections.append(
-                _CollectionSet(
-                    collection.collection_name,
-                    decode(HashedRwSet, collection.hashed_rwset),
-                    None if private is None else decode(KvrwSet, private),
-                )
-            )
-        result.append(
-            _NamespaceSet(namespace.namespace, decode(KvrwSet, namespace.rwset), collections)
-        )
-    return result
 
 
 def _once(writes: Iterable[tuple[bytes, bytes]]) -> Writes:

@@ -169,5 +169,5 @@ async def replay(handler: Handler, side: FarSide, ledger: Ledger, messages: list
     assert answers[0].encode() == messages[-1].raw
     results = simulator.get_tx_simulation_results()
     transaction = CommittingTransaction(tx_id=begin.txid, timestamp=Timestamp(1), results=results)
-    assert await ledger.commit([transaction]) == [ValidationCode.VALID]
+    assert await ledger.commit_unordered([transaction]) == [ValidationCode.VALID]
     return compared

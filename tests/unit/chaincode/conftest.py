@@ -161,7 +161,7 @@ def params(
 async def commit(
     ledger: Ledger, simulator: TxSimulator, tx_id: str = "setup", seconds: int = 1
 ) -> None:
-    [code] = await ledger.commit(
+    [code] = await ledger.commit_unordered(
         [
             CommittingTransaction(
                 tx_id=tx_id,

@@ -22,6 +22,7 @@ from peer.ledger.api import (
     ValidationCode,
 )
 from peer.ledger.blockfile import BlockFiles
+from peer.ledger.unordered import make_block
 from tests.shared_fixtures import shared_fixture
 
 NS = "cc"
@@ -39,7 +40,7 @@ class Channel:
         return self.ledger.new_tx_simulator("tx")
 
     async def commit(self, *transactions: TxSimulator | SimulationResults) -> list[ValidationCode]:
-        return await self.ledger.commit([self.transaction(item) for item in transactions])
+        return await self.ledger.commit_unordered([self.transaction(item) for item in transactions])
 
     def transaction(self, item: TxSimulator | SimulationResults) -> CommittingTransaction:
         results = item if isinstance(item, SimulationResults) else item.get_tx_simulation_results()
@@ -47,6 +48,11 @@ class Channel:
         return CommittingTransaction(
             tx_id=f"tx{self._next_tx}", timestamp=Timestamp(self._next_tx, 7), results=results
         )
+
+    def block(self, *transactions: CommittingTransaction) -> Block:
+        """Make the next block."""
+        info = self.ledger.blockchain_info()
+        return make_block(info.height, info.current_block_hash, transactions)
 
     async def put(self, **values: bytes) -> None:
         """Commit a block of one transaction that writes values without reading."""

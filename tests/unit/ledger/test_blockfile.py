@@ -34,6 +34,7 @@ def block(number: int, *envelopes: bytes) -> Block:
 
 
 def written(path: Path, *blocks: Block, max_file_bytes: int = 10**6) -> list[Record]:
+    path.mkdir()
     files = BlockFiles(path, max_file_bytes=max_file_bytes)
     files.resume(BEGINNING)
     for each in blocks:
@@ -172,7 +173,7 @@ def test_reading_where_nothing_is(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_takes_nothing_and_the_next_try_succeeds(tmp_path: Path) -> None:
-    chain = tmp_path / "chain"
+    chain = tmp_path
     files = BlockFiles(chain)
     files.resume(BEGINNING)
     files.append(block(0))
@@ -190,7 +191,7 @@ def test_a_full_disk_takes_nothing_and_the_next_try_succeeds(tmp_path: Path) -> 
 
 
 def test_no_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = BlockFiles(tmp_path / "chain")
+    files = BlockFiles(tmp_path)
     files.resume(BEGINNING)
 
     def full(descriptor: int, data: bytes) -> int:
@@ -205,7 +206,7 @@ def test_no_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_after_a_failed_sync_nothing_is_appended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chain = tmp_path / "chain"
+    chain = tmp_path
     files = BlockFiles(chain)
     files.resume(BEGINNING)
     files.append(block(0))
@@ -224,7 +225,7 @@ def test_after_a_failed_sync_nothing_is_appended(
 
 
 def test_the_last_append_can_be_taken_back(tmp_path: Path) -> None:
-    chain = tmp_path / "chain"
+    chain = tmp_path
     files = BlockFiles(chain, max_file_bytes=100)
     files.resume(BEGINNING)
     files.append(block(0))

@@ -232,7 +232,7 @@ async def test_a_transaction_id_is_used_once(channel: Any) -> None:
     garbage = CommittingTransaction(
         tx_id="b", timestamp=Timestamp(1), results=SimulationResults(public=b"\xff")
     )
-    commit = channel.ledger.commit
+    commit = channel.ledger.commit_unordered
     assert await commit([named("a", write("k", b"1")), named("a", write("k", b"2"))]) == [
         VALID,
         ValidationCode.DUPLICATE_TXID,
@@ -256,7 +256,7 @@ async def test_a_loser_in_the_same_block_takes_its_id(channel: Any) -> None:
         timestamp=Timestamp(1),
         results=simulation(channel, write("z")).get_tx_simulation_results(),
     )
-    codes = await channel.ledger.commit([winner, loser, again])
+    codes = await channel.ledger.commit_unordered([winner, loser, again])
     assert codes == [VALID, CONFLICT, ValidationCode.DUPLICATE_TXID]
 
 

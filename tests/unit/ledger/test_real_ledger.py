@@ -1,91 +1,167 @@
-"""Read-write sets that real Fabric peers committed, committed again here."""
+"""Blocks that real Fabric peers committed, committed again here."""
 
 from __future__ import annotations
 
-import zipfile
+import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from fabric_protos.codec import decode
-from fabric_protos.common import ChannelHeader, Envelope, Payload
-from fabric_protos.protos import (
-    ChaincodeAction,
-    ChaincodeActionPayload,
-    ProposalResponsePayload,
-    Transaction,
-)
+from fabric_protos.codec import decode, encode
+from fabric_protos.common import Block
+from fabric_protos.rwset import CollectionPvtReadWriteSet, NsPvtReadWriteSet, TxPvtReadWriteSet
+from fabric_protos.wire import varint
 from peer.ledger import open_ledger
-from peer.ledger.api import CommittingTransaction, SimulationResults, Timestamp
-from tests.shared_fixtures import shared_fixture
+from peer.ledger.api import CollectionPolicy, Ledger, ValidationCode, Version
+from peer.ledger.blocks import commit_hash_of, flags_of, header_hash, version_bytes
+from peer.ledger.kvledger import rebuild_databases
+from tests.leveldb_log import read_log
 
-FIXTURE = "fabric-v20-ledger/ledgersData.zip"
-BLOCK_FILE = "ledgersData/chains/chains/testchannel/blockfile_000000"
-ENDORSER_TRANSACTION = 3
-TRANSACTIONS_FILTER = 2
-
-
-class Reader:
-    """Fabric's block file: varints and length-prefixed bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._data[self._at]
-            self._at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    def chunk(self) -> bytes:
-        length = self.varint()
-        self._at += length
-        return self._data[self._at - length : self._at]
-
-    def __bool__(self) -> bool:
-        return self._at < len(self._data)
+OUR_COLLECTIONS = (
+    "_implicit_org_Org2MSP",
+    "collectionMarbles",
+    "collectionMarblePrivateDetails",
+)
+CHANNEL = b"testchannel\0"
+State = dict[tuple[str, bytes], tuple[bytes, bytes, bytes]]
+"""Namespace and key to version, value and metadata."""
 
 
-def blocks(data: bytes) -> Iterator[tuple[list[bytes], bytes]]:
-    """Yield each block's envelopes and its verdicts."""
-    file = Reader(data)
-    while file:
-        block = Reader(file.chunk())
-        block.varint(), block.chunk(), block.chunk()
-        envelopes = [block.chunk() for _ in range(block.varint())]
-        metadata = [block.chunk() for _ in range(block.varint())]
-        yield envelopes, metadata[TRANSACTIONS_FILTER]
+def policy(namespace: str, collection: str) -> CollectionPolicy:
+    lifetime = 1_000_000 if namespace == "marblesp" else 0
+    return CollectionPolicy(block_to_live=lifetime, is_member=collection in OUR_COLLECTIONS)
 
 
-def committing(envelope: bytes, fallback_id: str) -> CommittingTransaction:
-    payload = decode(Payload, decode(Envelope, envelope).payload)
-    header = decode(ChannelHeader, payload.header.channel_header)
-    public = b""
-    if header.type == ENDORSER_TRANSACTION:
-        (action,) = decode(Transaction, payload.data).actions
-        endorsed = decode(ChaincodeActionPayload, action.payload).action.proposal_response_payload
-        extension = decode(ProposalResponsePayload, endorsed).extension
-        public = decode(ChaincodeAction, extension).results
-    return CommittingTransaction(
-        tx_id=header.tx_id or fallback_id,
-        timestamp=Timestamp(0),
-        results=SimulationResults(public=public),
+def real_state(ledger: Path) -> State:
+    state: State = {}
+    for key, value in read_log(ledger / "stateLeveldb").items():
+        if key.startswith(CHANNEL + b"d"):
+            namespace, _, key = key[len(CHANNEL) + 1 :].partition(b"\0")
+            fields = dict.fromkeys((1, 2, 3), b"") | dict(chunks(value))
+            state[namespace.decode(), key] = (fields[1], fields[2], fields[3])
+    return state
+
+
+def chunks(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield number and content of the fields of a message that has bytes only."""
+    at = 0
+    while at < len(message):
+        tag, first = message[at], message[at + 1]
+        size, at = varint(first, message, at + 2) if first > 0x7F else (first, at + 2)
+        yield tag >> 3, message[at : at + size]
+        at += size
+
+
+def real_private_data(ledger: Path) -> dict[Version, bytes]:
+    """Return what the private store of the recorded peer holds, by transaction."""
+    found: defaultdict[Version, list[NsPvtReadWriteSet]] = defaultdict(list)
+    for key, value in read_log(ledger / "pvtdataStore").items():
+        if key.startswith(CHANNEL + b"\2\1"):  # data, of a block number of one byte
+            version = Version(key[len(CHANNEL) + 2], key[len(CHANNEL) + 3])
+            namespace = key[len(CHANNEL) + 4 :].partition(b"\0")[0].decode()
+            rwset = decode(CollectionPvtReadWriteSet, value)
+            found[version].append(
+                NsPvtReadWriteSet(namespace=namespace, collection_pvt_rwset=[rwset])
+            )
+    return {
+        version: encode(TxPvtReadWriteSet(ns_pvt_rwset=parts)) for version, parts in found.items()
+    }
+
+
+def our_state(directory: Path) -> State:
+    query = "SELECT namespace, key, block, tx, value, metadata FROM state"
+    with sqlite3.connect(directory / "testchannel" / "ledger.sqlite") as database:
+        rows = database.execute(query).fetchall()
+    database.close()
+    return {
+        (namespace, key): (version_bytes(Version(block, tx)), value, metadata)
+        for namespace, key, block, tx, value, metadata in rows
+    }
+
+
+async def commit_all(
+    ledger: Ledger, blocks: list[Block], private: dict[Version, bytes]
+) -> list[bytes]:
+    """Commit blocks with their recorded verdicts; return our commit hashes."""
+    hashes = []
+    for number, block in enumerate(blocks):
+        verdicts = [ValidationCode(flag) for flag in flags_of(block)]
+        held = {tx: each for (at, tx), each in private.items() if at == number}
+        done = await ledger.commit(block, verdicts, held)
+        assert list(done.codes) == verdicts
+        hashes.append(commit_hash_of(done.block))
+    return hashes
+
+
+async def test_real_blocks_lead_to_the_same_hashes_state_and_history(
+    tmp_path: Path, real_ledger: Path, real_blocks: list[Block]
+) -> None:
+    private = real_private_data(real_ledger)
+    assert len(private) == 4
+    async with open_ledger(tmp_path, "testchannel", policies=policy) as ledger:
+        hashes = await commit_all(ledger, real_blocks, private)
+        assert hashes == [commit_hash_of(block) for block in real_blocks]
+        assert [len(digest) for digest in hashes] == [0] + [32] * 19
+        [*stored] = [await ledger.block_by_number(number) for number in range(20)]
+        assert stored == real_blocks
+        assert await ledger.last_config_block() == real_blocks[4]
+        assert real_blocks[19].header is not None
+        assert ledger.blockchain_info().current_block_hash == header_hash(real_blocks[19].header)
+    expected = real_state(real_ledger)
+    assert len(expected) == 91
+    assert our_state(tmp_path) == expected
+    with sqlite3.connect(tmp_path / "testchannel" / "ledger.sqlite") as database:
+        written = database.execute("SELECT namespace, key, block, tx FROM history").fetchall()
+    database.close()
+    assert sorted(map(history_key, written)) == sorted(
+        key
+        for key in read_log(real_ledger / "historyLeveldb")
+        if key.startswith(CHANNEL) and key != CHANNEL + b"s"
     )
 
 
-async def test_every_real_verdict_is_reached_again(tmp_path: Path) -> None:
-    with zipfile.ZipFile(shared_fixture(FIXTURE)) as archive:
-        data = archive.read(BLOCK_FILE)
-    endorsed = 0
+def history_key(row: tuple[str, bytes, int, int]) -> bytes:
+    namespace, key, block, tx = row
+    size = version_bytes(Version(len(key), 0))[:-1]
+    return (
+        CHANNEL
+        + namespace.encode()
+        + b"\0"
+        + size
+        + key
+        + b"\0"
+        + version_bytes(Version(block, tx))
+    )
+
+
+async def test_the_databases_are_made_again_from_blocks_and_private_store(
+    tmp_path: Path, real_ledger: Path, real_blocks: list[Block]
+) -> None:
+    async with open_ledger(tmp_path, "testchannel", policies=policy) as ledger:
+        await commit_all(ledger, real_blocks, real_private_data(real_ledger))
+    await rebuild_databases(tmp_path, "testchannel")
     async with open_ledger(tmp_path, "testchannel") as ledger:
-        for number, (envelopes, flags) in enumerate(blocks(data)):
-            transactions = [
-                committing(envelope, f"config {number} {i}") for i, envelope in enumerate(envelopes)
-            ]
-            endorsed += sum(bool(t.results.public) for t in transactions)
-            codes = await ledger.commit(transactions)
-            assert bytes(codes) == (flags or bytes(len(envelopes)))
-        assert (ledger.height, endorsed) == (20, 15)
+        assert ledger.height == 20
+    assert our_state(tmp_path) == real_state(real_ledger)
+
+
+async def test_without_the_private_data_the_hashes_are_the_same(
+    tmp_path: Path, real_ledger: Path, real_blocks: list[Block]
+) -> None:
+    async with open_ledger(tmp_path, "testchannel", policies=policy) as ledger:
+        hashes = await commit_all(ledger, real_blocks, {})
+        assert hashes == [commit_hash_of(block) for block in real_blocks]
+        missing = await ledger.missing_private_data()
+        assert [(block, tx) for block, tx, _, _ in missing] == [
+            (6, 0),
+            (10, 0),
+            (13, 0),
+            (13, 0),
+            (15, 0),
+        ]
+    expected = real_state(real_ledger)
+    assert our_state(tmp_path) == {
+        (namespace, key): held
+        for (namespace, key), held in expected.items()
+        if "$$p" not in namespace
+    }

@@ -24,8 +24,8 @@ from peer.errors import (
     LedgerLocked,
     LedgerStorageError,
 )
-from peer.ledger import open_ledger, store
-from peer.ledger.api import CommittingTransaction, Ledger, Timestamp, TxSimulator, ValidationCode
+from peer.ledger import database, durable, open_ledger, store
+from peer.ledger.api import CommittingTransaction, Ledger, TxSimulator, ValidationCode
 
 Wrap = Callable[[Ledger], Any]
 
@@ -112,7 +112,7 @@ async def test_reads_go_on_while_a_block_is_written(
 
     monkeypatch.setattr(store.Store, "write_block", held_up)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(channel.ledger.commit, [writing(channel, "k", b"new")])
+        nursery.start_soon(channel.ledger.commit_unordered, [writing(channel, "k", b"new")])
         await writing_now.wait()
         during = channel.simulate()
         assert (before.get_state("cc", "k"), during.get_state("cc", "k")) == (b"old", b"old")
@@ -127,42 +127,40 @@ async def test_reads_go_on_while_a_block_is_written(
 async def test_commits_queue_up(channel: Any) -> None:
     async with trio.open_nursery() as nursery:
         for i in range(5):
-            nursery.start_soon(channel.ledger.commit, [writing(channel, f"k{i}", b"v")])
+            nursery.start_soon(channel.ledger.commit_unordered, [writing(channel, f"k{i}", b"v")])
     assert channel.ledger.height == 5
     assert [channel.get(f"k{i}") for i in range(5)] == [b"v"] * 5
 
 
-class Interrupted(Sequence[CommittingTransaction]):
-    """Transactions, with something that happens after the first was validated."""
+class Interrupted(Sequence[ValidationCode]):
+    """Verdicts on valid transactions, with something that happens after the first was judged."""
 
-    def __init__(
-        self, items: Sequence[CommittingTransaction], happens: Callable[[], object]
-    ) -> None:
-        self._items, self._happens = items, happens
+    def __init__(self, count: int, happens: Callable[[], object]) -> None:
+        self._count, self._happens = count, happens
 
-    def __iter__(self) -> Iterator[CommittingTransaction]:
-        yield self._items[0]
+    def __iter__(self) -> Iterator[ValidationCode]:
+        yield ValidationCode.VALID
         self._happens()
-        yield from self._items[1:]
+        yield from [ValidationCode.VALID] * (self._count - 1)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self._count
 
     @overload
-    def __getitem__(self, index: int) -> CommittingTransaction: ...
+    def __getitem__(self, index: int) -> ValidationCode: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[CommittingTransaction]: ...
+    def __getitem__(self, index: slice) -> Sequence[ValidationCode]: ...
     def __getitem__(self, index: Any) -> Any:
-        return self._items[index]
+        return ([ValidationCode.VALID] * self._count)[index]
 
 
 async def test_a_commit_cancelled_before_it_writes_has_done_nothing(channel: Any) -> None:
     transactions = [writing(channel, "a", b"1"), writing(channel, "b", b"2")]
     with trio.CancelScope() as scope:
-        await channel.ledger.commit(Interrupted(transactions, scope.cancel))
+        await channel.ledger.commit(channel.block(*transactions), Interrupted(2, scope.cancel))
     assert scope.cancelled_caught
     assert (channel.ledger.height, channel.get("a")) == (0, None)
-    assert await channel.ledger.commit(transactions) == [ValidationCode.VALID] * 2
+    assert await channel.ledger.commit_unordered(transactions) == [ValidationCode.VALID] * 2
 
 
 async def test_a_commit_cancelled_while_it_writes_is_finished(
@@ -176,7 +174,7 @@ async def test_a_commit_cancelled_while_it_writes_is_finished(
             write_block(self, rows)
 
         monkeypatch.setattr(store.Store, "write_block", cancelled_meanwhile)
-        codes = await channel.ledger.commit([writing(channel, "k", b"v")])
+        codes = await channel.ledger.commit_unordered([writing(channel, "k", b"v")])
     assert codes == [ValidationCode.VALID]
     assert (channel.ledger.height, channel.get("k")) == (1, b"v")
 
@@ -211,7 +209,8 @@ async def test_simulations_begun_while_a_block_is_validated_do_not_hold_the_log(
     for i in range(20):
         transaction = writing(channel, "k", b"%02d" % i * 25_000)
         replace_simulation()
-        await channel.ledger.commit(Interrupted([transaction], replace_simulation))
+        block = channel.block(transaction)
+        await channel.ledger.commit(block, Interrupted(1, replace_simulation))
     assert wal.stat().st_size < 1_000_000  # twenty blocks of 100,000 bytes and more
     held.pop().done()
 
@@ -223,10 +222,10 @@ async def test_a_full_disk_loses_one_block_and_nothing_else(channel: Any) -> Non
     writer.execute(f"PRAGMA max_page_count = {pages}")
     big = writing(channel, "big", b"v" * 100_000)
     with pytest.raises(LedgerFull, match=r"database or disk is full .*free some space"):
-        await channel.ledger.commit([big])
+        await channel.ledger.commit_unordered([big])
     assert (channel.ledger.height, channel.get("big"), channel.get("k")) == (1, None, b"1")
     writer.execute("PRAGMA max_page_count = 1000000")
-    assert await channel.ledger.commit([big]) == [ValidationCode.VALID]
+    assert await channel.ledger.commit_unordered([big]) == [ValidationCode.VALID]
     assert channel.get("big") == b"v" * 100_000
 
 
@@ -236,39 +235,50 @@ async def test_a_refused_write_is_typed_and_can_be_tried_again(channel: Any) -> 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
-        with pytest.raises(LedgerStorageError, match="disk I/O error"):
-            await channel.ledger.commit([big])
+        with pytest.raises(LedgerStorageError, match="File too large"):
+            await channel.ledger.commit_unordered([big])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (channel.ledger.height, channel.get("big"), channel.get("k")) == (1, None, b"1")
-    assert await channel.ledger.commit([big]) == [ValidationCode.VALID]
+    assert await channel.ledger.commit_unordered([big]) == [ValidationCode.VALID]
     assert channel.ledger.height == 2
 
 
-async def test_a_block_that_cannot_be_stored_leaves_the_store_usable(channel: Any) -> None:
-    impossible = replace(writing(channel, "k", b"1"), timestamp=Timestamp(2**63))
-    with pytest.raises(OverflowError):
-        await channel.ledger.commit([impossible])
-    assert (channel.ledger.height, channel.get("k")) == (0, None)
-    assert await channel.ledger.commit([writing(channel, "k", b"2")]) == [ValidationCode.VALID]
-    assert channel.get("k") == b"2"
+async def test_a_block_that_cannot_be_indexed_is_taken_back(
+    channel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await channel.put(k=b"1")
+    blocks = tmp_path / "ch" / "blocks" / "blockfile_000000"
+    size = blocks.stat().st_size
+
+    def failing(connection: sqlite3.Connection) -> None:
+        raise OverflowError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "commit", failing)
+        with pytest.raises(OverflowError):
+            await channel.ledger.commit_unordered([writing(channel, "k", b"2")])
+    assert blocks.stat().st_size == size
+    assert (channel.ledger.height, channel.get("k")) == (1, b"1")
+    await channel.put(k=b"3")
+    assert (channel.ledger.height, channel.get("k")) == (2, b"3")
 
 
 async def test_another_program_that_locks_the_file_is_named(
     tmp_path: Path, wrap: Wrap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "LOCK_WAIT_S", 0.01)
+    monkeypatch.setattr(database, "LOCK_WAIT_S", 0.01)
     async with open_ledger(tmp_path, "ch") as ledger:
         channel = wrap(ledger)
         other = sqlite3.connect(tmp_path / "ch" / "ledger.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         transaction = writing(channel, "k", b"v")
         with pytest.raises(LedgerLocked, match=r"locked .* by another program"):
-            await ledger.commit([transaction])
+            await ledger.commit_unordered([transaction])
         assert channel.get("k") is None
         other.execute("ROLLBACK")
         other.close()
-        assert await ledger.commit([transaction]) == [ValidationCode.VALID]
+        assert await ledger.commit_unordered([transaction]) == [ValidationCode.VALID]
 
 
 async def test_opening_without_room_says_what_is_probably_wrong(tmp_path: Path) -> None:
@@ -332,7 +342,7 @@ async def test_a_ledger_of_a_later_version(tmp_path: Path) -> None:
     file = sqlite3.connect(tmp_path / "ch" / "ledger.sqlite")
     file.execute("PRAGMA user_version = 99")
     file.close()
-    with pytest.raises(LedgerCorrupt, match="schema has version 99, this peer's 1"):
+    with pytest.raises(LedgerCorrupt, match="schema has version 99, this peer's 2"):
         async with open_ledger(tmp_path, "ch"):
             raise AssertionError("opened")
 
@@ -356,7 +366,9 @@ async def test_damaged_pages_are_reported_not_read(tmp_path: Path, wrap: Wrap) -
         with pytest.raises(LedgerCorrupt, match="malformed"):
             await history.take(1)
         with pytest.raises(LedgerCorrupt, match="malformed"):
-            await ledger.commit([replace(writing(channel, "k0999", b"v"), tx_id="another")])
+            await ledger.commit_unordered(
+                [replace(writing(channel, "k0999", b"v"), tx_id="another")]
+            )
         assert ledger.height == 1
 
 
@@ -400,7 +412,7 @@ async def main():
                         results=simulator.get_tx_simulation_results(),
                     )
                 )
-            await ledger.commit(transactions)
+            await ledger.commit_unordered(transactions)
             print(ledger.height, flush=True)
 
 

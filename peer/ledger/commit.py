@@ -1,0 +1,305 @@
+"""Take one block through conflict checks onto the disk.
+
+Room:      peer.ledger   (used by kvledger and recovery)
+Loop:      `BlockCommit.judge` on Trio; `write` and `write_again` in the writing thread
+Lifetime:  a chain as long as the ledger is open, a `BlockCommit` for one block
+Fabric:    core/ledger/kvledger/kv_ledger.go, .../txmgmt/validation/batch_preparer.go (release-2.5)
+
+The order on disk is private data, block, databases; each is durable before the next begins. So the
+block file tells what is committed: what lies in the private store without a block counts for
+nothing, and what the databases lack is made from the blocks when the ledger opens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fabric_protos.codec import DecodeError, decode
+from fabric_protos.common import Block, BlockData, BlockHeader
+from fabric_protos.kvrwset import KvrwSet
+from fabric_protos.stream import HeaderType
+from peer.errors import BlockError, LedgerStorageError
+from peer.ledger.api import CollectionPolicies, CommittedBlock, ValidationCode, Version
+from peer.ledger.blockfile import BlockFiles, Position
+from peer.ledger.blocks import (
+    commit_hash,
+    commit_hash_of,
+    committed,
+    data_hash,
+    envelopes_of,
+    flags_of,
+    header_hash,
+    header_of,
+)
+from peer.ledger.private import Expiring, PrivateBatch, PrivateSet, PrivateStore
+from peer.ledger.store import (
+    BlockRow,
+    BlockRows,
+    HistoryWrite,
+    Snapshot,
+    Store,
+    TransactionRow,
+    hash_namespace,
+)
+from peer.ledger.transactions import (
+    UNREADABLE,
+    NamespaceSet,
+    PrivateSets,
+    TransactionHeader,
+    read_header,
+    read_private,
+    read_results,
+    read_sets,
+    take_private,
+    written_collections,
+)
+from peer.ledger.transient import TransientStore
+from peer.ledger.validation import BlockValidation
+
+log = logging.getLogger(__name__)
+
+VALID = ValidationCode.VALID
+
+
+class Tip(NamedTuple):
+    """The last block."""
+
+    number: int
+    hash: bytes
+    previous_hash: bytes
+    commit_hash: bytes
+
+    @classmethod
+    def of(cls, block: Block) -> Tip:
+        """Return what the next block must know of this one."""
+        header = header_of(block)
+        return cls(header.number, header_hash(header), header.previous_hash, commit_hash_of(block))
+
+
+NO_BLOCK = Tip(-1, b"", b"", b"")
+
+
+@dataclass(slots=True)
+class Chain:
+    """Everything a channel has on disk, and where its chain ends."""
+
+    files: BlockFiles
+    store: Store
+    private: PrivateStore
+    transient: TransientStore
+    keeps_history: bool
+    policies: CollectionPolicies
+    tip: Tip = NO_BLOCK
+
+    def check_next(self, block: Block) -> BlockHeader:
+        """Return the header of the block that follows the last one.
+
+        Raises:
+            BlockError: this one does not, or its header does not cover its data.
+        """
+        header, tip = header_of(block), self.tip
+        if header.number != tip.number + 1:
+            raise BlockError(header.number, f"the next block is {tip.number + 1}")
+        if header.previous_hash != tip.hash:
+            raise BlockError(
+                header.number,
+                f"its previous hash is {header.previous_hash.hex()}, "
+                f"the hash of the last block {tip.hash.hex()}",
+            )
+        if data_hash(block.data or BlockData()) != header.data_hash:
+            raise BlockError(header.number, "its header does not cover its data")
+        return header
+
+
+class BlockCommit:
+    """The next block, transaction by transaction, then as a whole.
+
+    Raises:
+        BlockError: the block does not follow the last one.
+    """
+
+    def __init__(self, chain: Chain, block: Block, snapshot: Snapshot) -> None:
+        self._chain = chain
+        self._block = block
+        self._header = chain.check_next(block)
+        self._validation = BlockValidation(snapshot)
+        self._codes: list[ValidationCode] = []
+        self._transactions: list[TransactionRow] = []
+        self._history: list[HistoryWrite] = []
+        self._private = PrivateBatch()
+
+    async def judge(self, envelope: bytes, verdict: ValidationCode, private: bytes) -> None:
+        """Check the next transaction and take its changes over if it is valid.
+
+        Args:
+            private: its ``TxPvtReadWriteSet``, as far as that came with the block.
+        """
+        header, code = read_header(envelope), verdict
+        sets: list[NamespaceSet] = []
+        if code is VALID:
+            code, sets = _read(header)
+        if code is VALID:
+            code = await self._validation.check(sets)
+        if code is VALID:
+            self._find_private(header.tx_id, sets, private)
+            self._note(sets)
+        self._add(header, code, sets)
+
+    def repeat(self, envelope: bytes, code: ValidationCode, held: PrivateSets) -> None:
+        """Take the next transaction over as it was judged before.
+
+        Args:
+            held: what the private store has of it; checked when it came in.
+
+        Raises:
+            DecodeError: it cannot have been judged so.
+        """
+        header = read_header(envelope)
+        sets: list[NamespaceSet] = []
+        if code is VALID:
+            readable, sets = _read(header)
+            if readable is not VALID:
+                raise DecodeError(f"transaction {header.tx_id} is recorded as valid")
+            for key, collection in written_collections(sets):
+                if key in held:
+                    collection.private = decode(KvrwSet, held[key])
+        self._add(header, code, sets)
+
+    def write(self) -> CommittedBlock:
+        """Write the block and return when it is durable.
+
+        Raises:
+            LedgerStorageError: it was not written, and can be committed again.
+        """
+        chain, number = self._chain, self._header.number
+        block = committed(self._block, bytes(self._codes), self._commit_hash())
+        self._expire()
+        chain.private.commit(number, self._private)
+        position = chain.files.append(block)
+        try:
+            chain.store.write_block(self._rows(position))
+        except BaseException:
+            chain.files.cut(position)
+            raise
+        try:
+            chain.private.settle(number, since=number - 1)
+            chain.transient.purge((row.tx_id for row in self._transactions), number + 1)
+        except LedgerStorageError as exc:
+            log.error("block %d is committed; cleaning up after it failed: %s", number, exc)
+        return CommittedBlock(block, self._codes)
+
+    def write_again(self, position: Position) -> None:
+        """Write to the databases what follows from a block that is stored already.
+
+        Raises:
+            DecodeError: its recorded commit hash does not follow from it.
+        """
+        recorded = commit_hash_of(self._block)
+        if recorded and self._commit_hash() != recorded:
+            raise DecodeError("its commit hash does not follow from its transactions")
+        self._expire()
+        self._chain.store.write_block(self._rows(position))
+
+    def _find_private(self, tx_id: str, sets: list[NamespaceSet], private: bytes) -> None:
+        """Look for private data in what came with the block, then in what was endorsed here."""
+        chain, tx = self._chain, len(self._codes)
+        wanted = {key for key, _ in written_collections(sets) if chain.policies(*key).is_member}
+        candidates = self._candidates(tx_id, private)
+        while wanted and (candidate := next(candidates, None)) is not None:
+            held = read_private(tx_id, candidate)
+            taken = take_private(tx_id, sets, {key: held[key] for key in wanted & held.keys()})
+            self._private.sets += (PrivateSet(tx, *key, taken[key]) for key in taken)
+            wanted -= taken.keys()
+        self._private.missing += ((tx, *key) for key in sorted(wanted))
+
+    def _candidates(self, tx_id: str, private: bytes) -> Iterator[bytes]:
+        if private:
+            yield private
+        yield from self._chain.transient.get(tx_id)
+
+    def _note(self, sets: list[NamespaceSet]) -> None:
+        """Note what a transaction does to private data of the past and the future."""
+        tx, noted = len(self._codes), self._private
+        for namespace in sets:
+            for collection in namespace.collections:
+                hashed, where = collection.hashed, (namespace.name, collection.name)
+                noted.purges += (
+                    (tx, *where, write.key_hash) for write in hashed.hashed_writes if write.is_purge
+                )
+                lifetime = self._chain.policies(*where).block_to_live
+                if lifetime and (hashed.hashed_writes or hashed.metadata_writes):
+                    noted.expiry.add((self._header.number + lifetime + 1, *where))
+
+    def _add(
+        self, header: TransactionHeader, code: ValidationCode, sets: list[NamespaceSet]
+    ) -> None:
+        version = Version(self._header.number, len(self._codes))
+        if code is VALID:
+            if header.type == HeaderType.CONFIG:
+                self._validation.configure(header.data, version)
+            history = self._validation.apply(sets, version)
+            if self._chain.keeps_history:
+                self._history += history
+        self._codes.append(code)
+        self._transactions.append(TransactionRow(header.tx_id, code, header.timestamp))
+
+    def _commit_hash(self) -> bytes:
+        """Return the commit hash; empty for the first block and wherever the one before is."""
+        previous = self._chain.tip.commit_hash
+        if self._header.number != 1 and not previous:
+            return b""
+        return commit_hash(bytes(self._codes), self._validation.updates(), previous)
+
+    def _expire(self) -> None:
+        """Delete the private keys whose time has come and that nobody wrote since."""
+        chain = self._chain
+        for expiring in chain.private.expiring(self._header.number):
+            found = chain.store.stored_block(expiring.block)
+            assert found is not None, f"block {expiring.block} is before this one"
+            block = chain.files.read(found.position).block
+            hashes = hash_namespace(expiring.namespace, expiring.collection)
+            for key_hash in _written_keys(block, expiring):
+                held = chain.store.get_latest(hashes, key_hash)
+                if held is not None and held.version.block == expiring.block:
+                    self._validation.expire(expiring.namespace, expiring.collection, key_hash)
+
+    def _rows(self, position: Position) -> BlockRows:
+        return BlockRows(
+            BlockRow(self._header.number, header_hash(self._header), position),
+            self._transactions,
+            self._validation.changes(),
+            self._history,
+        )
+
+
+def _read(header: TransactionHeader) -> tuple[ValidationCode, list[NamespaceSet]]:
+    """Return the sets of a transaction, and VALID unless they cannot be read."""
+    if header.type == UNREADABLE:
+        return ValidationCode.INVALID_OTHER_REASON, []
+    if header.type != HeaderType.ENDORSER_TRANSACTION:
+        return VALID, []
+    results = read_results(header.data)
+    if results is None:
+        return ValidationCode.NIL_TXACTION, []
+    try:
+        return VALID, read_sets(results)
+    except DecodeError as exc:
+        log.warning("transaction %s is invalid: %s", header.tx_id, exc)
+        return ValidationCode.INVALID_OTHER_REASON, []
+
+
+def _written_keys(block: Block, where: Expiring) -> Iterator[bytes]:
+    """Yield the hashes of the keys that a block's valid transactions wrote to a collection."""
+    for envelope, flag in zip(envelopes_of(block), flags_of(block), strict=True):
+        if flag != VALID:
+            continue
+        _, sets = _read(read_header(envelope))
+        for namespace in sets:
+            for collection in namespace.collections:
+                if (namespace.name, collection.name) == (where.namespace, where.collection):
+                    hashed = collection.hashed
+                    yield from (write.key_hash for write in hashed.hashed_writes)
+                    yield from (write.key_hash for write in hashed.metadata_writes)
