@@ -291,6 +291,17 @@ class NetworkDirectoryError(ChannelError):
         return f"network {self.path}: {self.reason}"
 
 
+class ProposalRefused(PeerError):
+    """A proposal is not taken: unreadable, not authentic, not allowed, or used before.
+
+    The text is Fabric's where Fabric has one.
+    """
+
+
+class EndorsementsDiffer(PeerError):
+    """The answers of several endorsers make no transaction."""
+
+
 class ChaincodeError(PeerError):
     """Something is wrong with a chaincode, its process or its stream."""
 

@@ -151,6 +151,10 @@ class ChaincodeSupport:
             raise StreamLost(ccid, "it was READY, then its stream ended")
         return handler
 
+    def is_system(self, name: str) -> bool:
+        """Tell whether a chaincode of that name is part of the peer."""
+        return name in self._system
+
     async def stop(self, ccid: str) -> None:
         """Stop a chaincode; returns when its processes are gone. Executions on it fail at once."""
         await self._launcher.stop(ccid)

@@ -1,0 +1,266 @@
+"""Endorse proposals: check, simulate, sign.
+
+Room:      peer.endorser   (imports chaincode, channel, ledger, msp; used by library and rpc)
+Loop:      Trio
+Lifetime:  peer; a simulator lives for one proposal
+Fabric:    `Endorser.ProcessProposal`, core/endorser/endorser.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from fabric_protos.codec import decode
+from fabric_protos.protos import (
+    ChaincodeCall,
+    ChaincodeInterest,
+    ProposalResponse,
+)
+from fabric_protos.protos import Response as ResponseMessage
+from fabric_protos.rwset import TxReadWriteSet
+from fabric_protos.stream import SignedProposal
+from peer import logs
+from peer.chaincode.support import ChaincodeSupport, EndorsementInfo, Execution
+from peer.chaincode.transactions import CollectionStore, TransactionParams
+from peer.channel.channel import Channel
+from peer.endorser import endorsement, preprocess
+from peer.endorser.preprocess import Identities, UnpackedProposal
+from peer.errors import (
+    ExecuteError,
+    LaunchError,
+    LedgerError,
+    PeerError,
+    PolicyError,
+    ProposalRefused,
+)
+from peer.ledger.api import SimulationResults, TxSimulator
+from peer.msp.identity import SigningIdentity
+from peer.msp.policies import SignedData
+
+log = logging.getLogger("peer.endorser")
+
+OK = 200
+ERROR_THRESHOLD = 400
+ERROR = 500
+PROPOSE = "peer/Propose"
+WITHOUT_SIMULATOR = frozenset({"cscc", "qscc"})
+"""System chaincodes that read the ledger by themselves, and leave nothing to commit."""
+
+
+class Definitions(Protocol):
+    """Looks up what is defined on a channel; what it reads becomes part of the simulation."""
+
+    def endorsement_info(
+        self, channel_id: str, name: str, simulator: TxSimulator | None
+    ) -> EndorsementInfo:
+        """
+        Raises:
+            UnknownChaincode, LedgerError: nothing usable of that name is defined.
+        """
+        ...
+
+
+class _Simulated(NamedTuple):
+    execution: Execution
+    version: str
+    results: SimulationResults
+
+
+NOTHING = SimulationResults(public=b"")
+
+
+class Endorser:
+    """Processes proposals.
+
+    Args:
+        channel: finds a joined channel, None where there is none of that name.
+        local: the peer's own MSP; decides on calls without a channel.
+        signer: signs the endorsements.
+    """
+
+    def __init__(
+        self,
+        *,
+        chaincode: ChaincodeSupport,
+        channel: Callable[[str], Channel | None],
+        definitions: Definitions,
+        collections: CollectionStore,
+        local: Identities,
+        signer: SigningIdentity,
+    ) -> None:
+        self._chaincode = chaincode
+        self._channel = channel
+        self._definitions = definitions
+        self._collections = collections
+        self._local = local
+        self._signer = signer
+
+    async def process_proposal(self, signed: SignedProposal) -> ProposalResponse:
+        """Check a proposal, run it, and endorse what came of it.
+
+        A response of status 400 or more is not endorsed, but an answer all the same; so is a
+        chaincode that cannot be run, with status 500.
+
+        Raises:
+            ProposalRefused: the proposal itself is not taken; over the wire a gRPC error.
+
+        Cancellation: ends the execution; nothing of it remains but what a launch has started.
+        Source: Endorser.ProcessProposal, core/endorser/endorser.go (release-2.5).
+        """
+        unpacked = preprocess.unpack(signed)
+        channel_id = unpacked.channel_id
+        with logs.bind(channel=channel_id, tx=unpacked.tx_id):
+            channel = None
+            if channel_id and (channel := self._channel(channel_id)) is None:
+                return _failure(f"channel '{channel_id}' not found")
+            self._check(unpacked, channel)
+            try:
+                return await self._endorsed(unpacked, channel)
+            except _SimulationFailed as exc:
+                return _failure(str(exc))
+
+    def _check(self, unpacked: UnpackedProposal, channel: Channel | None) -> None:
+        """Check who proposes, that the transaction is new, and that its creator may propose."""
+        preprocess.check(unpacked, self._local if channel is None else channel.bundle.msps)
+        if channel is None:
+            return
+        if channel.ledger.has_transaction(unpacked.tx_id):
+            creator = unpacked.signature_header.creator.hex()
+            raise ProposalRefused(
+                f"duplicate transaction found [{unpacked.tx_id}]. Creator [{creator}]"
+            )
+        if not self._chaincode.is_system(unpacked.name):
+            _check_writer(unpacked, channel)
+
+    async def _endorsed(
+        self, unpacked: UnpackedProposal, channel: Channel | None
+    ) -> ProposalResponse:
+        simulated = await self._simulate(unpacked, channel)
+        response = simulated.execution.response
+        if response.status < ERROR and (channel is None or response.status >= ERROR_THRESHOLD):
+            return ProposalResponse(version=1, response=endorsement.message_of(response))
+        payload = endorsement.response_payload(
+            unpacked.proposal_hash,
+            results=simulated.results.public,
+            event=simulated.execution.event,
+            response=response,
+            name=unpacked.name,
+            version=simulated.version,
+        )
+        answer = ProposalResponse(
+            version=1,
+            response=endorsement.message_of(response),
+            payload=payload,
+            interest=self._interest(simulated.results),
+        )
+        if response.status < ERROR:
+            answer.endorsement = endorsement.endorse(payload, self._signer)
+        return answer
+
+    async def _simulate(self, unpacked: UnpackedProposal, channel: Channel | None) -> _Simulated:
+        """Run the chaincode on one snapshot of the channel and take what it read and wrote."""
+        simulator = history = None
+        if channel is not None and unpacked.name not in WITHOUT_SIMULATOR:
+            simulator = channel.ledger.new_tx_simulator(unpacked.tx_id)
+        try:
+            if channel is not None and simulator is not None and channel.ledger.has_history:
+                history = channel.ledger.new_history_query_executor()
+            version = self._version(unpacked, simulator)
+            params = TransactionParams(
+                channel_id=unpacked.channel_id,
+                tx_id=unpacked.tx_id,
+                namespace=unpacked.name,
+                signed_proposal=unpacked.signed,
+                simulator=simulator,
+                history=history,
+                collections=None if channel is None else self._collections,
+            )
+            try:
+                execution = await self._call(params, unpacked)
+                results = NOTHING
+                if simulator is not None:
+                    results = simulator.get_tx_simulation_results()
+                    if channel is not None and results.private:
+                        await self._keep_private(unpacked, channel, results)
+            except PeerError as exc:
+                raise _SimulationFailed(f"error in simulation: {_reason(exc, unpacked)}") from exc
+            return _Simulated(execution, version, results)
+        finally:
+            if simulator is not None:
+                simulator.done()
+
+    def _version(self, unpacked: UnpackedProposal, simulator: TxSimulator | None) -> str:
+        """Return the version that is endorsed; reading it is part of the simulation."""
+        name, channel_id = unpacked.name, unpacked.channel_id
+        if self._chaincode.is_system(name):
+            return "syscc"
+        try:
+            return self._definitions.endorsement_info(channel_id, name, simulator).version
+        except PeerError as exc:
+            raise _SimulationFailed(
+                f"make sure the chaincode {name} has been successfully defined on channel "
+                f"{channel_id} and try again: {exc}"
+            ) from exc
+
+    async def _call(self, params: TransactionParams, unpacked: UnpackedProposal) -> Execution:
+        execution = await self._chaincode.execute(params, unpacked.name, unpacked.input)
+        if execution.response.status >= ERROR_THRESHOLD:
+            return Execution(execution.response, None)
+        return execution
+
+    async def _keep_private(
+        self, unpacked: UnpackedProposal, channel: Channel, results: SimulationResults
+    ) -> None:
+        if unpacked.name == "lscc":
+            raise LedgerError("Private data is forbidden to be used in instantiate")
+        await channel.ledger.keep_private_data(unpacked.tx_id, results.private)
+
+    def _interest(self, results: SimulationResults) -> ChaincodeInterest | None:
+        """Return the chaincodes a client has to find endorsers for."""
+        if not results.public:
+            return None
+        namespaces = decode(TxReadWriteSet, results.public).ns_rwset
+        calls = [
+            ChaincodeCall(name=each.namespace)
+            for each in namespaces
+            if not self._chaincode.is_system(each.namespace)
+        ]
+        return ChaincodeInterest(chaincodes=calls) if calls else None
+
+
+class _SimulationFailed(Exception):
+    """There is nothing to endorse; the text goes to the client with status 500."""
+
+
+def _check_writer(unpacked: UnpackedProposal, channel: Channel) -> None:
+    bundle = channel.bundle
+    path = bundle.acl(PROPOSE)
+    signed = SignedData(
+        unpacked.signed.proposal_bytes,
+        unpacked.signature_header.creator,
+        unpacked.signed.signature,
+    )
+    try:
+        bundle.policy(path).evaluate([signed])
+    except PolicyError as exc:
+        raise ProposalRefused(
+            "Failed evaluating policy on signed data during check policy on channel "
+            f"[{channel.channel_id}] with policy [{path}]: [{exc}]"
+        ) from exc
+
+
+def _reason(exc: PeerError, unpacked: UnpackedProposal) -> str:
+    match exc:
+        case LaunchError():
+            reason = f"could not launch chaincode {exc.ccid}: {exc}"
+        case ExecuteError():
+            return str(exc)
+        case _:
+            reason = str(exc)
+    return f"failed to execute transaction {unpacked.tx_id}: {reason}"
+
+
+def _failure(message: str) -> ProposalResponse:
+    return ProposalResponse(version=1, response=ResponseMessage(status=ERROR, message=message))
