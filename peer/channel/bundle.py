@@ -1,6 +1,6 @@
 """A channel's configuration, checked and in a form to work with.
 
-Room:      peer.channel   (imports fabric_protos, peer.config, peer.errors, peer.msp)
+Room:      peer.channel   (imports fabric_protos, peer.errors, peer.msp; used by all that follows)
 Loop:      none; safe to use from several threads
 Lifetime:  one configuration: a channel gets a new bundle with every configuration block
 Fabric:    common/channelconfig/{bundle,channel,orderer,application}.go (release-2.5)
@@ -192,13 +192,14 @@ class Bundle:
             ChannelConfigRefused: it breaks a rule by itself, or changes what may not change.
         """
         new = Bundle(self.channel_id, config)
-        for name in ("Orderer", "Application"):
-            old_section, new_section = getattr(self, name.lower()), getattr(new, name.lower())
-            if old_section is None:
-                continue
-            if new_section is None:
-                raise ChannelConfigRefused(f"/Channel/{name}", "it cannot be removed")
-            _check_members(name, old_section.organisations, new_section.organisations)
+        for path, before, after in (
+            ("/Channel/Orderer", self.orderer, new.orderer),
+            ("/Channel/Application", self.application, new.application),
+        ):
+            if before is not None:
+                if after is None:
+                    raise ChannelConfigRefused(path, "it cannot be removed")
+                _check_members(path, before.organisations, after.organisations)
         if self.orderer and new.orderer and "V1_4_2" not in self.capabilities:
             _check_unchanged(
                 "/Channel/Orderer/ConsensusType",
@@ -209,11 +210,10 @@ class Bundle:
 
 
 def _check_members(
-    section: str, old: Mapping[str, Organisation], new: Mapping[str, Organisation]
+    path: str, old: Mapping[str, Organisation], new: Mapping[str, Organisation]
 ) -> None:
     for name in old.keys() & new.keys():
-        path = f"/Channel/{section}/{name}/MSP"
-        _check_unchanged(path, old[name].msp_id, new[name].msp_id)
+        _check_unchanged(f"{path}/{name}/MSP", old[name].msp_id, new[name].msp_id)
 
 
 def _check_unchanged(path: str, old: str, new: str) -> None:

@@ -1,6 +1,6 @@
 """Capabilities: what a channel's members agreed that all of them can do.
 
-Room:      peer.channel   (imports fabric_protos, peer.errors, peer.msp; used by bundle, genesis)
+Room:      peer.channel   (imports peer.errors, peer.msp; used by bundle and sections)
 Loop:      none
 Fabric:    common/capabilities/{channel,orderer,application}.go (release-2.5, release-3.1)
 """

@@ -145,6 +145,7 @@ def test_a_channel_without_orderers_or_without_applications(scene: Scene) -> Non
     without = bundle(scene, drop_group("Orderer"))
     assert without.orderer is None
     assert without.orderer_endpoints == ()
+    assert without.updated(scene.config()).orderer is not None
     without = bundle(scene, drop_group("Application"))
     assert without.application is None
     assert without.acl("peer/Propose") == "/Channel/Application/Writers"
@@ -208,6 +209,7 @@ def test_a_later_capability_includes_the_earlier_ones() -> None:
     assert {name for name in capabilities.APPLICATION if name in found} == {"V1_1", "V1_2", "V1_3"}
     none = Capabilities("/x", [], capabilities.APPLICATION)
     assert not [name for name in capabilities.APPLICATION if name in none]
+    assert (repr(found), repr(none)) == ("Capabilities(V1_3)", "Capabilities(none)")
 
 
 def test_an_experiment_includes_nothing() -> None:
@@ -450,6 +452,7 @@ def test_consensus_may_change_where_the_capability_says_so(scene: Scene) -> None
     )
     new = put("Orderer", "ConsensusType", ConsensusType(type="etcdraft"))
     before = bundle(scene, *old)
+    before.updated(changed(scene, *old))
     with pytest.raises(ChannelConfigRefused, match="it cannot change from solo to etcdraft"):
         before.updated(changed(scene, *old, new))
 

@@ -157,8 +157,10 @@ def test_where_nobody_has_a_role_members_do(scene: Scene) -> None:
     description = ChannelDescription(
         channel_id="ch",
         members=[ApplicationMember(name="Plain", msp=msp, anchor_peers=[("host", 1)])],
-        orderer=OrdererSettings(members=[]),
+        orderer=OrdererSettings(members=[OrdererMember(name="Orderers", msp=msp)]),
     )
+    orderers = channel_group(description).groups["Orderer"].groups["Orderers"]
+    assert orderers.values.keys() == {"MSP"}
     group = channel_group(description).groups["Application"].groups["Plain"]
     assert group.values.keys() == {"MSP", "AnchorPeers"}
     for name in ("Readers", "Writers", "Endorsement"):

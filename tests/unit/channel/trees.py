@@ -29,7 +29,7 @@ def policies() -> st.SearchStrategy[ConfigPolicy]:
     return st.builds(ConfigPolicy, version=VERSIONS, policy=policy, mod_policy=MOD_POLICIES)
 
 
-def groups(depth: int = 3) -> st.SearchStrategy[ConfigGroup]:
+def groups(depth: int = 2) -> st.SearchStrategy[ConfigGroup]:
     below = st.dictionaries(NAMES, groups(depth - 1), max_size=2) if depth else st.just({})
     return st.builds(
         ConfigGroup,
