@@ -77,7 +77,7 @@ class Authorities:
     def find(self, certificate: Certificate) -> Certificate | None:
         """Return the root or intermediate that is *certificate*."""
         for each in (*self.roots, *self.intermediates):
-            if each.x509 == certificate.x509:
+            if each.received == certificate.received:
                 return each
         return None
 
@@ -87,7 +87,7 @@ class Authorities:
         if (problem := _problem(chain)) is not None:
             problems.append(problem)
             return
-        if len(chain) == 1 and any(last.x509 == root.x509 for root in self.roots):
+        if len(chain) == 1 and any(last.received == root.received for root in self.roots):
             yield chain
             return
         for root in self.roots:
@@ -121,9 +121,7 @@ def _check_authority(certificate: Certificate) -> None:
 def _is_in(certificate: Certificate, chain: Chain) -> bool:
     """Tell whether the same subject with the same key is there already."""
     return any(
-        certificate.x509.subject == each.x509.subject
-        and certificate.x509.public_key() == each.x509.public_key()
-        for each in chain
+        certificate.subject == each.subject and certificate.key == each.key for each in chain
     )
 
 

@@ -54,7 +54,8 @@ class Certificate:
     """A certificate.
 
     Attributes:
-        x509: it, as received.
+        received: it, as `cryptography` has it.
+        key: its public key, of a kind that Go knows.
         der: it with a low S in its signature, so that a certificate has one form only.
         units: organisational units of its subject.
         may_sign: its key usage does not forbid to sign certificates.
@@ -63,8 +64,11 @@ class Certificate:
         constrains_names: it holds name constraints.
     """
 
-    x509: x509.Certificate
+    received: x509.Certificate
     der: bytes
+    subject: x509.Name
+    issuer: x509.Name
+    key: object
     units: tuple[str, ...]
     not_before: datetime
     not_after: datetime
@@ -79,27 +83,26 @@ class Certificate:
     @property
     def name(self) -> str:
         """What to call it in a sentence."""
-        return f"{self.x509.subject.rfc4514_string()} (SN: {self.x509.serial_number:x})"
+        return f"{self.subject.rfc4514_string()} (SN: {self.received.serial_number:x})"
 
     def is_issued_by(self, issuer: Certificate) -> bool:
         """Tell whether *issuer* is named as the issuer, may sign, and did."""
-        if not (issuer.is_ca and issuer.may_sign) or self.x509.issuer != issuer.x509.subject:
+        if not (issuer.is_ca and issuer.may_sign) or self.issuer != issuer.subject:
             return False
         try:
-            self.x509.verify_directly_issued_by(issuer.x509)
+            self.received.verify_directly_issued_by(issuer.received)
         except (InvalidSignature, TypeError, ValueError, UnsupportedAlgorithm):
             return False
         return True
 
     def with_low_s(self, issuer: Certificate) -> Certificate:
         """Return the certificate in its one form; *issuer* signed it."""
-        key = issuer.x509.public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey):
+        if not isinstance(issuer.key, ec.EllipticCurvePublicKey):
             return self
-        signature = with_low_s(self.x509.signature, key.curve)
-        if signature == self.x509.signature:
+        signature = with_low_s(self.received.signature, issuer.key.curve)
+        if signature == self.received.signature:
             return self
-        return replace(self, der=_with_signature(self.x509, signature))
+        return replace(self, der=_with_signature(self.received, signature))
 
 
 def decode_pem(data: bytes) -> bytes:
@@ -115,11 +118,13 @@ def decode_pem(data: bytes) -> bytes:
         label, body = _line(data, begin + 11)
         if not label.endswith(b"-----"):
             continue
+        sought = body - 1  # the end may follow at once, unless there are headers
         line, below = _line(data, body)
-        while b":" in line:  # a header
-            line, below = _line(data, body := below)
-        if end < body - 1:
-            end = data.find(b"\n-----END ", body - 1)
+        while b":" in line:
+            sought = body = below
+            line, below = _line(data, body)
+        if end < sought:
+            end = data.find(b"\n-----END ", sought)
         if end < 0:
             break
         if _line(data, end + 10)[0] == label:
@@ -151,6 +156,7 @@ def read_certificate(pem: bytes) -> Certificate:
 
 
 def _digest(certificate: x509.Certificate) -> Certificate:
+    """Take out all that is needed, as parts are parsed, and may be malformed, when asked for."""
     _check_algorithms(certificate)
     extensions = certificate.extensions
     constraints: x509.BasicConstraints | None = None
@@ -175,8 +181,11 @@ def _digest(certificate: x509.Certificate) -> Certificate:
             unknown = extension.oid.dotted_string
     units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
     return Certificate(
-        x509=certificate,
+        received=certificate,
         der=certificate.public_bytes(serialization.Encoding.DER),
+        subject=certificate.subject,
+        issuer=certificate.issuer,
+        key=certificate.public_key(),
         units=tuple(str(unit.value) for unit in units),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,

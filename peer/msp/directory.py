@@ -124,12 +124,12 @@ def load_signing_identity(directory: str | PathLike[str], msp_id: str) -> Signin
     if certificate.not_after <= datetime.now(UTC):
         expiry = certificate.not_after.isoformat(sep=" ", timespec="seconds")
         raise MspDirectoryError(str(path), f"the certificate expired at {expiry}; enrol again")
-    return SigningIdentity(msp_id, certificate.x509, _find_key(root / "keystore", certificate))
+    return SigningIdentity(msp_id, certificate.received, _find_key(root / "keystore", certificate))
 
 
 def _find_key(keystore: Path, certificate: Certificate) -> PrivateKey:
     """Return the key of *certificate*: by the name of its file, or by looking into each."""
-    public = certificate.x509.public_key()
+    public = certificate.key
     if not isinstance(public, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
         raise MspDirectoryError(str(keystore), "the key of an identity must be ECDSA")
     named = keystore / f"{subject_key_id(public).hex()}_sk"

@@ -33,12 +33,13 @@ from peer.msp.standard import role_principal
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<word>[A-Za-z_][A-Za-z0-9_.-]*)
-      | (?P<number>\d+)
+      | (?P<number>[0-9]+)
       | '(?P<single>[^']*)' | "(?P<double>[^"]*)"
       | (?P<sign>[(),])
     )""",
     re.VERBOSE,
 )
+_NUMBER = re.compile("[0-9]{1,9}")
 _PRINCIPAL = re.compile(r"([A-Za-z0-9.-]+)\.(admin|member|client|peer|orderer)")
 _AND = {"And", "and", "AND"}
 _OR = {"Or", "or", "OR"}
@@ -178,7 +179,7 @@ class _Parser:
         n = None
         if name.text in _OUT_OF:
             count = self.take()
-            if count.kind not in ("number", "string") or not count.text.isdecimal():
+            if count.kind not in ("number", "string") or not _NUMBER.fullmatch(count.text):
                 self.fail(count.position, f"expected a number, not {count.text}")
             n = count
             self.expect(",")

@@ -67,7 +67,7 @@ class Identity:
         certifiers = chain_digest(issuers, hash_name)
         self.msp_id = msp_id
         self.serialized = serialized
-        self.certificate = certificate.x509
+        self.certificate = certificate.received
         self.identifier = (msp_id, digest)
         self.units = tuple((unit, certifiers) for unit in certificate.units)
         self.verify = verify

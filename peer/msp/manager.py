@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fabric_protos.codec import DecodeError, encode
+from fabric_protos.codec import DecodeError
 from fabric_protos.common import MspPrincipal
 from fabric_protos.stream import SerializedIdentity
 from peer.errors import IdentityRefused, MspRefused, PrincipalNotSatisfied
@@ -21,21 +21,18 @@ from peer.msp.msp import Msp
 class MspManager:
     """Asks the MSP that an identity names.
 
-    An organisation that orders and endorses appears twice in a channel; that counts once.
-
     Attributes:
         msps: the MSPs by name.
 
     Raises:
-        MspRefused: two different MSPs have one name.
+        MspRefused: two MSPs have one name.
     """
 
     def __init__(self, msps: Iterable[Msp]) -> None:
         self.msps: dict[str, Msp] = {}
         for msp in msps:
-            other = self.msps.setdefault(msp.name, msp)
-            if other is not msp and encode(other.config) != encode(msp.config):
-                raise MspRefused(msp.name, "two different versions of it are defined")
+            if self.msps.setdefault(msp.name, msp) is not msp:
+                raise MspRefused(msp.name, "it is defined twice")
 
     def deserialize(self, serialized: bytes) -> Identity:
         """Read an ``msp.SerializedIdentity``; the same bytes give the same object.

@@ -30,7 +30,7 @@ from fabric_protos.common import (
 from fabric_protos.common import MspIdentityAnonymityMspIdentityAnonymityType as Anonymity
 from fabric_protos.common import MspPrincipalClassification as Classification
 from fabric_protos.common import MspRoleMspRoleType as Role
-from fabric_protos.msp import FabricCryptoConfig, FabricMspConfig, MspConfig
+from fabric_protos.msp import FabricCryptoConfig, FabricMspConfig
 from fabric_protos.stream import SerializedIdentity
 from peer.errors import IdentityRefused, MspRefused, PrincipalNotSatisfied
 from peer.msp import signatures
@@ -40,9 +40,6 @@ from peer.msp.identity import HASHES, Identity
 from peer.msp.revocation import Revocations
 from peer.msp.units import Units
 from peer.msp.version import MspVersion as MspVersion
-
-FABRIC = 0
-"""``MSPConfig.type`` of an MSP of X.509 certificates; 1 is Idemix."""
 
 _KEPT = 1024
 _LONGEST_KEPT = 16_384
@@ -85,21 +82,6 @@ class Msp:
         except CertificateProblem as exc:
             raise MspRefused(self.name, str(exc)) from exc
         self._check_administrators()
-
-    @classmethod
-    def from_config(cls, config: MspConfig, *, version: MspVersion) -> Msp:
-        """Make the MSP of a channel's configuration value.
-
-        Raises:
-            MspRefused: it is damaged, of a kind other than X.509, or breaks a rule.
-        """
-        if config.type != FABRIC:
-            raise MspRefused("", f"MSP type {config.type} is not supported; only 0, X.509, is")
-        try:
-            fabric = decode(FabricMspConfig, config.config)
-        except DecodeError as exc:
-            raise MspRefused("", f"failed unmarshalling fabric msp config: {exc}") from exc
-        return cls(fabric, version=version)
 
     def deserialize(self, serialized: bytes) -> Identity:
         """Read an ``msp.SerializedIdentity``; the same bytes give the same object.
@@ -210,7 +192,8 @@ class Msp:
 
     def _identity(self, serialized: bytes, pem: bytes) -> Identity:
         certificate = read_certificate(pem)
-        key = self._check_key(certificate)
+        self._check_key(certificate)
+        key = certificate.key
         if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
             raise CertificateProblem("the key of an identity must be ECDSA")
         chain = self._authorities.chain(certificate)
@@ -224,13 +207,12 @@ class Msp:
             hash_name=self._hash_name,
         )
 
-    def _check_key(self, certificate: Certificate) -> object:
-        key = certificate.x509.public_key()
-        if isinstance(key, ed25519.Ed25519PublicKey) and self.version < MspVersion.V3_0:
+    def _check_key(self, certificate: Certificate) -> None:
+        is_newer = isinstance(certificate.key, ed25519.Ed25519PublicKey)
+        if is_newer and self.version < MspVersion.V3_0:
             raise CertificateProblem(
                 f"Ed25519 keys need the channel capability V3_0: {certificate.name}"
             )
-        return key
 
     # Validity
 

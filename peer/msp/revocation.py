@@ -41,7 +41,7 @@ class Revocations:
                 return "could not obtain Authority Key Identifier for crl: it has none"
             if (
                 each.authority_key_id == issuer.subject_key_id
-                and certificate.x509.serial_number in each.serials
+                and certificate.received.serial_number in each.serials
                 and _is_signed_by(each.crl, issuer)
             ):
                 return "The certificate has been revoked"
@@ -66,6 +66,6 @@ def _read(data: bytes) -> _List:
 
 def _is_signed_by(crl: x509.CertificateRevocationList, issuer: Certificate) -> bool:
     try:
-        return crl.is_signature_valid(issuer.x509.public_key())  # type: ignore[arg-type]  # any key
+        return crl.is_signature_valid(issuer.key)  # type: ignore[arg-type]  # of any kind
     except (TypeError, ValueError, UnsupportedAlgorithm):
         return False

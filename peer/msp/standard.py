@@ -38,6 +38,13 @@ def signed_by_any(role: Role, msp_ids: Iterable[str]) -> SignaturePolicyEnvelope
     return _envelope(1, rules, principals)
 
 
+def majority_of(role: Role, msp_ids: Iterable[str]) -> SignaturePolicyEnvelope:
+    """Return the policy that signatures with *role* in most of the organisations satisfy."""
+    principals = [role_principal(msp_id, role) for msp_id in sorted(msp_ids)]
+    rules = [SignaturePolicy(signed_by=number) for number in range(len(principals))]
+    return _envelope(len(principals) // 2 + 1, rules, principals)
+
+
 def accept_all() -> SignaturePolicyEnvelope:
     """Return the policy that everything satisfies, even no signature."""
     return _envelope(0, [], [])

@@ -2,12 +2,11 @@
 
 Room:      peer.msp
 Loop:      none
-Fabric:    msp/msp.go, common/capabilities/channel.go `MSPVersion` (release-2.5, 3.0)
+Fabric:    msp/msp.go `MSPVersion` (release-2.5, 3.0)
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from enum import IntEnum
 
 
@@ -23,19 +22,3 @@ class MspVersion(IntEnum):
     V1_3 = 2
     V1_4_3 = 3
     V3_0 = 4
-
-
-_BY_CAPABILITY = {
-    "V1_1": MspVersion.V1_1,
-    "V1_3": MspVersion.V1_3,
-    "V1_4_2": MspVersion.V1_3,
-    "V1_4_3": MspVersion.V1_4_3,
-    "V2_0": MspVersion.V1_4_3,
-    "V3_0": MspVersion.V3_0,
-}
-
-
-def msp_version(capabilities: Collection[str]) -> MspVersion:
-    """Return the rules that a channel's capabilities ask for; unknown names ask for nothing."""
-    versions = (_BY_CAPABILITY.get(name, MspVersion.V1_0) for name in capabilities)
-    return max(versions, default=MspVersion.V1_0)
