@@ -111,6 +111,12 @@ class QueryExecutor(Protocol):
         self, namespace: str, collection: str, key: str
     ) -> Mapping[str, bytes]: ...
 
+    def get_private_data_metadata_by_hash(
+        self, namespace: str, collection: str, key_hash: bytes
+    ) -> Mapping[str, bytes]:
+        """Return the metadata of a key of which only the hash is known."""
+        ...
+
     def get_private_data_range(
         self, namespace: str, collection: str, start_key: str, end_key: str
     ) -> ResultsIterator[KV]: ...

@@ -153,6 +153,12 @@ class QueryExecutor:
         """Return a private key's metadata; reading it counts as reading the key."""
         return _metadata(self._read_hash(namespace, collection, key))
 
+    def get_private_data_metadata_by_hash(
+        self, namespace: str, collection: str, key_hash: bytes
+    ) -> Mapping[str, bytes]:
+        """Return the metadata of a key of which only the hash is known; the read is not noted."""
+        return _metadata(self._snapshot.get(hash_namespace(namespace, collection), key_hash))
+
     def get_private_data_range(
         self, namespace: str, collection: str, start_key: str, end_key: str
     ) -> RangeIterator:

@@ -1,0 +1,158 @@
+"""How chaincode definitions lie in a channel's state.
+
+Room:      peer.lifecycle   (imports fabric_protos; used by definitions, scc and validation)
+Loop:      none
+Lifetime:  none; what is read is as old as the snapshot it is read from
+Fabric:    core/chaincode/lifecycle/{lifecycle,serializer}.go, core/common/ccprovider (release-2.5)
+
+A structure is spread over keys: ``namespaces/metadata/<name>`` says which fields there are, and
+``namespaces/fields/<name>/<field>`` holds each one. Reading goes through whatever the caller reads
+with; where that is a simulator, every read here becomes part of the transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import betterproto2
+
+from fabric_protos.codec import decode
+from fabric_protos.errors import DecodeError
+from fabric_protos.lifecycle import (
+    ChaincodeEndorsementInfo,
+    ChaincodeValidationInfo,
+    StateData,
+    StateMetadata,
+)
+from fabric_protos.protos import ChaincodeData, CollectionConfigPackage, StaticCollectionConfig
+from peer.errors import LedgerError
+
+M = TypeVar("M", bound=betterproto2.Message)
+
+LIFECYCLE = "_lifecycle"
+LSCC = "lscc"
+NAMESPACES = "namespaces"
+SOURCES = "chaincode-sources"
+DEFINITION = "ChaincodeDefinition"
+DEFINITION_FIELDS = ("Sequence", "EndorsementInfo", "ValidationInfo", "Collections")
+IMPLICIT = "_implicit_org_"
+
+
+class Reader(Protocol):
+    """Reads public state."""
+
+    def get_state(self, namespace: str, key: str) -> bytes | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedDefinition:
+    """A definition the channel's organisations agreed on through ``_lifecycle``."""
+
+    sequence: int
+    endorsement: ChaincodeEndorsementInfo
+    validation: ChaincodeValidationInfo
+    collections: CollectionConfigPackage
+
+    def collection(self, name: str) -> StaticCollectionConfig | None:
+        """Return a private data collection by its name."""
+        return find_collection(self.collections, name)
+
+
+def metadata_key(structure: str, name: str) -> str:
+    """Return the key that says which fields a structure has."""
+    return f"{structure}/metadata/{name}"
+
+
+def field_key(structure: str, name: str, field: str) -> str:
+    """Return the key of one field of a structure."""
+    return f"{structure}/fields/{name}/{field}"
+
+
+def approval_name(name: str, sequence: int) -> str:
+    """Return the name under which an organisation's approval of one sequence is kept."""
+    return f"{name}#{sequence}"
+
+
+def implicit_collection(msp_id: str) -> str:
+    """Return the collection that every organisation has in every namespace."""
+    return f"{IMPLICIT}{msp_id}"
+
+
+def collections_key(name: str) -> str:
+    """Return the key of a legacy chaincode's collections in the namespace of lscc."""
+    return f"{name}~collection"
+
+
+def read_sequence(reader: Reader, name: str) -> int:
+    """Return the sequence of a definition, 0 where there is none.
+
+    Raises:
+        LedgerError: the state holds something else there.
+    """
+    data = reader.get_state(LIFECYCLE, field_key(NAMESPACES, name, "Sequence"))
+    if data is None:
+        return 0
+    sequence = _decoded(StateData, data, name).int_64
+    if sequence is None:
+        raise LedgerError(f"the sequence of chaincode {name} is no number")
+    return sequence
+
+
+def read_definition(reader: Reader, name: str) -> CommittedDefinition | None:
+    """Return a definition, None where ``_lifecycle`` has none of that name.
+
+    Raises:
+        LedgerError: the state holds something else there.
+    """
+    metadata = reader.get_state(LIFECYCLE, metadata_key(NAMESPACES, name))
+    if metadata is None or _decoded(StateMetadata, metadata, name).datatype != DEFINITION:
+        return None
+    return CommittedDefinition(
+        sequence=read_sequence(reader, name),
+        endorsement=_field(reader, name, "EndorsementInfo", ChaincodeEndorsementInfo),
+        validation=_field(reader, name, "ValidationInfo", ChaincodeValidationInfo),
+        collections=_field(reader, name, "Collections", CollectionConfigPackage),
+    )
+
+
+def read_chaincode_data(reader: Reader, name: str) -> ChaincodeData | None:
+    """Return a legacy definition, None where lscc has none of that name.
+
+    Raises:
+        LedgerError: the state holds something else there.
+    """
+    data = reader.get_state(LSCC, name)
+    return None if data is None else _decoded(ChaincodeData, data, name)
+
+
+def read_legacy_collections(reader: Reader, name: str) -> CollectionConfigPackage:
+    """Return the collections of a legacy chaincode.
+
+    Raises:
+        LedgerError: the state holds something else there.
+    """
+    data = reader.get_state(LSCC, collections_key(name))
+    return _decoded(CollectionConfigPackage, data or b"", name)
+
+
+def find_collection(package: CollectionConfigPackage, name: str) -> StaticCollectionConfig | None:
+    """Return a collection by its name."""
+    for each in package.config:
+        static = each.static_collection_config
+        if static is not None and static.name == name:
+            return static
+    return None
+
+
+def _field(reader: Reader, name: str, field: str, cls: type[M]) -> M:
+    data = reader.get_state(LIFECYCLE, field_key(NAMESPACES, name, field))
+    content = None if data is None else _decoded(StateData, data, name).bytes
+    return _decoded(cls, content or b"", name)
+
+
+def _decoded(cls: type[M], data: bytes, name: str) -> M:
+    try:
+        return decode(cls, data)
+    except DecodeError as exc:
+        raise LedgerError(f"the definition of chaincode {name} cannot be read: {exc}") from exc

@@ -1,0 +1,1 @@
+"""Validation of transactions at commit, all but the conflicts between them."""

@@ -1,0 +1,60 @@
+"""Take blocks into a channel, one after the other.
+
+Room:      peer.validation   (imports peer.channel, peer.ledger; used by ordering and app)
+Loop:      Trio
+Lifetime:  as long as the peer is joined to the channel
+Fabric:    gossip/state/state.go `commitBlock`, core/committer/committer_impl.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import trio
+
+from fabric_protos.codec import decode
+from fabric_protos.common import Block, Envelope
+from peer.channel import configtx
+from peer.channel.channel import Channel
+from peer.channel.verification import verify_block
+from peer.ledger.api import CommittedBlock, ValidationCode
+from peer.ledger.blocks import envelopes_of, is_config_block
+from peer.validation.validator import validate
+
+
+class Committer:
+    """The one way for a block into a channel; blocks come in their order, one at a time."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._one_at_a_time = trio.Lock()
+
+    async def commit_block(
+        self, block: Block, private: Mapping[int, bytes] = MappingProxyType({})
+    ) -> CommittedBlock:
+        """Verify a block, judge its transactions, commit it, and follow a new configuration.
+
+        Args:
+            private: index of a transaction to its ``rwset.TxPvtReadWriteSet``, as far as it came
+                with the block.
+
+        Raises:
+            BlockRefused: it is not the next block, or the ordering service has not signed it.
+            ConfigUpdateRefused, ChannelConfigRefused, LedgerError: it cannot be judged, because
+                the channel or the state is damaged.
+            LedgerStorageError: it cannot be written; height and state are as before.
+
+        Cancellation: before the writing begins nothing is committed; from then on it is finished.
+        """
+        channel = self._channel
+        async with self._one_at_a_time:
+            info = channel.ledger.blockchain_info()
+            verify_block(channel.bundle, block, info.height, info.current_block_hash)
+            verdicts = await validate(channel, block)
+            committed = await channel.ledger.commit(block, verdicts, private)
+            if is_config_block(block) and committed.codes == [ValidationCode.VALID]:
+                envelope = decode(Envelope, envelopes_of(block)[0])
+                config = configtx.validate(channel.bundle, envelope)
+                channel.bundle = channel.bundle.updated(config)
+            return committed

@@ -1,0 +1,187 @@
+"""Check that those who had to have endorsed a transaction's writes.
+
+Room:      peer.validation   (used by validator)
+Loop:      none; verifies a signature for each endorsement, about 0.1 ms
+Lifetime:  one block
+Fabric:    core/committer/txvalidator/v20/plugindispatcher/dispatcher.go,
+           core/handlers/validation/builtin/v20, .../statebased (release-2.5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fabric_protos.codec import decode
+from fabric_protos.errors import DecodeError
+from fabric_protos.protos import ChaincodeAction
+from fabric_protos.stream import ChaincodeEvent, ChaincodeHeaderExtension
+from peer.channel.bundle import Bundle
+from peer.errors import PolicyNotSatisfied
+from peer.ledger.api import QueryExecutor, ValidationCode
+from peer.ledger.transactions import NamespaceSet, read_sets
+from peer.msp.policies import Policy, SignedData
+from peer.validation.definitions import Definitions, EndorsementRules, key_policy
+from peer.validation.structure import EndorserTransaction
+from peer.validation.verdict import Invalid
+
+VALIDATION_PARAMETER = "VALIDATION_PARAMETER"
+Code = ValidationCode
+
+
+class Key(NamedTuple):
+    """A key that a transaction writes; `collection` is empty, or `key` is the hash of one there."""
+
+    namespace: str
+    collection: str
+    key: str | bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What was endorsed: which chaincode did what."""
+
+    name: str
+    version: str
+    sets: list[NamespaceSet]
+
+
+def read_action(transaction: EndorserTransaction) -> Action:
+    """Read what was endorsed.
+
+    Raises:
+        Invalid: it cannot be read, or does not fit the header.
+    """
+    try:
+        header = transaction.signed.channel_header
+        called = ChaincodeHeaderExtension.decode(header.extension).chaincode_id
+    except DecodeError as exc:
+        raise Invalid(Code.BAD_HEADER_EXTENSION, str(exc)) from exc
+    try:
+        action = decode(ChaincodeAction, transaction.extension)
+    except DecodeError as exc:
+        raise Invalid(Code.BAD_RESPONSE_PAYLOAD, str(exc)) from exc
+    try:
+        sets = read_sets(action.results)
+    except DecodeError as exc:
+        raise Invalid(Code.BAD_RWSET, str(exc)) from exc
+    if called is None or action.chaincode_id is None:
+        raise Invalid(Code.INVALID_OTHER_REASON, "the chaincode's id is missing")
+    name, version = action.chaincode_id.name, action.chaincode_id.version
+    if not name or called.name != name:
+        raise Invalid(Code.INVALID_CHAINCODE, f"{called.name!r} was called, {name!r} endorsed")
+    if not version:
+        raise Invalid(Code.INVALID_CHAINCODE, f"{name}: the version is empty")
+    _check_event(action.events, name)
+    names = [each.name for each in sets]
+    if len(set(names)) != len(names):
+        raise Invalid(Code.ILLEGAL_WRITESET, "a namespace stands there twice")
+    return Action(name=name, version=version, sets=sets)
+
+
+def _check_event(event: bytes, name: str) -> None:
+    if not event:
+        return
+    try:
+        chaincode_id = ChaincodeEvent.decode(event).chaincode_id
+    except DecodeError as exc:
+        raise Invalid(Code.INVALID_OTHER_REASON, f"its event cannot be read: {exc}") from exc
+    if chaincode_id != name:
+        raise Invalid(Code.INVALID_OTHER_REASON, f"an event of {chaincode_id!r}, not of {name!r}")
+
+
+class EndorsementCheck:
+    """Checks the endorsements of one block's transactions, in their order.
+
+    A transaction that changes the policy of a key decides on later ones of the block, so the
+    order matters.
+    """
+
+    def __init__(self, bundle: Bundle, reader: QueryExecutor) -> None:
+        self._bundle = bundle
+        self._reader = reader
+        self._definitions = Definitions(bundle, reader)
+        self._changed: set[Key] = set()
+
+    def check(self, transaction: EndorserTransaction, action: Action) -> None:
+        """
+        Raises:
+            Invalid: some writes are not endorsed as they had to be.
+            LedgerError: the state is damaged; the channel cannot go on.
+        """
+        signatures = [
+            SignedData(transaction.response_payload + each.endorser, each.endorser, each.signature)
+            for each in transaction.endorsements
+        ]
+        sets = {each.name: each for each in action.sets if _writes(each)}
+        for name in sorted(sets.keys() | {action.name}):
+            rules = self._definitions.rules(name)
+            written = sets.get(name)
+            self._check_namespace(rules, written, _Evaluation(signatures))
+            if written is not None:
+                self._changed.update(_metadata_keys(written))
+
+    def _check_namespace(
+        self, rules: EndorsementRules, written: NamespaceSet | None, evaluation: _Evaluation
+    ) -> None:
+        for key in () if written is None else _keys(written):
+            if key in self._changed:
+                raise Invalid(
+                    Code.ENDORSEMENT_POLICY_FAILURE,
+                    f"an earlier transaction of the block changes the policy of {key}",
+                )
+            parameter = self._metadata(key).get(VALIDATION_PARAMETER)
+            if parameter is not None:
+                evaluation.require(key_policy(self._bundle, parameter))
+            elif key.collection:
+                evaluation.require(self._definitions.collection_policy(rules, key.collection))
+            else:
+                evaluation.require(rules.policy)
+        if not evaluation.satisfied:
+            evaluation.require(rules.policy)
+
+    def _metadata(self, key: Key) -> Mapping[str, bytes]:
+        if isinstance(key.key, str):
+            return self._reader.get_state_metadata(key.namespace, key.key)
+        return self._reader.get_private_data_metadata_by_hash(
+            key.namespace, key.collection, key.key
+        )
+
+
+class _Evaluation:
+    """The policies that one set of signatures had to satisfy so far, each asked once."""
+
+    def __init__(self, signatures: list[SignedData]) -> None:
+        self._signatures = signatures
+        self.satisfied: set[Policy] = set()
+
+    def require(self, policy: Policy) -> None:
+        if policy in self.satisfied:
+            return
+        try:
+            policy.evaluate(self._signatures)
+        except PolicyNotSatisfied as exc:
+            raise Invalid(Code.ENDORSEMENT_POLICY_FAILURE, str(exc)) from exc
+        self.satisfied.add(policy)
+
+
+def _writes(namespace: NamespaceSet) -> bool:
+    return next(_keys(namespace), None) is not None
+
+
+def _keys(namespace: NamespaceSet) -> Iterator[Key]:
+    """Yield every key written, in the order in which a Fabric peer looks at them."""
+    name = namespace.name
+    yield from (Key(name, "", write.key) for write in namespace.public.writes)
+    yield from (Key(name, "", write.key) for write in namespace.public.metadata_writes)
+    for each in namespace.collections:
+        yield from (Key(name, each.name, write.key_hash) for write in each.hashed.hashed_writes)
+        yield from (Key(name, each.name, write.key_hash) for write in each.hashed.metadata_writes)
+
+
+def _metadata_keys(namespace: NamespaceSet) -> Iterator[Key]:
+    name = namespace.name
+    yield from (Key(name, "", write.key) for write in namespace.public.metadata_writes)
+    for each in namespace.collections:
+        yield from (Key(name, each.name, write.key_hash) for write in each.hashed.metadata_writes)

@@ -1,0 +1,90 @@
+"""Give every transaction of a block its verdict, before conflicts are looked for.
+
+Room:      peer.validation   (used by committer)
+Loop:      Trio; gives way after each transaction
+Lifetime:  one block
+Fabric:    core/committer/txvalidator/v20/validator.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from fabric_protos.common import Block
+from fabric_protos.stream import HeaderType
+from peer import logs
+from peer.channel import configtx
+from peer.channel.channel import Channel
+from peer.ledger.api import ValidationCode
+from peer.ledger.blocks import envelopes_of
+from peer.validation.endorsement import EndorsementCheck, read_action
+from peer.validation.structure import Signed, read_signed, read_transaction
+from peer.validation.verdict import Invalid
+
+log = logging.getLogger("peer.validation")
+
+Code = ValidationCode
+
+
+async def validate(channel: Channel, block: Block) -> list[ValidationCode]:
+    """Return the verdict on each transaction of a block that follows the channel's last one.
+
+    Raises:
+        ConfigUpdateRefused, ChannelConfigRefused: a configuration that the ordering service let
+            pass does not follow from the present one; the channel cannot go on.
+        LedgerError: the state is damaged; likewise.
+
+    Cancellation: nothing has happened.
+    """
+    reader = channel.ledger.new_query_executor()
+    try:
+        work = _BlockValidation(channel, EndorsementCheck(channel.bundle, reader))
+        verdicts = []
+        for data in envelopes_of(block):
+            await trio.lowlevel.checkpoint()
+            verdicts.append(work.verdict(data))
+        return verdicts
+    finally:
+        reader.done()
+
+
+class _BlockValidation:
+    def __init__(self, channel: Channel, endorsements: EndorsementCheck) -> None:
+        self._channel = channel
+        self._endorsements = endorsements
+        self._tx_ids: set[str] = set()
+
+    def verdict(self, data: bytes) -> ValidationCode:
+        """Return the verdict on the next transaction."""
+        tx_id = ""
+        try:
+            signed = read_signed(data, self._channel.bundle.msps, self._channel.channel_id)
+            tx_id = signed.channel_header.tx_id
+            self._check(signed)
+        except Invalid as exc:
+            with logs.bind(channel=self._channel.channel_id, tx=tx_id):
+                log.warning("the transaction is not valid: %s", exc)
+            return exc.code
+        return Code.VALID
+
+    def _check(self, signed: Signed) -> None:
+        match signed.channel_header.type:
+            case HeaderType.ENDORSER_TRANSACTION:
+                self._check_transaction(signed)
+            case HeaderType.CONFIG:
+                bundle = self._channel.bundle
+                bundle.updated(configtx.validate(bundle, signed.envelope))
+            case other:
+                raise Invalid(Code.UNSUPPORTED_TX_PAYLOAD, f"a transaction of type {other}")
+
+    def _check_transaction(self, signed: Signed) -> None:
+        transaction = read_transaction(signed)
+        if self._channel.ledger.has_transaction(transaction.tx_id):
+            raise Invalid(Code.DUPLICATE_TXID, "an earlier block has one of this id")
+        self._endorsements.check(transaction, read_action(transaction))
+        # Only what has passed so far takes an id.
+        if transaction.tx_id in self._tx_ids:
+            raise Invalid(Code.DUPLICATE_TXID, "an earlier transaction of the block has this id")
+        self._tx_ids.add(transaction.tx_id)
