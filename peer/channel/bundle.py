@@ -29,8 +29,9 @@ from peer.channel.sections import Section, duration_s, msp_config
 from peer.channel.tree import is_channel_id
 from peer.errors import ChannelConfigRefused, MspRefused, PolicyError
 from peer.msp.manager import MspManager
-from peer.msp.msp import Msp, MspVersion
+from peer.msp.msp import Msp
 from peer.msp.policies import Policy, PolicyManager
+from peer.msp.version import MspVersion
 
 BFT = "BFT"
 HASHES = ("SHA256", "SHA3_256")

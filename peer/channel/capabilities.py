@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from peer.errors import CapabilityUnknown
-from peer.msp.msp import MspVersion
+from peer.msp.version import MspVersion
 
 CHANNEL = ("V1_1", "V1_3", "V1_4_2", "V1_4_3", "V2_0", "V3_0")
 ORDERER = ("V1_1", "V1_4_2", "V2_0")
