@@ -11,7 +11,7 @@ Point reads and writes are synchronous: the stream's handler answers them inline
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
@@ -223,10 +223,17 @@ class ValidationCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CommittedBlock:
-    """A block as it was stored, with its verdicts and commit hash in the metadata."""
+    """A block as it was stored, with its verdicts and commit hash in the metadata.
+
+    Attributes:
+        codes, tx_ids: one for each transaction; an id is empty where it cannot be read.
+        namespaces: those that its valid transactions wrote to.
+    """
 
     block: Block
     codes: Sequence[ValidationCode]
+    tx_ids: Sequence[str]
+    namespaces: frozenset[str]
 
 
 class CommittedTransaction(NamedTuple):
@@ -362,7 +369,7 @@ class Ledger(Protocol):
         """Return the block with the configuration that holds; None without any."""
         ...
 
-    def blocks(self, start: int) -> AsyncIterator[Block]:
+    def blocks(self, start: int) -> AsyncGenerator[Block, None]:
         """Yield every block from a number on, those to come included. Ends only by an error.
 
         Raises:

@@ -189,7 +189,8 @@ class BlockCommit:
             chain.transient.purge((row.tx_id for row in self._transactions), number + 1)
         except LedgerStorageError as exc:
             log.error("block %d is committed; cleaning up after it failed: %s", number, exc)
-        return CommittedBlock(block, self._codes)
+        tx_ids = [row.tx_id for row in self._transactions]
+        return CommittedBlock(block, self._codes, tx_ids, self._validation.written)
 
     def write_again(self, position: Position) -> None:
         """Write to the databases what follows from a block that is stored already.

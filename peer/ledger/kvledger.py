@@ -9,7 +9,7 @@ Fabric:    core/ledger/kvledger/kv_ledger.go (release-2.5)
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -189,7 +189,7 @@ class KVLedger:
             snapshot.release()
         return await self.block_by_number(self.height if config is None else config.version.block)
 
-    async def blocks(self, start: int) -> AsyncIterator[Block]:
+    async def blocks(self, start: int) -> AsyncGenerator[Block, None]:
         """Yield every block from a number on, those to come included."""
         number = start
         while True:

@@ -150,6 +150,12 @@ class BlockValidation:
         self._namespaces: dict[str, set[str]] = {}
         """The collections of each namespace that has been written."""
 
+    @property
+    def written(self) -> frozenset[str]:
+        """The namespaces that the transactions taken over write to."""
+        changes = self._overlay.changes.items()
+        return frozenset(name.partition("$$")[0] for name, changed in changes if changed)
+
     async def check(self, namespaces: Sequence[NamespaceSet]) -> ValidationCode:
         """Tell whether what a transaction read still holds."""
         try:

@@ -8,7 +8,7 @@ Fabric:    gossip/state/state.go `commitBlock`, core/committer/committer_impl.go
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import trio
@@ -26,8 +26,13 @@ from peer.validation.validator import validate
 class Committer:
     """The one way for a block into a channel; blocks come in their order, one at a time."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *listeners: Callable[[CommittedBlock], None]) -> None:
+        """
+        Args:
+            listeners: hear of each block once it is committed; they must not wait.
+        """
         self._channel = channel
+        self._listeners = listeners
         self._one_at_a_time = trio.Lock()
 
     async def commit_block(
@@ -57,4 +62,6 @@ class Committer:
                 envelope = decode(Envelope, envelopes_of(block)[0])
                 config = configtx.validate(channel.bundle, envelope)
                 channel.bundle = channel.bundle.updated(config)
+            for listener in self._listeners:
+                listener(committed)
             return committed

@@ -1,0 +1,87 @@
+"""Tell who waits for a transaction what became of it.
+
+Room:      peer.events   (fed by the committer; used by library and rpc)
+Loop:      Trio
+Lifetime:  as long as the peer is joined to the channel
+Fabric:    internal/pkg/gateway/commit/{finder,notifier}.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import trio
+
+from peer.errors import LedgerStorageError
+from peer.ledger.api import CommittedBlock, Ledger, ValidationCode
+from peer.ledger.blocks import header_of
+
+
+class CommitStatus(NamedTuple):
+    """What became of a transaction: its verdict, and the number of its block."""
+
+    code: ValidationCode
+    block: int
+
+
+class _Waiter:
+    """Someone waiting for one transaction."""
+
+    __slots__ = ("event", "status")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.status: CommitStatus | None = None
+
+
+class CommitStatuses:
+    """The verdicts of one channel, as they come."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._waiting: dict[str, set[_Waiter]] = {}
+        self._is_closed = False
+
+    def notify(self, committed: CommittedBlock) -> None:
+        """Wake whoever waits for a transaction of a block; of two with one id the first counts."""
+        if not self._waiting:
+            return
+        number = header_of(committed.block).number
+        for tx_id, code in zip(committed.tx_ids, committed.codes, strict=True):
+            for waiter in self._waiting.pop(tx_id, ()):
+                waiter.status = CommitStatus(code, number)
+                waiter.event.set()
+
+    def close(self) -> None:
+        """Wake everybody, to tell that no block will come."""
+        self._is_closed = True
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                waiter.event.set()
+
+    async def wait(self, tx_id: str) -> CommitStatus:
+        """Return what became of a transaction, once a block has brought it.
+
+        One that no block ever brings is waited for without end: the caller sets the limit.
+
+        Raises:
+            LedgerStorageError: the channel is closed before that.
+        """
+        # Listening begins before the look into the ledger, so no block passes between the two.
+        waiter = _Waiter()
+        self._waiting.setdefault(tx_id, set()).add(waiter)
+        try:
+            found = await self._ledger.transaction_by_id(tx_id)
+            if found is not None:
+                return CommitStatus(found.code, found.version.block)
+            if not self._is_closed:
+                await waiter.event.wait()
+            if waiter.status is None:
+                raise LedgerStorageError(tx_id, "the channel is closed")
+            return waiter.status
+        finally:
+            waiters = self._waiting.get(tx_id)
+            if waiters is not None:
+                waiters.discard(waiter)
+                if not waiters:
+                    del self._waiting[tx_id]
