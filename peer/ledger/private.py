@@ -74,9 +74,10 @@ CREATE TABLE purges (               -- of blocks that may not be durable yet
 BLOCK_TABLES = ("blocks", "data", "keys", "missing", "expiry", "purges")
 
 EXPIRED = """
-    SELECT DISTINCT block, namespace, collection
-    FROM expiry JOIN data USING (block, namespace, collection)
-    WHERE expires > ? AND expires <= ?
+    WITH due AS (SELECT * FROM expiry WHERE expires > ? AND expires <= ?)
+    SELECT block, namespace, collection FROM due JOIN data USING (block, namespace, collection)
+    UNION
+    SELECT block, namespace, collection FROM due JOIN missing USING (block, namespace, collection)
 """
 WHERE_BLOCK = "block = ? AND namespace = ? AND collection = ?"
 WHERE_SET = "block = ? AND tx = ? AND namespace = ? AND collection = ?"

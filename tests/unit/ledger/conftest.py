@@ -34,7 +34,7 @@ class Channel:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._next_tx = 0
+        self._next_tx = ledger.height
 
     def simulate(self) -> TxSimulator:
         return self.ledger.new_tx_simulator("tx")
