@@ -309,7 +309,7 @@ def _application(section: Section) -> Application:
         acls={
             resource: path if path.startswith("/") else f"{section.path}/{path}"
             for resource, path in references.items()
-            if path and resource not in acls.LOCAL
+            if path
         },
         organisations={
             organisation.name: _application_organisation(organisation)

@@ -224,7 +224,13 @@ def test_elements_without_policy_get_one_once_there_are_orderer_capabilities() -
     read, written = group(0), group(0, Size=value(1))
 
     result = apply_update(old, read, written, Authorised())
-    assert {each.mod_policy for each in elements(result).values()} == {"", "Admins"}
+    assert {str(key): each.mod_policy for key, each in elements(result).items()} == {
+        "[Group] /Channel": "",
+        "[Group] /Channel/Sub": "",
+        "[Value] /Channel/Bare": "",
+        "[Value] /Channel/Size": "Admins",
+        "[Policy] /Channel/Readers": "",
+    }
 
     old.groups["Orderer"] = group(0, Capabilities=value())
     result = apply_update(old, read, written, Authorised())
@@ -246,6 +252,16 @@ def test_the_smallest_update_names_what_differs_alone() -> None:
     assert encode(update.write_set) == encode(
         group(1, **bare, Orgs=group(3, **bare, One=group(4, **bare, MSP=value(6, b"y"))))
     )
+
+
+def test_a_group_whose_policy_alone_differs_is_written_with_all_its_members() -> None:
+    new = tree()
+    new.groups["Orgs"].mod_policy = "Writers"
+    update = propose_update("ch", config(tree()), config(new))
+    result, authorised = applied(tree(), update)
+    assert result.groups["Orgs"].mod_policy == "Writers"
+    assert result.groups["Orgs"].groups.keys() == {"One", "Two"}
+    assert [str(key) for key, _ in authorised] == ["[Group] /Channel/Orgs"]
 
 
 @pytest.mark.parametrize("missing", [0, 1])
