@@ -241,6 +241,17 @@ class CapabilityUnknown(ChannelConfigRefused):
         super().__init__(path, f"requires {', '.join(self.names)}, which this peer does not have")
 
 
+class ChannelExists(ChannelError):
+    """The channel has been joined already."""
+
+    def __init__(self, channel_id: str) -> None:
+        self.channel_id = channel_id
+        super().__init__(channel_id)
+
+    def __str__(self) -> str:
+        return f"ledger [{self.channel_id}] already exists with state [ACTIVE]"
+
+
 class ConfigUpdateRefused(ChannelError):
     """A configuration update, or the configuration said to come of one, is not acceptable."""
 

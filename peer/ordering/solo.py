@@ -33,7 +33,7 @@ from peer.errors import (
     ChannelConfigRefused,
     ConfigUpdateRefused,
     LedgerFull,
-    LedgerStorageError,
+    PeerError,
 )
 from peer.msp.identity import SigningIdentity
 from peer.ordering import filters
@@ -61,7 +61,7 @@ class BlockStore(Protocol):
 
         Raises:
             LedgerFull: there is no room; nothing was kept and it can be tried again.
-            LedgerStorageError: it cannot be kept.
+            PeerError: it cannot be kept.
 
         Cancellation: the block is kept whole or not at all.
         """
@@ -119,7 +119,7 @@ class SoloOrderer:
         """Cut and write blocks until cancelled; what is in line then is not ordered.
 
         Raises:
-            LedgerStorageError: a block cannot be kept, and not for want of room.
+            PeerError: a block cannot be kept, and not for want of room.
         """
         writer = BlockWriter(self._signer, await self._store.last_block())
         cutter = BlockCutter()
@@ -208,7 +208,7 @@ class SoloOrderer:
                 log.error("%s; trying again", exc)
                 await trio.sleep(RETRY_S)
                 continue
-            except LedgerStorageError as exc:
+            except PeerError as exc:
                 self._trouble = str(exc)
                 raise
             self._trouble = ""

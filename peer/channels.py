@@ -1,0 +1,203 @@
+"""The channels this peer has joined, from the first block on and again after every start.
+
+Room:      peer.channels   (imports channel, events, ledger, validation; used by ordering and app)
+Loop:      Trio
+Lifetime:  peer; a channel stays until the peer closes
+Fabric:    core/peer/peer.go `Peer.CreateChannel`, `Initialize` (release-2.5)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from fabric_protos.codec import decode
+from fabric_protos.common import Block, ChannelHeader, Envelope, Payload
+from fabric_protos.errors import DecodeError
+from peer.channel.bundle import Bundle
+from peer.channel.channel import Channel
+from peer.channel.configtx import genesis_config
+from peer.errors import (
+    ChannelConfigRefused,
+    ChannelExists,
+    ConfigUpdateRefused,
+    LedgerCorrupt,
+    PeerError,
+    UnknownChannel,
+)
+from peer.events.status import CommitStatuses
+from peer.ledger.api import CommittedBlock, Ledger, ValidationCode
+from peer.ledger.blocks import envelopes_of, header_of
+from peer.ledger.kvledger import CHANNEL_ID
+from peer.validation.committer import Committer
+
+log = logging.getLogger("peer.channels")
+
+OpenLedger = Callable[[str], AbstractAsyncContextManager[Ledger]]
+OnCommit = Callable[[str, CommittedBlock], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A channel, and what the peer does for it."""
+
+    channel: Channel
+    committer: Committer
+    statuses: CommitStatuses
+
+    @property
+    def ledger(self) -> Ledger:
+        """The channel's ledger."""
+        return self.channel.ledger
+
+
+class Channels:
+    """All channels of one peer.
+
+    Args:
+        directory: where ledgers live, one directory each.
+        open_ledger: opens the ledger of a channel.
+        stack: closes what is opened here.
+        on_commit: hears of each committed block with the channel's id; must not wait.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        open_ledger: OpenLedger,
+        stack: AsyncExitStack,
+        on_commit: OnCommit,
+    ) -> None:
+        self._directory = directory
+        self._open_ledger = open_ledger
+        self._stack = stack
+        self._on_commit = on_commit
+        self._joined: dict[str, Joined] = {}
+        self._joining = trio.Lock()
+
+    @property
+    def ids(self) -> list[str]:
+        """Names of the joined channels, sorted."""
+        return sorted(self._joined)
+
+    def get(self, channel_id: str) -> Joined:
+        """
+        Raises:
+            UnknownChannel: not joined.
+        """
+        try:
+            return self._joined[channel_id]
+        except KeyError:
+            raise UnknownChannel(channel_id, self.ids) from None
+
+    def find(self, channel_id: str) -> Channel | None:
+        """Return a channel, None where it is not joined."""
+        found = self._joined.get(channel_id)
+        return None if found is None else found.channel
+
+    async def open_all(self) -> None:
+        """Open every channel that was joined before.
+
+        Raises:
+            LedgerStorageError: a ledger cannot be used.
+        """
+        for channel_id in await trio.to_thread.run_sync(_channel_ids, self._directory):
+            async with self._joining, AsyncExitStack() as opened:
+                ledger = await opened.enter_async_context(self._open_ledger(channel_id))
+                block = await ledger.last_config_block()
+                if block is None:  # the peer was killed while it joined
+                    log.warning("channel %s has no block yet, join it again", channel_id)
+                    continue
+                try:
+                    bundle = bundle_of(channel_id, block)
+                except PeerError as exc:
+                    raise LedgerCorrupt(str(self._directory / channel_id), str(exc)) from exc
+                await self._take(ledger, bundle, opened)
+
+    async def join(self, block: Block) -> Joined:
+        """Join a channel by its genesis block.
+
+        Raises:
+            ChannelExists: it is joined already.
+            ChannelConfigRefused, ConfigUpdateRefused: the block is none to join by.
+            LedgerStorageError: the ledger cannot be made.
+
+        Cancellation: the channel is joined or it is not.
+        """
+        channel_id = channel_id_of(block)
+        bundle = bundle_of(channel_id, block)
+        if bundle.application is None:
+            raise ChannelConfigRefused("/Channel/Application", "it is no channel for peers")
+        if header_of(block).number != 0:
+            raise ConfigUpdateRefused("a channel is joined by its block 0")
+        async with self._joining, AsyncExitStack() as opened:
+            if channel_id in self._joined:
+                raise ChannelExists(channel_id)
+            ledger = await opened.enter_async_context(self._open_ledger(channel_id))
+            if ledger.height == 0:
+                await ledger.commit(block, [ValidationCode.VALID])
+            return await self._take(ledger, bundle, opened)
+
+    async def _take(self, ledger: Ledger, bundle: Bundle, opened: AsyncExitStack) -> Joined:
+        channel = Channel(ledger, bundle)
+        statuses = CommitStatuses(ledger)
+        channel_id = channel.channel_id
+
+        def heard(committed: CommittedBlock) -> None:
+            self._on_commit(channel_id, committed)
+
+        joined = Joined(channel, Committer(channel, heard, statuses.notify), statuses)
+        self._stack.push_async_exit(opened.pop_all())
+        self._stack.callback(statuses.close)
+        self._joined[channel_id] = joined
+        return joined
+
+
+def channel_id_of(block: Block) -> str:
+    """Return the channel that a block's first envelope names.
+
+    Raises:
+        ConfigUpdateRefused: it cannot be read.
+    """
+    try:
+        payload = decode(Payload, _first_envelope(block).payload)
+        if payload.header is None:
+            raise ConfigUpdateRefused("the block's envelope has no header")
+        return decode(ChannelHeader, payload.header.channel_header).channel_id
+    except DecodeError as exc:
+        raise ConfigUpdateRefused(f"the block cannot be read: {exc}") from exc
+
+
+def bundle_of(channel_id: str, block: Block) -> Bundle:
+    """Return the configuration in a configuration block.
+
+    Raises:
+        ConfigUpdateRefused: there is none in it.
+        ChannelConfigRefused: this peer cannot work with it.
+    """
+    try:
+        return Bundle(channel_id, genesis_config(channel_id, _first_envelope(block)))
+    except DecodeError as exc:
+        raise ConfigUpdateRefused(f"the block cannot be read: {exc}") from exc
+
+
+def _first_envelope(block: Block) -> Envelope:
+    envelopes = envelopes_of(block)
+    if not envelopes:
+        raise ConfigUpdateRefused("the block holds no envelope")
+    return decode(Envelope, envelopes[0])
+
+
+def _channel_ids(directory: Path) -> list[str]:
+    if not directory.is_dir():
+        return []
+    return sorted(
+        path.name
+        for path in directory.iterdir()
+        if CHANNEL_ID.fullmatch(path.name) and path.is_dir()
+    )
