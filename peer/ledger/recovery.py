@@ -17,6 +17,7 @@ import trio
 
 from fabric_protos.codec import DecodeError
 from peer.errors import BlockError, LedgerCorrupt, LedgerStorageError
+from peer.ledger import durable
 from peer.ledger.api import CollectionPolicies, ValidationCode
 from peer.ledger.blockfile import BEGINNING, BlockFiles, Position, Record
 from peer.ledger.blocks import envelopes_of, flags_of
@@ -53,6 +54,7 @@ def open_chain(
     blocks = home / BLOCKS
     try:
         blocks.mkdir(mode=0o700, exist_ok=True)
+        durable.sync_directory(home.parent)
     except OSError as exc:
         raise LedgerStorageError(str(blocks), str(exc)) from exc
     files = BlockFiles(blocks, max_file_bytes=max_file_bytes)

@@ -19,10 +19,9 @@ import trio
 from fabric_protos.codec import encode
 from fabric_protos.common import Block
 from fabric_protos.kvrwset import KvMetadataEntry, KvMetadataWrite
-from peer.ledger import open_ledger
+from peer.ledger import open_ledger, rebuild_databases
 from peer.ledger.blockfile import BlockFiles
 from peer.ledger.blocks import commit_hash_of, data_hash, flags_of, header_hash
-from peer.ledger.kvledger import rebuild_databases
 
 ROUNDS = int(os.environ.get("PEER_TEST_CRASH_ROUNDS", "0"))
 """How many kills there must be at least; each point of four commits is one in any case."""

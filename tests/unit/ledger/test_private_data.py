@@ -21,7 +21,7 @@ from fabric_protos.rwset import (
     TxReadWriteSet,
 )
 from peer.errors import LedgerStorageError
-from peer.ledger import durable, open_ledger, transient
+from peer.ledger import durable, open_ledger, rebuild_databases, transient
 from peer.ledger.api import (
     CollectionPolicy,
     CommittingTransaction,
@@ -32,7 +32,6 @@ from peer.ledger.api import (
     TxSimulator,
     ValidationCode,
 )
-from peer.ledger.kvledger import rebuild_databases
 from peer.ledger.unordered import make_block
 
 VALID = ValidationCode.VALID

@@ -11,10 +11,9 @@ from fabric_protos.codec import decode, encode
 from fabric_protos.common import Block
 from fabric_protos.rwset import CollectionPvtReadWriteSet, NsPvtReadWriteSet, TxPvtReadWriteSet
 from fabric_protos.wire import varint
-from peer.ledger import open_ledger
+from peer.ledger import open_ledger, rebuild_databases
 from peer.ledger.api import CollectionPolicy, Ledger, ValidationCode, Version
 from peer.ledger.blocks import commit_hash_of, flags_of, header_hash, version_bytes
-from peer.ledger.kvledger import rebuild_databases
 from tests.leveldb_log import read_log
 
 OUR_COLLECTIONS = (

@@ -12,11 +12,10 @@ import trio
 
 from fabric_protos.common import Block, BlockData, BlockHeader
 from peer.errors import LedgerCorrupt, LedgerLocked, LedgerStorageError
-from peer.ledger import open_ledger
+from peer.ledger import open_ledger, rebuild_databases
 from peer.ledger.api import Ledger
 from peer.ledger.blockfile import BlockFiles, Position, Record
 from peer.ledger.blocks import committed, data_hash, flags_of
-from peer.ledger.kvledger import rebuild_databases
 
 Wrap = Callable[[Ledger], Any]
 BLOCKS = 5
