@@ -309,6 +309,21 @@ class ProposalRefused(PeerError):
     """
 
 
+class SimulationFailed(PeerError):
+    """A proposal was taken, and there is nothing to endorse: its chaincode gave no response.
+
+    Attributes:
+        cause: what went wrong; the text is what clients get, with status 500.
+    """
+
+    def __init__(self, text: str, cause: PeerError) -> None:
+        self.cause = cause
+        super().__init__(text, cause)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class EndorsementsDiffer(PeerError):
     """The answers of several endorsers make no transaction."""
 

@@ -196,6 +196,17 @@ def create(directory: Path, description: NetworkDescription) -> Network:
     return _laid_out(directory, description)
 
 
+def new_channel(network: Network, channel_id: str) -> Block:
+    """Return the genesis block of another channel of all organisations of a network.
+
+    Raises:
+        ConfigError: the name cannot be used.
+        NetworkDirectoryError: a file of the network is missing or damaged.
+    """
+    named = dataclasses.replace(network.description, channel_id=channel_id)
+    return genesis_block(_channel(dataclasses.replace(network, description=named)))
+
+
 def load(directory: Path) -> Network:
     """Find a network that `create` made.
 

@@ -34,6 +34,8 @@ from peer.errors import (
     PeerError,
     PolicyError,
     ProposalRefused,
+    SimulationFailed,
+    UnknownChannel,
 )
 from peer.ledger.api import SimulationResults, TxSimulator
 from peer.msp.identity import SigningIdentity
@@ -109,17 +111,34 @@ class Endorser:
         Cancellation: ends the execution; nothing of it remains but what a launch has started.
         Source: Endorser.ProcessProposal, core/endorser/endorser.go (release-2.5).
         """
+        try:
+            return await self.endorse(signed)
+        except (UnknownChannel, SimulationFailed) as exc:
+            text = str(exc)
+            if isinstance(exc, UnknownChannel):
+                text = f"channel '{exc.channel_id}' not found"
+            log.warning("%s", text)
+            failed = ResponseMessage(status=ERROR, message=text)
+            return ProposalResponse(version=1, response=failed)
+
+    async def endorse(self, signed: SignedProposal) -> ProposalResponse:
+        """Process a proposal, for callers in this program: what cannot be run is an error.
+
+        Raises:
+            ProposalRefused: the proposal itself is not taken.
+            UnknownChannel: it is for a channel that is not joined.
+            SimulationFailed: there is nothing to endorse; `cause` tells why.
+
+        Cancellation: as of `process_proposal`.
+        """
         unpacked = preprocess.unpack(signed)
         channel_id = unpacked.channel_id
         with logs.bind(channel=channel_id, tx=unpacked.tx_id):
             channel = None
             if channel_id and (channel := self._channel(channel_id)) is None:
-                return _failure(f"channel '{channel_id}' not found")
+                raise UnknownChannel(channel_id)
             self._check(unpacked, channel)
-            try:
-                return await self._endorsed(unpacked, channel)
-            except _SimulationFailed as exc:
-                return _failure(str(exc))
+            return await self._endorsed(unpacked, channel)
 
     def _check(self, unpacked: UnpackedProposal, channel: Channel | None) -> None:
         """Check who proposes, that the transaction is new, and that its creator may propose."""
@@ -185,7 +204,8 @@ class Endorser:
                     if channel is not None and results.private:
                         await self._keep_private(unpacked, channel, results)
             except PeerError as exc:
-                raise _SimulationFailed(f"error in simulation: {_reason(exc, unpacked)}") from exc
+                reason = f"error in simulation: {_reason(exc, unpacked)}"
+                raise SimulationFailed(reason, exc) from exc
             return _Simulated(execution, version, results)
         finally:
             if simulator is not None:
@@ -199,9 +219,10 @@ class Endorser:
         try:
             return self._definitions.endorsement_info(channel_id, name, simulator).version
         except PeerError as exc:
-            raise _SimulationFailed(
+            raise SimulationFailed(
                 f"make sure the chaincode {name} has been successfully defined on channel "
-                f"{channel_id} and try again: {exc}"
+                f"{channel_id} and try again: {exc}",
+                exc,
             ) from exc
 
     async def _call(self, params: TransactionParams, unpacked: UnpackedProposal) -> Execution:
@@ -230,10 +251,6 @@ class Endorser:
         return ChaincodeInterest(chaincodes=calls) if calls else None
 
 
-class _SimulationFailed(Exception):
-    """There is nothing to endorse; the text goes to the client with status 500."""
-
-
 def _check_writer(unpacked: UnpackedProposal, channel: Channel) -> None:
     bundle = channel.bundle
     path = bundle.acl(PROPOSE)
@@ -260,7 +277,3 @@ def _reason(exc: PeerError, unpacked: UnpackedProposal) -> str:
         case _:
             reason = str(exc)
     return f"failed to execute transaction {unpacked.tx_id}: {reason}"
-
-
-def _failure(message: str) -> ProposalResponse:
-    return ProposalResponse(version=1, response=ResponseMessage(status=ERROR, message=message))

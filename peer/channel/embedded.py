@@ -1,0 +1,76 @@
+"""The network of a peer that nobody gave one: an organisation, an orderer, and their keys.
+
+Room:      peer.channel   (imports peer.msp; used by app)
+Loop:      none; reads and writes files, so open it in a worker thread
+Lifetime:  peer; the keys stay in the peer's data directory
+Fabric:    none; people use cryptogen, configtxgen and the test network for this
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fabric_protos.common import Block
+from peer.channel import network
+from peer.channel.network import Network, NetworkDescription
+from peer.msp.directory import load_config, load_signing_identity
+from peer.msp.identity import SigningIdentity
+from peer.msp.msp import Msp, MspVersion
+
+BATCH_TIMEOUT = "10ms"
+"""One user does not wait for the transactions of others, and many still share blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A development network and everybody in it.
+
+    Attributes:
+        peer: signs endorsements.
+        client: makes the calls of this program.
+        admin: installs and defines chaincode.
+        orderer: signs blocks.
+        local: the MSP of the peer's organisation.
+    """
+
+    network: Network
+    peer: SigningIdentity
+    client: SigningIdentity
+    admin: SigningIdentity
+    orderer: SigningIdentity
+    local: Msp
+
+    def genesis_block(self, channel_id: str) -> Block:
+        """Return a new channel's block 0.
+
+        Raises:
+            ConfigError: the name cannot be used.
+            NetworkDirectoryError: a file of the network is missing or damaged.
+        """
+        if channel_id == self.network.channel_id:
+            return self.network.genesis_block()
+        return network.new_channel(self.network, channel_id)
+
+
+def open_embedded(directory: Path) -> Embedded:
+    """Return the network in a directory, made there if there is none.
+
+    Raises:
+        NetworkDirectoryError, MspDirectoryError: it is damaged, or cannot be written.
+    """
+    if (directory / network.DESCRIPTION).exists():
+        found = network.load(directory)
+    else:
+        found = network.create(directory, NetworkDescription(batch_timeout=BATCH_TIMEOUT))
+    orderer, [organisation, *_] = found.orderer, found.organisations
+    msp_id, node = organisation.msp_id, organisation.nodes[0]
+    admin, client = organisation.users[:2]
+    return Embedded(
+        network=found,
+        peer=load_signing_identity(node.msp, msp_id),
+        client=load_signing_identity(client.msp, msp_id),
+        admin=load_signing_identity(admin.msp, msp_id),
+        orderer=load_signing_identity(orderer.nodes[0].msp, orderer.msp_id),
+        local=Msp(load_config(node.msp, msp_id), version=MspVersion.V1_4_3),
+    )
