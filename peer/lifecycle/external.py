@@ -26,7 +26,7 @@ from peer.config.model import ExternalBuilder
 from peer.errors import PackageError
 from peer.lifecycle import archive
 from peer.lifecycle.packages import METADATA, Package
-from runtimes.api import BuildFailed, Launcher, RuntimeFailure
+from runtimes.api import BuildFailed, Launcher, ReportStage, RuntimeFailure, unreported
 from runtimes.process.tool import Ended, run_tool
 
 BUILD_INFO = "build-info.json"
@@ -101,7 +101,9 @@ class ExternalBuilders:
         for part in directory.glob(f"{PART_PREFIX}*"):  # of a peer that was killed
             shutil.rmtree(part, ignore_errors=True)
 
-    async def build(self, package: Package) -> ExternalBuild | None:
+    async def build(
+        self, package: Package, on_stage: ReportStage = unreported
+    ) -> ExternalBuild | None:
         """Return the result of the first builder that claims the package, None if none does.
 
         A result is kept; the next call returns it.
@@ -113,6 +115,7 @@ class ExternalBuilders:
         """
         if not self._builders:
             return None
+        on_stage("build")
         durable = self._directory / _UNSAFE.sub("-", package.ccid)
         if durable.is_dir():
             return self._kept(package.ccid, durable)

@@ -65,7 +65,11 @@ def container_plan(
     if has_readonly_root:
         config["Volumes"] = {directory: {} for directory in volumes(spec.files)}
     return ContainerPlan(
-        name=name, config=config, files=spec.files, has_readonly_root=has_readonly_root
+        name=name,
+        config=config,
+        files=spec.files,
+        has_readonly_root=has_readonly_root,
+        on_stage=spec.on_stage,
     )
 
 

@@ -180,7 +180,7 @@ class ContainerRuntime:
         Cancellation: ends the build.
         """
         plan = _plan_of(package)
-        found = await self._image(package)
+        found = self._built.get(package.ccid) or await self._image(package)
         if found is not None and found.labels.get(CONTENT) == _content(package, plan):
             self._built[package.ccid] = found
             return
@@ -199,7 +199,13 @@ class ContainerRuntime:
         Cancellation: leaves nothing of this start behind.
         """
         package, plan = spec.package, _plan_of(spec.package)
-        build = partial(self._build, package, plan)
+
+        async def build() -> Image:
+            spec.on_stage("build")
+            image = await self._build(package, plan)
+            spec.on_stage("create")
+            return image
+
         image = self._built.get(spec.ccid) or await self._image(package) or await build()
         name = container_name(spec.ccid, **self._ids)
         container = container_plan(

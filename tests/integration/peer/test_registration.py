@@ -69,7 +69,7 @@ async def test_a_stranger_is_refused_and_the_launch_succeeds(
 
         async with trio.open_nursery() as callers:
             callers.start_soon(call)
-            await watch.stage(source.name, "register")
+            await watch.stage(source.name, "connect")
             told = {command.split()[-1] for command in processes(source.name).values()}
             [address] = told
             assert address.startswith("unix:///" if kind is Code.python else "127.0.0.1:")
@@ -156,7 +156,7 @@ async def test_two_launches_at_once_do_not_meet(code: Code) -> None:
 
         async with trio.open_nursery() as callers:
             callers.start_soon(call)
-            await watch.stage(victim.name, "register")
+            await watch.stage(victim.name, "connect")
             main = f"""
                 print(await wire.status_of("{address_of(victim.name)}", "{ccid}"))
                 sys.exit(9)

@@ -24,7 +24,7 @@ from peer.chaincode.registry import HandlerRegistry
 from peer.chaincode.support import ChaincodeSupport, EndorsementInfo, ExecutionSettings
 from peer.errors import PackageError, UnknownChaincode, UnknownChannel
 from peer.ledger.api import Ledger
-from runtimes.api import ChaincodePackage, UnixOrigin
+from runtimes.api import ChaincodePackage, ReportStage, UnixOrigin
 from tests.fakes.runtime import FakeInstance, FakeRuntime
 from tests.fakes.stream import FakeChaincode, FakeConnector, FakeListeners
 
@@ -59,11 +59,14 @@ class PackageShelf:
         self.services: dict[str, ChaincodeServerInfo] = {}
         self.missing: set[str] = set()
 
-    async def build(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
+    async def build(
+        self, ccid: str, on_stage: ReportStage
+    ) -> ChaincodePackage | ChaincodeServerInfo:
         if ccid in self.missing:
             raise PackageError(f"nothing is installed under {ccid}")
         if ccid in self.services:
             return self.services[ccid]
+        on_stage("build")
         package = ChaincodePackage(ccid=ccid, type="python", path=Path("/nowhere"))
         await self._runtime.build(package)
         return package
