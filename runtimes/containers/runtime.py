@@ -32,7 +32,7 @@ from runtimes.api import (
     RuntimeUnavailable,
 )
 from runtimes.containers.address import find_engine
-from runtimes.containers.client import Statuses, open_engine
+from runtimes.containers.client import Dialect, open_engine
 from runtimes.containers.config import container_plan
 from runtimes.containers.engine import BuildStepFailed, Engine, EngineRefused, Image
 from runtimes.containers.instance import ContainerInstance
@@ -67,7 +67,7 @@ class Flavour:
     variable: str
     has_contexts: bool
     sockets: tuple[str, ...]
-    statuses: Statuses
+    dialect: Dialect
 
 
 @asynccontextmanager
@@ -93,7 +93,7 @@ async def open_runtime(
         sockets=flavour.sockets,
     )
     with open_session(settings) as session:
-        async with open_engine(address, flavour.statuses) as engine:
+        async with open_engine(address, flavour.dialect) as engine:
             networks = Networks(
                 engine,
                 address,
