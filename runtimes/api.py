@@ -26,6 +26,9 @@ from typing import BinaryIO, Literal, Protocol
 PEER_ADDRESS = "{peer.address}"
 """Stands for the address to dial in `ImagePlan.command`."""
 
+BUILD_MARK = "TRIOPEER_BUILD"
+"""The build argument that tells whose build a process belongs to."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePlan:
@@ -33,6 +36,7 @@ class ImagePlan:
 
     Attributes:
         dockerfile: text; an earlier stage builds the code, the last one is the image that runs.
+            Stages that execute something declare the argument `BUILD_MARK`.
         images: what its stages start from. An engine that lacks one pulls it or refuses.
         offline: the build needs no network, so it gets none.
         command: program and arguments in the image, `PEER_ADDRESS` among them.

@@ -95,10 +95,17 @@ class EngineClient:
         context: BinaryIO,
         *,
         labels: Labels,
+        arguments: Mapping[str, str],
         offline: bool,
         on_line: Callable[[str], None],
     ) -> None:
-        params = {"t": name, "rm": "1", "forcerm": "1", "labels": json.dumps(dict(labels))}
+        params = {
+            "t": name,
+            "rm": "1",
+            "forcerm": "1",
+            "labels": json.dumps(dict(labels)),
+            "buildargs": json.dumps(dict(arguments)),
+        }
         if offline:
             params["networkmode"] = self._dialect.no_network
         with self._translated():
@@ -212,8 +219,11 @@ class EngineClient:
 
     async def create_network(self, name: str, *, internal: bool, labels: Labels) -> None:
         config = {"Name": name, "CheckDuplicate": True, "Internal": internal, "Labels": labels}
-        with _fine(*self._dialect.network_exists):
+        try:
             await self._request(self._docker.networks.create, config)
+        except EngineRefused as exc:
+            if exc.status not in self._dialect.network_exists or await self.network(name) is None:
+                raise
 
     async def remove_network(self, name: str) -> None:
         with _fine(404, *self._dialect.network_in_use):

@@ -38,6 +38,7 @@ from runtimes.containers.engine import BuildStepFailed, Engine, EngineRefused, I
 from runtimes.containers.instance import ContainerInstance
 from runtimes.containers.network import Networks, own_network_name
 from runtimes.containers.options import ContainerOptions
+from runtimes.containers.orphans import kill_builds, marked
 from runtimes.containers.session import CCID, CONTENT, PEER, Session, open_session, sweep
 from runtimes.containers.start_contract import Build, ContainerPlan
 from runtimes.holding import holders
@@ -216,7 +217,7 @@ class ContainerRuntime:
             plan=plan,
             network=await self._networks.join(spec.peer_address),
             options=self._options,
-            labels={**self._session.labels, CCID: spec.ccid},
+            labels=self._labels_of(package),
         )
         while (former := self._instances.get(spec.ccid)) is not None:
             await former.stop()
@@ -260,6 +261,7 @@ class ContainerRuntime:
             async with trio.open_nursery() as stops:
                 for instance in self._instances.values():
                     stops.start_soon(_stop_or_log, instance)
+            kill_builds(self._session.owns)  # one cut off before its first step began
             await self._networks.close()
 
     async def _hold(
@@ -274,6 +276,9 @@ class ContainerRuntime:
             await instance.hold(container, build, task_status=task_status)
         finally:
             del self._instances[instance.ccid]
+
+    def _labels_of(self, package: ChaincodePackage) -> dict[str, str]:
+        return {**self._session.labels, CCID: package.ccid}
 
     async def _image(self, package: ChaincodePackage) -> Image | None:
         try:
@@ -296,11 +301,16 @@ class ContainerRuntime:
             self._on_output(package.ccid, line)
 
         try:
-            with tempfile.TemporaryFile() as file:
+            with tempfile.TemporaryFile() as file, marked(self._labels_of(package)) as arguments:
                 context = cast("BinaryIO", file)
                 await trio.to_thread.run_sync(_write, plan, context)
                 await self._engine.build(
-                    name, context, labels=labels, offline=plan.offline, on_line=on_line
+                    name,
+                    context,
+                    labels=labels,
+                    arguments=arguments,
+                    offline=plan.offline,
+                    on_line=on_line,
                 )
         except (BuildStepFailed, EngineRefused, OSError) as exc:
             raise BuildFailed("\n".join((f"image {name}: {exc}", *tail))) from exc
