@@ -197,8 +197,7 @@ class RuntimeLauncher:
         backend = self._backend if package.launcher is None else self._external
         # With TLS, too: these libraries expect `localhost` behind a Unix socket.
         unix = (
-            self._authority is None
-            and package.launcher is None  # nobody knows which library it will start
+            package.launcher is None  # nobody knows which library it will start
             and package.type in backend.capabilities.unix_socket
         )
         state.enter("create")

@@ -193,13 +193,15 @@ def tls() -> Callable[[], object]:
     return partial(watched_peer, tls_enabled=True)
 
 
-async def test_tls(code: Code, tls: Callable[[], object]) -> None:
-    source = code.book()
+@pytest.mark.parametrize("kind", [Code.python, Code.node], ids=["unix", "tcp"])
+async def test_tls(
+    code: Code, tls: Callable[[], object], kind: Callable[[Code, str], Path]
+) -> None:
+    source = kind(code, ANSWERS + "    await wire.chaincode(answer)")
     async with tls() as (peer, _):
         await peer.install(source)
-        await peer.invoke(CHANNEL, source.name, ["put", "key", "value"])
-        assert await text(peer, source.name, "get", "key") == "value"
-        assert address_of(source.name).startswith("127.0.0.1:")
+        _, used = (await text(peer, source.name, "address")).split()
+        assert used.startswith("unix:///" if kind is Code.python else "127.0.0.1:")
 
 
 DIALS_WITH = """
