@@ -58,11 +58,13 @@ class Dialect:
         no_network: the network mode of a build without one; a wrong word may be ignored.
         network_exists: status of the creation of a network whose name is taken.
         network_in_use: status of the removal of one with containers on it.
+        wait: path of the wait for the end of a container, whose name goes into it.
     """
 
     no_network: str
     network_exists: frozenset[int]
     network_in_use: frozenset[int]
+    wait: str
 
 
 class EngineClient:
@@ -175,14 +177,17 @@ class EngineClient:
                 await self._request(container.wait, condition="removed")
 
     async def wait(self, name: str) -> int | None:
+        path = self._dialect.wait.format(name)
         try:
             with self._translated():
-                result = await bridge.follow(self._container(name).wait)
+                answer = await bridge.follow(
+                    self._docker._query_json, path, "POST", versioned_api=False
+                )
         except EngineRefused as exc:
             if exc.status == 404:
                 return None
             raise
-        return int(result["StatusCode"])
+        return int(answer["StatusCode"] if isinstance(answer, dict) else answer)
 
     async def inspect(self, name: str) -> ContainerState | None:
         found = await self._if_there(self._container(name).show)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from runtimes.containers.client import Dialect
+from runtimes.containers.client import API_VERSION, Dialect
 from runtimes.containers.runtime import Flavour, open_runtime
 
 FLAVOUR = Flavour(
@@ -22,6 +22,7 @@ FLAVOUR = Flavour(
         no_network="none",
         network_exists=frozenset({409}),
         network_in_use=frozenset({403}),
+        wait=f"{API_VERSION}/containers/{{}}/wait",
     ),
 )
 
