@@ -66,6 +66,18 @@ class UnknownChaincode(PeerError):
         return f"[channel {self.channel_id}] chaincode {self.name} is not defined; install it first"
 
 
+class InvalidDefinition(PeerError):
+    """Name or version of a chaincode break Fabric's rules, or the name is taken by the system."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(name, reason)
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class PackageError(PeerError):
     """A chaincode package or directory cannot be used."""
 

@@ -24,6 +24,7 @@ from peer.chaincode.registry import HandlerRegistry
 from peer.chaincode.support import ChaincodeSupport, EndorsementInfo, ExecutionSettings
 from peer.errors import PackageError, UnknownChaincode, UnknownChannel
 from peer.ledger.api import Ledger
+from peer.metrics import Metrics
 from runtimes.api import ChaincodePackage, ReportStage, UnixOrigin
 from tests.fakes.runtime import FakeInstance, FakeRuntime
 from tests.fakes.stream import FakeChaincode, FakeConnector, FakeListeners
@@ -96,8 +97,12 @@ class House:
         self.connector = FakeConnector()
         self.definitions = Definitions()
         self.packages = PackageShelf(runtime)
-        self.stages: list[tuple[str, str]] = []
-        self.registry = HandlerRegistry(lambda ccid, stage, _: self.stages.append((ccid, stage)))
+        self.stages: list[tuple[str, float]] = []
+        self.metrics = Metrics()
+        self.registry = HandlerRegistry(
+            lambda _, stage, elapsed_s: self.stages.append((stage, elapsed_s)),
+            self.metrics.launch_settled,
+        )
         self.launcher = RuntimeLauncher(
             instances=instances,
             registry=self.registry,
@@ -116,6 +121,7 @@ class House:
             definitions=self.definitions,
             ledgers=self._ledger,
             settings=settings,
+            on_execute_timeout=self.metrics.execute_timed_out,
         )
         self.scripts: dict[str, Script] = {}
         self.chaincodes: dict[str, FakeChaincode] = {}

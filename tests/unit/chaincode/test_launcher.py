@@ -52,7 +52,7 @@ async def test_a_launch_registers_and_returns_its_handler(autojump_clock: MockCl
         assert await house.support.launch(CCID) is handler
         assert runtime.built == [CCID]
         assert len(runtime.started) == 1
-        assert [stage for _, stage in house.stages] == [*STAGES, "ready"]
+        assert [stage for stage, _ in house.stages] == [*STAGES, "ready"]
         [endpoint] = house.listeners.open_now
         assert not endpoint.accepting  # nobody else may come in
         [instance] = runtime.started
@@ -317,6 +317,7 @@ async def test_a_listener_that_cannot_be_opened(call: Caller, autojump_clock: Mo
     async with open_house(runtime) as house:
         house.listeners.failure = OSError(24, "Too many open files")
         error, _ = await failing(house, call)
+        assert isinstance(error, StartError)
         assert "Too many open files" in str(error)
         assert runtime.started == []
 
