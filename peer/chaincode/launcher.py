@@ -220,6 +220,8 @@ class RuntimeLauncher:
                 state.enter("connect")
                 status = await instance.wait()
                 state.exited(status)
+                if state.done.is_set():
+                    log.warning("%s ended: %s", state.ccid, status)
                 return InstanceExited(state.ccid, f"it ended before it was READY: {status}")
 
     @asynccontextmanager

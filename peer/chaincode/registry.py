@@ -109,12 +109,14 @@ class LaunchState:
         self._over = min(self._over, trio.current_time())
 
     def stream_ended(self, reason: str) -> None:
-        """End the launch with its stream; before READY, leave a moment for an exit status."""
+        """End the launch with its stream, but leave a moment for an exit status."""
+        until = trio.current_time() + EXIT_GRACE_S
         if self.done.is_set():
-            self.end()
+            self.is_ending = True
+            self.scope.deadline = min(self.scope.deadline, until)
         elif not self.clock.cancel_called:  # else this end is the launch's, not the other way round
             self.pending = StreamLost(self.ccid, f"its stream ended before READY: {reason}")
-            self.clock.deadline = min(self.clock.deadline, trio.current_time() + EXIT_GRACE_S)
+            self.clock.deadline = min(self.clock.deadline, until)
 
     def notify(self, error: LaunchError | None) -> None:
         """Settle the launch; only the first outcome counts. A failed launch is stopped."""

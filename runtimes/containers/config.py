@@ -57,6 +57,7 @@ def container_plan(
         "Env": [f"{key}={value}" for key, value in env.items()],
         "User": user,
         "Labels": {**options.labels, **labels},
+        "StopTimeout": round(options.stop_grace_s),  # of an engine that shuts down, too
         "AttachStdout": True,
         "AttachStderr": True,
         "HostConfig": host,
