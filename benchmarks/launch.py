@@ -23,7 +23,7 @@ from measure import CHAINCODES, Meter, Row, Samples, main
 
 from peer import open_peer
 
-STAGES = ("build", "start", "register", "ready")
+STAGES = ("build", "create", "start", "connect", "register", "ready")
 WHOLE = "launch to READY"
 EMPTY = "floor: python -c pass"
 CONNECTED = "floor: python that connects a socket"

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple, ParamSpec
 
 import trio
 
@@ -38,6 +39,7 @@ from peer.lifecycle.definitions import DefinitionStore
 from peer.lifecycle.external import ExternalBuilders
 from peer.lifecycle.platforms.platform import Images
 from peer.lifecycle.store import PackageStore
+from peer.metrics import Metrics
 from peer.msp.identity import SigningIdentity
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
@@ -53,6 +55,17 @@ log = logging.getLogger("peer")
 DEFAULT_CHANNEL = "mychannel"
 EXTERNAL_RUNTIME = "process"
 
+OnOutput = Callable[[str, str], None]
+"""Called with (ccid, line) for every line that a chaincode, or a build of one, writes."""
+
+_P = ParamSpec("_P")
+
+
+class _Hooks(NamedTuple):
+    trace: Trace | None
+    on_stage: OnStage | None
+    on_output: OnOutput | None
+
 
 @asynccontextmanager
 async def open_peer(
@@ -60,6 +73,7 @@ async def open_peer(
     *,
     trace: Trace | None = None,
     on_stage: OnStage | None = None,
+    on_output: OnOutput | None = None,
 ) -> AsyncIterator[Peer]:
     """Open a peer and hold it.
 
@@ -74,6 +88,9 @@ async def open_peer(
         config: `PeerConfig()` if None: chaincodes as processes, data in a temporary directory.
         trace: sees every message of every chaincode stream.
         on_stage: hears of every stage of every launch.
+        on_output: sees every line that a chaincode, or a build of one, writes.
+
+    What one of these three raises is logged, the first time, and changes nothing.
 
     Raises:
         ConfigError: development mode has TLS on or an address that cannot be listened on, or the
@@ -83,36 +100,41 @@ async def open_peer(
 
     Cancellation: closes the peer.
     """
+    hooks = _Hooks(
+        trace and _guarded("trace", trace),
+        on_stage and _guarded("on_stage", on_stage),
+        on_output and _guarded("on_output", on_output),
+    )
     failure: BaseException | None = None
     async with AsyncExitStack() as stack:
         try:
-            yield await _assemble(config or PeerConfig(), stack, trace, on_stage)
+            yield await _assemble(config or PeerConfig(), stack, hooks)
         except (Exception, BaseExceptionGroup, KeyboardInterrupt, SystemExit) as exc:
             failure = exc  # raised below, outside the nurseries that would wrap it
     if failure is not None:
         raise failure
 
 
-async def _assemble(
-    config: PeerConfig, stack: AsyncExitStack, trace: Trace | None, on_stage: OnStage | None
-) -> Peer:
+async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) -> Peer:
     """Make every part, and leave on the stack what takes it down again, the last part first."""
     is_development = config.chaincode.mode == "dev"
     run_dir = stack.enter_context(temporary_directory())
     home = private_directory(Path(config.peer.file_system_path or run_dir / "data"))
     await stack.enter_async_context(open_loop())
+    on_output = partial(_log_output, config, hooks.on_output)
     settings = RuntimeSettings(
         network_id=config.peer.network_id,
         peer_id=config.peer.id,
         state_dir=private_directory(home / "runtimes" / config.vm.runtime),
         options=config.vm.options,
-        on_output=partial(_log_output, config),
+        on_output=on_output,
     )
     backend = await _open_runtime(config.vm.runtime, settings, stack)
     authority = CertificateAuthority() if config.peer.tls_enabled else None
-    registry = HandlerRegistry(on_stage)
-    external = await _external_runtime(config, home, backend, stack)
-    packages = await trio.to_thread.run_sync(_packages, config, home, backend)
+    metrics = Metrics()
+    registry = HandlerRegistry(hooks.on_stage, metrics.launch_settled)
+    external = await _external_runtime(config, home, backend, on_output, stack)
+    packages = await trio.to_thread.run_sync(_packages, config, home, backend, hooks.on_output)
     definitions = DefinitionStore()
     ledgers: dict[str, Ledger] = {}
     listeners = ChaincodeListeners(
@@ -164,13 +186,15 @@ async def _assemble(
             definitions=definitions,
             ledgers=lambda channel_id: peer.ledger(channel_id),
             settings=_execution_settings(config),
-            trace=trace,
+            trace=hooks.trace,
+            on_execute_timeout=metrics.execute_timed_out,
         ),
         packages=packages,
         definitions=definitions,
         ledgers=ledgers,
         open_ledger=ledger_of,
         identity=SigningIdentity.self_signed(config.peer.local_msp_id),
+        metrics=metrics.registry,
     )
     cscc = Cscc(lambda: peer.channels)
     await instances.start(peer.chaincode.run_in_process, cscc.name, partial(serve, cscc))
@@ -190,7 +214,11 @@ async def _open_runtime(
 
 
 async def _external_runtime(
-    config: PeerConfig, home: Path, backend: RuntimeBackend, stack: AsyncExitStack
+    config: PeerConfig,
+    home: Path,
+    backend: RuntimeBackend,
+    on_output: OnOutput,
+    stack: AsyncExitStack,
 ) -> RuntimeBackend:
     """Return what runs the launchers of external builders: processes, whatever runs the rest."""
     if backend.name == EXTERNAL_RUNTIME or not config.chaincode.external_builders:
@@ -200,18 +228,23 @@ async def _external_runtime(
         peer_id=config.peer.id,
         state_dir=private_directory(home / "runtimes" / EXTERNAL_RUNTIME),
         options={},
-        on_output=partial(_log_output, config),
+        on_output=on_output,
     )
     return await _open_runtime(EXTERNAL_RUNTIME, settings, stack)
 
 
-def _packages(config: PeerConfig, home: Path, backend: RuntimeBackend) -> BuildRegistry:
+def _packages(
+    config: PeerConfig, home: Path, backend: RuntimeBackend, on_output: OnOutput | None
+) -> BuildRegistry:
     chaincode = config.chaincode
+    on_line = partial(_log_build, on_output)
     return BuildRegistry(
         store=PackageStore(home),
         directory=home / "lifecycle" / "builds",
         backend=backend,
-        external=ExternalBuilders(chaincode.external_builders, home / "externalbuilder" / "builds"),
+        external=ExternalBuilders(
+            chaincode.external_builders, home / "externalbuilder" / "builds", on_output=on_output
+        ),
         images=Images(
             builder=chaincode.builder,
             golang=chaincode.golang_runtime,
@@ -221,7 +254,7 @@ def _packages(config: PeerConfig, home: Path, backend: RuntimeBackend) -> BuildR
             go_dynamic_link=chaincode.golang_dynamic_link,
             version=metadata.version("triopeer"),
         ),
-        on_line=_log_build,
+        on_line=on_line,
         install_timeout_s=chaincode.install_timeout_s,
     )
 
@@ -272,10 +305,30 @@ def _chaincode_tls(authority: CertificateAuthority) -> Callable[[str], ssl.SSLCo
     return context
 
 
-def _log_build(ccid: str, line: str) -> None:
+def _log_build(also: OnOutput | None, ccid: str, line: str) -> None:
     logging.getLogger("peer.lifecycle.build").info("%s: %s", ccid, line)
+    if also is not None:
+        also(ccid, line)
 
 
-def _log_output(config: PeerConfig, ccid: str, line: str) -> None:
+def _log_output(config: PeerConfig, also: OnOutput | None, ccid: str, line: str) -> None:
     name = naming.container_name(ccid, network_id=config.peer.network_id, peer_id=config.peer.id)
     logs.chaincode_logger(name).info("%s", line)
+    if also is not None:
+        also(ccid, line)
+
+
+def _guarded(name: str, callback: Callable[_P, None]) -> Callable[_P, None]:
+    """Return a callback that does not raise, as it is called in the midst of a launch or stream."""
+    failed = False
+
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        nonlocal failed
+        try:
+            callback(*args, **kwargs)
+        except Exception:
+            if not failed:
+                log.exception("%s, as given to open_peer, failed; not logged again", name)
+            failed = True
+
+    return call

@@ -66,6 +66,18 @@ class UnknownChaincode(PeerError):
         return f"[channel {self.channel_id}] chaincode {self.name} is not defined; install it first"
 
 
+class InvalidDefinition(PeerError):
+    """Name or version of a chaincode break Fabric's rules, or the name is taken by the system."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(name, reason)
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class PackageError(PeerError):
     """A chaincode package or directory cannot be used."""
 
@@ -336,26 +348,42 @@ class InvalidInvocation(ChaincodeError):
     """The call does not fit the chaincode's definition (init required, init not required)."""
 
 
+class StageTime(NamedTuple):
+    """How long a launch was in one of its stages, in seconds."""
+
+    stage: str
+    took_s: float
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.took_s * 1e3:.1f} ms"
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What was known when a launch failed.
 
     Attributes:
-        stage: the last launch stage that had begun: build, start, connect, register, ready.
-        elapsed_s: seconds since the launch began.
+        stage: where it failed: package, build, create, upload, start, connect or register.
+        stages: what each stage took that had begun, in their order.
         address: the address given to the chaincode, empty before there was one.
         exit: how the process ended, empty while it ran.
         output: its last lines, oldest first.
     """
 
     stage: str
-    elapsed_s: float
+    stages: tuple[StageTime, ...] = ()
     address: str = ""
     exit: str = ""
     output: tuple[str, ...] = ()
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from the beginning of the launch to its failure."""
+        return sum(took_s for _, took_s in self.stages)
+
     def __str__(self) -> str:
-        parts = [f"stage {self.stage} after {self.elapsed_s:.2f} s"]
+        times = ", ".join(map(str, self.stages))
+        parts = [f"stage {self.stage} after {self.elapsed_s:.2f} s: {times}"]
         if self.address:
             parts.append(f"address {self.address}")
         if self.exit:
@@ -374,6 +402,11 @@ class LaunchError(ChaincodeError):
         self.reason = reason
         self.evidence = evidence
         super().__init__(ccid, reason)
+
+    @property
+    def stages(self) -> tuple[StageTime, ...]:
+        """What each stage took, up to the one it failed in; empty if nothing had begun."""
+        return self.evidence.stages if self.evidence else ()
 
     def __str__(self) -> str:
         text = f"could not launch chaincode {self.ccid}: {self.reason}"

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
 from fabric_protos.stream import ChaincodeEvent, ChaincodeInput
 from peer import logs
 from peer.chaincode.support import ChaincodeSupport, Execution
@@ -20,7 +22,12 @@ from peer.endorser.proposal import PreparedProposal, prepare_args, prepare_propo
 from peer.errors import AlreadyInstalled, UnknownChannel
 from peer.ledger.api import CommittingTransaction, Ledger, Timestamp, ValidationCode
 from peer.lifecycle.builds import BuildRegistry
-from peer.lifecycle.definitions import ChaincodeDefinition, DefinitionStore
+from peer.lifecycle.definitions import (
+    ChaincodeDefinition,
+    DefinitionStore,
+    check_name,
+    check_version,
+)
 from peer.lifecycle.directories import InstalledPackage
 from peer.msp.identity import SigningIdentity
 
@@ -67,6 +74,7 @@ class Peer:
         ledgers: dict[str, Ledger],
         open_ledger: Callable[[str], Awaitable[Ledger]],
         identity: SigningIdentity,
+        metrics: CollectorRegistry,
     ) -> None:
         self.chaincode = chaincode
         self.packages = packages
@@ -74,11 +82,17 @@ class Peer:
         self._ledgers = ledgers
         self._open_ledger = open_ledger
         self._identity = identity
+        self._metrics = metrics
 
     @property
     def creator(self) -> bytes:
         """What chaincodes see as the creator of calls made here: ``msp.SerializedIdentity``."""
         return self._identity.creator
+
+    @property
+    def metrics(self) -> CollectorRegistry:
+        """What this peer counts and times, for `prometheus_client.generate_latest` and the like."""
+        return self._metrics
 
     @property
     def channels(self) -> list[str]:
@@ -128,12 +142,17 @@ class Peer:
             collections: names of private data collections.
 
         Raises:
+            InvalidDefinition: the name or version cannot be defined. A name that is the package's
+                label is known, and refused, once the package is installed.
             PackageError: `source` cannot be used, or cannot be built within
                 ``chaincode.installTimeout``.
             UnknownChannel: a channel is not joined.
 
         Cancellation: ends the build; nothing is installed or defined.
         """
+        check_version(name, version)
+        if name:
+            check_name(name)
         chosen = list(channels) or self.channels
         for channel_id in chosen:
             self.ledger(channel_id)
@@ -141,10 +160,12 @@ class Peer:
             package = await self.packages.install(Path(source), name)
         except AlreadyInstalled as exc:
             package = await self.packages.find(exc.ccid)
+        name = name or package.label
+        check_name(name)
         former = self._definitions.ccids()
         for channel_id in chosen:
             definition = ChaincodeDefinition(
-                name=name or package.label,
+                name=name,
                 version=version,
                 ccid=package.ccid,
                 init_required=init_required,

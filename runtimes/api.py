@@ -12,6 +12,7 @@ Rules every backend keeps, and `tests/contract/` checks on each one:
 3. `stop` may be called at any time and twice; it returns when the whole process tree is gone.
 4. Decisions rest on status codes and types, never on message text.
 5. Secrets (`InstanceSpec.files`) are logged by name and size only.
+6. `start` tells `InstanceSpec.on_stage` of each stage as it begins.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 PEER_ADDRESS = "{peer.address}"
 """Stands for the address to dial in `ImagePlan.command`."""
+
+BUILD_MARK = "TRIOPEER_BUILD"
+"""The build argument that tells whose build a process belongs to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,7 @@ class ImagePlan:
 
     Attributes:
         dockerfile: text; an earlier stage builds the code, the last one is the image that runs.
+            Stages that execute something declare the argument `BUILD_MARK`.
         images: what its stages start from. An engine that lacks one pulls it or refuses.
         offline: the build needs no network, so it gets none.
         command: program and arguments in the image, `PEER_ADDRESS` among them.
@@ -84,6 +89,22 @@ class ChaincodePackage:
     launcher: Launcher | None = None
 
 
+Stage = Literal["build", "create", "upload", "start"]
+"""What a launch goes through below the peer.
+
+A start begins in `create`. Its backend reports `upload` only where files are written, `start` when
+the chaincode's program is about to run, and `build` and then `create` again where what was built
+has gone.
+"""
+
+ReportStage = Callable[[Stage], None]
+"""Called as a stage begins; does not wait and does not raise."""
+
+
+def unreported(stage: Stage) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceSpec:
     """Everything one start needs.
@@ -94,12 +115,14 @@ class InstanceSpec:
         env: environment of the chaincode, Fabric's names.
         files: absolute path as the chaincode knows it → content. Written before the start. A
             backend that cannot put a file at that path rewrites the values of `env` that name it.
+        on_stage: hears how the start proceeds.
     """
 
     package: ChaincodePackage
     peer_address: str
     env: Mapping[str, str]
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    on_stage: ReportStage = field(default=unreported, repr=False, compare=False)
 
     @property
     def ccid(self) -> str:

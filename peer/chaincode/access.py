@@ -33,6 +33,7 @@ class ServiceGate:
 
     async def recognise(self, far_end: PeerEnd) -> None:
         """Accept: the peer chose whom to dial."""
+        self._state.enter("register")
 
     def admit(self, ccid: str) -> None:
         """Refuse another name than the launched one; that fails the launch at once."""
@@ -69,17 +70,21 @@ class LaunchGate(ServiceGate):
             raise RegistrationRefused(
                 state.ccid, f"{origin} does not belong to the chaincode launched as {state.ccid}"
             )
-        if state.certificate_hash is None:
-            return
-        if far_end.certificate is None:
+        if state.certificate_hash is not None:
+            self._check_certificate(state.certificate_hash, far_end.certificate)
+        state.enter("register")
+
+    def _check_certificate(self, issued: bytes, certificate: bytes | None) -> None:
+        ccid = self._state.ccid
+        if certificate is None:
             raise RegistrationRefused(
-                state.ccid, f"TLS is active but chaincode {state.ccid} didn't send certificate"
+                ccid, f"TLS is active but chaincode {ccid} didn't send certificate"
             )
-        presented = hashlib.sha256(far_end.certificate).digest()
-        if presented != state.certificate_hash:
+        presented = hashlib.sha256(certificate).digest()
+        if presented != issued:
             raise RegistrationRefused(
-                state.ccid,
-                f"Chaincode {state.ccid} with given certificate hash {presented.hex()} "
+                ccid,
+                f"Chaincode {ccid} with given certificate hash {presented.hex()} "
                 "belongs to a different chaincode",
             )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,6 +44,7 @@ from runtimes.api import (
     ChaincodePackage,
     Instance,
     InstanceSpec,
+    ReportStage,
     RuntimeBackend,
     RuntimeFailure,
 )
@@ -59,8 +60,13 @@ HandleStream = Callable[[MessageStream, Gate], Awaitable[None]]
 class Packages(Protocol):
     """Knows what is installed, and makes it startable."""
 
-    async def build(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
+    async def build(
+        self, ccid: str, on_stage: ReportStage
+    ) -> ChaincodePackage | ChaincodeServerInfo:
         """Return how to start a package, built, or where it runs as a service.
+
+        Args:
+            on_stage: hears of `build` once the package is found and is no service.
 
         Raises:
             PackageError: nothing is installed under this id, or it cannot be used.
@@ -148,6 +154,7 @@ class RuntimeLauncher:
     async def _own(self, state: LaunchState, handle_stream: HandleStream) -> None:
         """Hold one chaincode from its launch to its end; settles `state` on every way out."""
         ccid = state.ccid
+        state.enter("package")
         state.clock.deadline = trio.current_time() + self._limits.startup_s
         try:
             with state.scope, state.clock:
@@ -172,9 +179,8 @@ class RuntimeLauncher:
 
     async def _run(self, state: LaunchState, handle_stream: HandleStream) -> LaunchError:
         """Run the chaincode and return why it ended, which matters if it never was READY."""
-        state.enter("build")
         try:
-            found = await self._packages.build(state.ccid)
+            found = await self._packages.build(state.ccid, state.enter)
         except PackageError as exc:
             return LaunchError(state.ccid, str(exc))
         except RuntimeFailure as exc:
@@ -191,26 +197,31 @@ class RuntimeLauncher:
         backend = self._backend if package.launcher is None else self._external
         # With TLS, too: these libraries expect `localhost` behind a Unix socket.
         unix = (
-            self._authority is None
-            and package.launcher is None  # nobody knows which library it will start
+            package.launcher is None  # nobody knows which library it will start
             and package.type in backend.capabilities.unix_socket
         )
-        try:
-            host = "" if unix else await backend.listen_host()
-        except RuntimeFailure as exc:
-            return StartError(state.ccid, f"error starting container: {exc}")
-        async with self._listeners.open(serve, unix=unix, host=host) as endpoint:
-            state.endpoint = endpoint
-            state.enter("start")
+        state.enter("create")
+        async with AsyncExitStack() as stack:
             try:
-                instance = await backend.start(self._spec(state, package, endpoint.address))
+                host = "" if unix else await backend.listen_host()
+                listening = self._listeners.open(serve, unix=unix, host=host)
+                state.endpoint = await stack.enter_async_context(listening)
+            except OSError as exc:
+                reason = f"error starting container: the peer cannot listen for it: {exc}"
+                return StartError(state.ccid, reason)
+            except RuntimeFailure as exc:
+                return StartError(state.ccid, f"error starting container: {exc}")
+            try:
+                instance = await backend.start(self._spec(state, package, state.endpoint.address))
             except RuntimeFailure as exc:
                 return StartError(state.ccid, f"error starting container: {exc}")
             async with self._stopping(state.ccid, instance):
                 state.started(instance)
-                state.enter("register")
+                state.enter("connect")
                 status = await instance.wait()
                 state.exited(status)
+                if state.done.is_set():
+                    log.warning("%s ended: %s", state.ccid, status)
                 return InstanceExited(state.ccid, f"it ended before it was READY: {status}")
 
     @asynccontextmanager
@@ -238,15 +249,16 @@ class RuntimeLauncher:
             peer_address=address,
             env=self._environment.variables(state.ccid, tls=bool(files)),
             files=files,
+            on_stage=state.enter,
         )
 
     async def _run_service(
         self, state: LaunchState, info: ChaincodeServerInfo, serve: Serve
     ) -> LaunchError:
         """Dial until the service is READY or the clock runs out, then hold the stream."""
-        state.enter("connect")
         pauses = iter(REDIAL_S)
         while True:
+            state.enter("connect")
             try:
                 await self._connector.connect(info, serve)
             except ConnectionFailed as exc:

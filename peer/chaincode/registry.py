@@ -13,13 +13,20 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
 from peer.chaincode.connections import Endpoint
-from peer.errors import Evidence, LaunchError, PeerClosing, RegistrationRefused, StreamLost
+from peer.errors import (
+    Evidence,
+    LaunchError,
+    PeerClosing,
+    RegistrationRefused,
+    StageTime,
+    StreamLost,
+)
 from runtimes.api import ExitStatus, Instance
 
 if TYPE_CHECKING:
@@ -31,7 +38,13 @@ EXIT_GRACE_S = 0.5
 """A chaincode that lost its stream is usually dying: wait this long for its exit status."""
 
 OnStage = Callable[[str, str, float], None]
-"""Called with (ccid, stage, seconds since the launch began)."""
+"""Called with (ccid, stage, seconds since the launch began) as a stage begins.
+
+The last one is `ready` or `failed`.
+"""
+
+OnLaunch = Callable[[str, Sequence[StageTime], LaunchError | None], None]
+"""Called with (ccid, what each stage took, why it failed) once a launch is settled."""
 
 
 class LaunchState:
@@ -49,7 +62,9 @@ class LaunchState:
         gone: set when nothing of it is left.
     """
 
-    def __init__(self, ccid: str, on_stage: OnStage | None = None) -> None:
+    def __init__(
+        self, ccid: str, on_stage: OnStage | None = None, on_launch: OnLaunch | None = None
+    ) -> None:
         self.ccid = ccid
         self.scope = trio.CancelScope()
         self.clock = trio.CancelScope()
@@ -61,18 +76,23 @@ class LaunchState:
         self.done = trio.Event()
         self.gone = trio.Event()
         self._on_stage = on_stage
-        self._began = trio.current_time()
-        self._stages: list[tuple[str, float]] = []
+        self._on_launch = on_launch
+        self._began = self._since = trio.current_time()
+        self._over = math.inf
+        self._stage = ""
+        self._took: dict[str, float] = {}
         self._started = trio.Event()
         self._error: LaunchError | None = None
         self._exit = ""
 
     def enter(self, stage: str) -> None:
-        """Note that a stage begins."""
-        elapsed_s = trio.current_time() - self._began
-        self._stages.append((stage, elapsed_s))
-        if self._on_stage is not None:
-            self._on_stage(self.ccid, stage, elapsed_s)
+        """Note that a stage begins. Entered once more, its time goes on."""
+        if stage == self._stage or self.done.is_set():
+            return
+        self._count_time()
+        self._stage = stage
+        self._took.setdefault(stage, 0.0)
+        self._tell(stage)
 
     def started(self, instance: Instance) -> None:
         """Tell that the chaincode runs; from now on its connections can be recognised."""
@@ -86,37 +106,39 @@ class LaunchState:
     def exited(self, status: ExitStatus) -> None:
         """Note how the process ended, for the evidence."""
         self._exit = str(status)
+        self._over = min(self._over, trio.current_time())
 
     def stream_ended(self, reason: str) -> None:
-        """End the launch with its stream; before READY, leave a moment for an exit status."""
+        """End the launch with its stream, but leave a moment for an exit status."""
+        until = trio.current_time() + EXIT_GRACE_S
         if self.done.is_set():
-            self.end()
+            self.is_ending = True
+            self.scope.deadline = min(self.scope.deadline, until)
         elif not self.clock.cancel_called:  # else this end is the launch's, not the other way round
             self.pending = StreamLost(self.ccid, f"its stream ended before READY: {reason}")
-            self.clock.deadline = min(self.clock.deadline, trio.current_time() + EXIT_GRACE_S)
+            self.clock.deadline = min(self.clock.deadline, until)
 
     def notify(self, error: LaunchError | None) -> None:
         """Settle the launch; only the first outcome counts. A failed launch is stopped."""
         if self.done.is_set():
             return
+        self._count_time()
         if error is None:
             self.clock.deadline = math.inf
             if self.endpoint is not None:
                 self.endpoint.stop_accepting()
-            self.enter("ready")
-            stages = ", ".join(f"{stage} at {at:.3f} s" for stage, at in self._stages)
-            log.info("launch of %s: %s", self.ccid, stages)
         else:
             if error.evidence is None:
-                error.evidence = self.evidence()
-            log.error("%s", error)
+                error.evidence = self._evidence()
             self.end()
         self._error = error
         self.done.set()
+        self._report(error)
 
     def end(self) -> None:
         """Begin to stop what was started. Idempotent."""
         self.is_ending = True
+        self._over = min(self._over, trio.current_time())
         self._started.set()
         self.scope.cancel()
 
@@ -131,22 +153,51 @@ class LaunchState:
             await self.gone.wait()
             raise copy.copy(self._error)
 
-    def evidence(self) -> Evidence:
+    def _stages(self) -> tuple[StageTime, ...]:
+        return tuple(StageTime(*item) for item in self._took.items())
+
+    def _evidence(self) -> Evidence:
         """Collect what is known now."""
         return Evidence(
-            stage=self._stages[-1][0] if self._stages else "",
-            elapsed_s=min(trio.current_time(), self.clock.deadline) - self._began,
+            stage=self._stage,
+            stages=self._stages(),
             address=self.endpoint.address if self.endpoint is not None else "",
             exit=self._exit,
             output=self.instance.tail() if self.instance is not None else (),
         )
 
+    def _count_time(self) -> None:
+        """Count the time up to now, or up to the end of the launch, for the current stage."""
+        if self._stage:  # what passes before the first one is counted for that
+            now = min(trio.current_time(), self.clock.deadline, self._over)
+            self._took[self._stage] += now - self._since
+            self._since = now
+
+    def _tell(self, stage: str) -> None:
+        if self._on_stage is not None:
+            self._on_stage(self.ccid, stage, self._since - self._began)
+
+    def _report(self, error: LaunchError | None) -> None:
+        if not self._stage:  # a system chaincode: it runs in the peer
+            return
+        if error is None:
+            stages = self._stages()
+            total_ms = sum(took_s for _, took_s in stages) * 1e3
+            times = ", ".join(map(str, stages))
+            log.info("launch of %s: ready after %.1f ms: %s", self.ccid, total_ms, times)
+        else:
+            log.error("%s", error)
+        self._tell("ready" if error is None else "failed")
+        if self._on_launch is not None:
+            self._on_launch(self.ccid, self._stages(), error)
+
 
 class HandlerRegistry:
     """Launches and handlers by chaincode id; at most one of each."""
 
-    def __init__(self, on_stage: OnStage | None = None) -> None:
+    def __init__(self, on_stage: OnStage | None = None, on_launch: OnLaunch | None = None) -> None:
         self._on_stage = on_stage
+        self._on_launch = on_launch
         self._launches: dict[str, LaunchState] = {}
         self._handlers: dict[str, Handler] = {}
 
@@ -164,7 +215,7 @@ class HandlerRegistry:
         state = self._launches.get(ccid)
         if state is not None:
             return state, True
-        state = self._launches[ccid] = LaunchState(ccid, self._on_stage)
+        state = self._launches[ccid] = LaunchState(ccid, self._on_stage, self._on_launch)
         return state, False
 
     def forget(self, state: LaunchState) -> None:

@@ -33,6 +33,7 @@ from peer.chaincode.stream import MessageStream, PeerEnd, memory_pipe
 from peer.chaincode.transactions import TransactionContext, TransactionParams
 from peer.errors import (
     ChaincodeFailed,
+    ExecuteTimeout,
     InvalidInvocation,
     LaunchError,
     LedgerError,
@@ -106,6 +107,7 @@ class ChaincodeSupport:
         launcher: starts what is not running.
         ledgers: finds a channel's ledger, raising `UnknownChannel`.
         trace: sees every message of every stream.
+        on_execute_timeout: hears of the chaincode that gave no answer in time.
     """
 
     def __init__(
@@ -117,12 +119,14 @@ class ChaincodeSupport:
         ledgers: Callable[[str], Ledger],
         settings: ExecutionSettings,
         trace: Trace | None = None,
+        on_execute_timeout: Callable[[str], None] = lambda ccid: None,
     ) -> None:
         self._registry = registry
         self._definitions = definitions
         self._ledgers = ledgers
         self._settings = settings
         self._trace = trace
+        self._on_execute_timeout = on_execute_timeout
         self._system: set[str] = set()
         self._launcher = launcher
         self._long_requests = LongRequests(
@@ -290,7 +294,13 @@ class ChaincodeSupport:
         payload = ChaincodeInput(
             args=payload.args, decorations=dict(params.decorations), is_init=payload.is_init
         )
-        return await handler.execute(route.message_type, params, payload, self._settings.execute_s)
+        try:
+            return await handler.execute(
+                route.message_type, params, payload, self._settings.execute_s
+            )
+        except ExecuteTimeout:
+            self._on_execute_timeout(route.ccid)
+            raise
 
     async def _call_chaincode(self, caller: TransactionContext, spec: ChaincodeSpec) -> bytes:
         """Run INVOKE_CHAINCODE: same channel, same read-write set; another channel, a query.

@@ -33,9 +33,11 @@ from runtimes.api import (
     BuildFailed,
     ChaincodePackage,
     ImagePlan,
+    ReportStage,
     RuntimeBackend,
     RuntimeFailure,
     StartFailed,
+    unreported,
 )
 from runtimes.process.tool import run_tool
 
@@ -108,10 +110,15 @@ class BuildRegistry:
             return package
         return await self._install_file(source)
 
-    async def build(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
+    async def build(
+        self, ccid: str, on_stage: ReportStage = unreported
+    ) -> ChaincodePackage | ChaincodeServerInfo:
         """Return how to start a package, built, or where it runs as a service.
 
         One caller builds, others wait. A build that failed is tried again by the next one.
+
+        Args:
+            on_stage: hears of `build` once the package is found and is no service.
 
         Raises:
             PackageError: it is not installed, or what it holds cannot be used.
@@ -120,13 +127,17 @@ class BuildRegistry:
 
         Cancellation: ends the build and removes it; the next caller begins anew.
         """
-        async with self._locks[ccid]:
+        lock = self._locks[ccid]
+        if lock.locked():
+            on_stage("build")
+        async with lock:
             found: ChaincodePackage | ChaincodeServerInfo | None = self._startable.get(ccid)
             if isinstance(found, ChaincodePackage) and not (found.image or found.path.is_dir()):
                 found = None  # somebody removed it
             if found is None:
-                found = await self._make(ccid)
+                found = await self._make(ccid, on_stage)
             if isinstance(found, ChaincodePackage):
+                on_stage("build")
                 if found.launcher is None:
                     await self._backend.build(found)
                 self._startable[ccid] = found
@@ -196,12 +207,14 @@ class BuildRegistry:
     async def _read(self, ccid: str) -> Package:
         return await trio.to_thread.run_sync(self._store.find(ccid).read)
 
-    async def _make(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
+    async def _make(
+        self, ccid: str, on_stage: ReportStage
+    ) -> ChaincodePackage | ChaincodeServerInfo:
         linked = self._linked.get(ccid)
         if linked is not None:
-            return await self._make_linked(linked)
+            return await self._make_linked(linked, on_stage)
         package = await self._read(ccid)
-        external = await self._external.build(package)
+        external = await self._external.build(package, on_stage)
         if external is not None:
             connection = external.connection()
             if connection is not None:
@@ -212,6 +225,7 @@ class BuildRegistry:
         if package.type in SERVICE_TYPES:
             connection = await trio.to_thread.run_sync(_connection_of, package)
             return connection_info(ccid, expand(ccid, connection, self._environment))
+        on_stage("build")
         platform = _platform(package.type)
         names, source = await trio.to_thread.run_sync(_look_into, package, platform)
         home = self._home(ccid)
@@ -224,12 +238,13 @@ class BuildRegistry:
         return ChaincodePackage(ccid=ccid, type=package.type, path=path)
 
     async def _make_linked(
-        self, linked: InstalledPackage
+        self, linked: InstalledPackage, on_stage: ReportStage
     ) -> ChaincodePackage | ChaincodeServerInfo:
         ccid = linked.ccid
         if linked.type in SERVICE_TYPES:
             connection = (linked.path / CONNECTION).read_bytes()
             return connection_info(ccid, expand(ccid, connection, self._environment))
+        on_stage("build")
         platform = _platform(linked.type)
         files = await trio.to_thread.run_sync(code_files, linked.path)
         names = frozenset(name.removeprefix("src/") for name in files if name.startswith("src/"))
@@ -326,14 +341,16 @@ class StartedByHand:
     def __init__(self, packages: BuildRegistry) -> None:
         self._packages = packages
 
-    async def build(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
+    async def build(
+        self, ccid: str, on_stage: ReportStage
+    ) -> ChaincodePackage | ChaincodeServerInfo:
         """Return where a service runs; see `BuildRegistry.build`.
 
         Raises:
             PackageError: for code, with what to do.
         """
         if (await self._packages.find(ccid)).type in SERVICE_TYPES:
-            return await self._packages.build(ccid)
+            return await self._packages.build(ccid, on_stage)
         raise PackageError(
             "chaincode.mode is dev and it has not registered; "
             f"start it with CORE_CHAINCODE_ID_NAME={ccid} and the peer's chaincode address"

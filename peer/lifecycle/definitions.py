@@ -8,12 +8,49 @@ Fabric:    core/chaincode/lifecycle/endorsement_info.go (release-2.5)
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from fabric_protos.stream import SignedProposal
 from peer.chaincode.support import EndorsementInfo
 from peer.chaincode.transactions import Permissions
-from peer.errors import LedgerError, UnknownChaincode
+from peer.errors import InvalidDefinition, LedgerError, UnknownChaincode
+
+SYSTEM_CHAINCODES = frozenset({"cscc", "escc", "lscc", "qscc", "vscc"})
+"""Names that Fabric keeps for itself, whether this peer runs them or not."""
+
+_NAME = re.compile(r"[a-zA-Z0-9]+([-_][a-zA-Z0-9]+)*")
+_VERSION = re.compile(r"[A-Za-z0-9_.+-]+")
+
+
+def check_name(name: str) -> None:
+    """
+    Raises:
+        InvalidDefinition: no chaincode may be defined under it.
+
+    Source: core/chaincode/lifecycle/scc.go `validateInput` (release-2.5).
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidDefinition(
+            name,
+            f"invalid chaincode name '{name}': it must be letters and digits, with single '-' or "
+            "'_' between them; choose another one with `name`",
+        )
+    if name in SYSTEM_CHAINCODES:
+        raise InvalidDefinition(name, f"chaincode name '{name}' is that of a system chaincode")
+
+
+def check_version(name: str, version: str) -> None:
+    """
+    Raises:
+        InvalidDefinition: `version` is not acceptable.
+    """
+    if not _VERSION.fullmatch(version):
+        raise InvalidDefinition(
+            name,
+            f"invalid chaincode version '{version}': it must be letters, digits, '_', '.', '+' "
+            "and '-'",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

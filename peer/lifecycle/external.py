@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from peer.config.model import ExternalBuilder
 from peer.errors import PackageError
 from peer.lifecycle import archive
 from peer.lifecycle.packages import METADATA, Package
-from runtimes.api import BuildFailed, Launcher, RuntimeFailure
+from runtimes.api import BuildFailed, Launcher, ReportStage, RuntimeFailure, unreported
 from runtimes.process.tool import Ended, run_tool
 
 BUILD_INFO = "build-info.json"
@@ -87,6 +87,7 @@ class ExternalBuilders:
     Args:
         directory: of durable results, ``externalbuilder/builds``.
         environment: of the peer; programs see a few names of it.
+        on_output: hears of every line a builder writes, with the chaincode's id.
     """
 
     def __init__(
@@ -94,14 +95,18 @@ class ExternalBuilders:
         builders: Sequence[ExternalBuilder],
         directory: Path,
         environment: Mapping[str, str] = os.environ,
+        on_output: Callable[[str, str], None] | None = None,
     ) -> None:
         self._builders = tuple(builders)
         self._directory = directory
         self._environment = environment
+        self._on_output = on_output
         for part in directory.glob(f"{PART_PREFIX}*"):  # of a peer that was killed
             shutil.rmtree(part, ignore_errors=True)
 
-    async def build(self, package: Package) -> ExternalBuild | None:
+    async def build(
+        self, package: Package, on_stage: ReportStage = unreported
+    ) -> ExternalBuild | None:
         """Return the result of the first builder that claims the package, None if none does.
 
         A result is kept; the next call returns it.
@@ -113,14 +118,15 @@ class ExternalBuilders:
         """
         if not self._builders:
             return None
+        on_stage("build")
         durable = self._directory / _UNSAFE.sub("-", package.ccid)
         if durable.is_dir():
             return self._kept(package.ccid, durable)
         async with _work_directory(package) as work:
             await trio.to_thread.run_sync(_unpack, package, work)
             for builder in self._builders:
-                if await self._claims(builder, work):
-                    await self._build(builder, work)
+                if await self._claims(builder, package.ccid, work):
+                    await self._build(builder, package.ccid, work)
                     await trio.to_thread.run_sync(_keep, builder, work, durable)
                     return self._result(builder, durable)
         return None
@@ -141,15 +147,15 @@ class ExternalBuilders:
     def _result(self, builder: ExternalBuilder, durable: Path) -> ExternalBuild:
         return ExternalBuild(builder, durable, self._variables(builder))
 
-    async def _claims(self, builder: ExternalBuilder, work: Path) -> bool:
+    async def _claims(self, builder: ExternalBuilder, ccid: str, work: Path) -> bool:
         try:
-            ended = await self._run(builder, "detect", work / "src", work / "metadata")
+            ended = await self._run(builder, ccid, "detect", work / "src", work / "metadata")
         except RuntimeFailure as exc:
             _log(builder).warning("detect: %s", exc)
             return False
         return ended.status.code == 0
 
-    async def _build(self, builder: ExternalBuilder, work: Path) -> None:
+    async def _build(self, builder: ExternalBuilder, ccid: str, work: Path) -> None:
         """Build and release."""
         directories = {
             "build": (work / "src", work / "metadata", work / "bld"),
@@ -159,16 +165,23 @@ class ExternalBuilders:
             if command == "release" and not (builder.path / "bin" / command).exists():
                 continue
             try:
-                ended = await self._run(builder, command, *arguments)
+                ended = await self._run(builder, ccid, command, *arguments)
             except RuntimeFailure as exc:
                 raise BuildFailed(f"external builder '{builder.name}' failed: {exc}") from exc
             if ended.status.code != 0:
                 lines = "\n  ".join((f"{command}: {ended.status}", *ended.tail))
                 raise BuildFailed(f"external builder '{builder.name}' failed: {lines}")
 
-    async def _run(self, builder: ExternalBuilder, command: str, *arguments: Path) -> Ended:
+    async def _run(
+        self, builder: ExternalBuilder, ccid: str, command: str, *arguments: Path
+    ) -> Ended:
         argv = [str(builder.path / "bin" / command), *map(str, arguments)]
-        on_line = partial(_log(builder).info, "%s: %s", command)
+
+        def on_line(line: str) -> None:
+            _log(builder).info("%s: %s", command, line)
+            if self._on_output is not None:
+                self._on_output(ccid, line)
+
         return await run_tool(argv, cwd=Path.cwd(), env=self._variables(builder), on_line=on_line)
 
     def _variables(self, builder: ExternalBuilder) -> dict[str, str]:

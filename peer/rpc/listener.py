@@ -40,6 +40,8 @@ log = logging.getLogger("peer.rpc")
 
 REGISTER = "/protos.ChaincodeSupport/Register"
 HANDSHAKE_S = 5.0
+FIRST_CALL_S = 10.0
+"""How long a connection may go without a call; a library makes its first at once."""
 GOODBYE_S = 0.5
 WINDOW_BYTES = 1 << 24
 """Flow control of a connection; a single stream has 4 MiB."""
@@ -75,6 +77,7 @@ class ChaincodeListeners:
         limit: bytes of the largest message.
         ping_s: silence after which a connection is pinged, seconds.
         ping_timeout_s: how long the answer may take, seconds.
+        first_call_s: how long a connection may take to its first call, seconds.
     """
 
     def __init__(
@@ -85,10 +88,12 @@ class ChaincodeListeners:
         limit: int = MAX_MESSAGE_BYTES,
         ping_s: float = 7200.0,
         ping_timeout_s: float = 20.0,
+        first_call_s: float = FIRST_CALL_S,
     ) -> None:
         self._socket_dir = socket_dir
         self._tls = tls
         self._limit = limit
+        self._first_call_s = first_call_s
         self._pings = Configuration(
             http2_connection_window_size=WINDOW_BYTES,
             _keepalive_time=ping_s,
@@ -165,9 +170,10 @@ class ChaincodeListeners:
         tls: ssl.SSLContext | None,
         stream: trio.SocketStream,
     ) -> None:
+        called = asyncio.Event()
         methods = {
             REGISTER: Handler(
-                partial(self._register, serve, connections, origin),
+                partial(self._register, serve, connections, origin, called),
                 Cardinality.STREAM_STREAM,
                 bytes,
                 bytes,
@@ -175,15 +181,24 @@ class ChaincodeListeners:
         }
         with socket.socket(fileno=stream.socket.detach()) as sock:  # also if it is cancelled here
             sock.setblocking(False)
-            await aio_as_trio(self._speak)(sock, methods, tls)
+            await aio_as_trio(self._speak)(sock, methods, tls, called)
 
     async def _speak(
-        self, sock: socket.socket, methods: dict[str, Handler], tls: ssl.SSLContext | None
+        self,
+        sock: socket.socket,
+        methods: dict[str, Handler],
+        tls: ssl.SSLContext | None,
+        called: asyncio.Event,
     ) -> None:
-        """Speak HTTP/2 on an accepted socket until the connection is over."""
+        """Speak HTTP/2 on an accepted socket until the connection is over, or nobody calls."""
         loop = asyncio.get_running_loop()
         closed = asyncio.Event()
-        protocol = http2.server_protocol(methods, self._pings, closed.set)
+
+        def on_close() -> None:
+            closed.set()
+            called.set()
+
+        protocol = http2.server_protocol(methods, self._pings, on_close)
         try:
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol,
@@ -195,7 +210,11 @@ class ChaincodeListeners:
             log.warning("connection failed before it began: %s", exc)
             return
         try:
+            async with asyncio.timeout(self._first_call_s):
+                await called.wait()
             await closed.wait()
+        except TimeoutError:
+            log.warning("connection closed: no call within %g s", self._first_call_s)
         finally:
             http2.close_connection(protocol, "the peer closed the connection")
             with suppress(TimeoutError):  # TLS says goodbye, and the other side may not answer
@@ -208,9 +227,11 @@ class ChaincodeListeners:
         serve: Serve,
         connections: trio.Nursery,
         origin: Origin,
+        called: asyncio.Event,
         call: grpclib.server.Stream[Any, Any],
     ) -> None:
         """Serve one `Register` call; runs in asyncio."""
+        called.set()
         await call.send_initial_metadata()
         h2_stream = http2.h2_stream(call)
         far_end = PeerEnd(origin, http2.client_certificate(h2_stream))

@@ -5,7 +5,7 @@ Loop:      Trio outside, asyncio inside
 Lifetime:  as long as the backend
 Fabric:    core/container/dockercontroller/dockercontroller.go (release-2.5)
 
-Docker and Podman differ in the status of some refusals; `Statuses` says what each one means.
+Docker and Podman differ in a few words and in the status of some refusals; `Dialect` has them.
 """
 
 from __future__ import annotations
@@ -51,25 +51,29 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statuses:
-    """What an engine answers when there is nothing to do.
+class Dialect:
+    """In what an engine's interface differs.
 
     Attributes:
-        network_exists: to the creation of a network whose name is taken.
-        network_in_use: to the removal of one with containers on it.
+        no_network: the network mode of a build without one; a wrong word may be ignored.
+        network_exists: status of the creation of a network whose name is taken.
+        network_in_use: status of the removal of one with containers on it.
+        wait: path of the wait for the end of a container, whose name goes into it.
     """
 
+    no_network: str
     network_exists: frozenset[int]
     network_in_use: frozenset[int]
+    wait: str
 
 
 class EngineClient:
     """Implements `Engine`; opened by `open_engine`."""
 
-    def __init__(self, docker: aiodocker.Docker, address: EngineAddress, statuses: Statuses):
+    def __init__(self, docker: aiodocker.Docker, address: EngineAddress, dialect: Dialect):
         self._docker = docker
         self._address = address
-        self._statuses = statuses
+        self._dialect = dialect
 
     async def ping(self) -> None:
         await self._request(self._ping)
@@ -93,12 +97,19 @@ class EngineClient:
         context: BinaryIO,
         *,
         labels: Labels,
+        arguments: Mapping[str, str],
         offline: bool,
         on_line: Callable[[str], None],
     ) -> None:
-        params = {"t": name, "rm": "1", "forcerm": "1", "labels": json.dumps(dict(labels))}
+        params = {
+            "t": name,
+            "rm": "1",
+            "forcerm": "1",
+            "labels": json.dumps(dict(labels)),
+            "buildargs": json.dumps(dict(arguments)),
+        }
         if offline:
-            params["networkmode"] = "none"
+            params["networkmode"] = self._dialect.no_network
         with self._translated():
             await bridge.follow(self._build, params, context, on_line)
 
@@ -166,14 +177,17 @@ class EngineClient:
                 await self._request(container.wait, condition="removed")
 
     async def wait(self, name: str) -> int | None:
+        path = self._dialect.wait.format(name)
         try:
             with self._translated():
-                result = await bridge.follow(self._container(name).wait)
+                answer = await bridge.follow(
+                    self._docker._query_json, path, "POST", versioned_api=False
+                )
         except EngineRefused as exc:
             if exc.status == 404:
                 return None
             raise
-        return int(result["StatusCode"])
+        return int(answer["StatusCode"] if isinstance(answer, dict) else answer)
 
     async def inspect(self, name: str) -> ContainerState | None:
         found = await self._if_there(self._container(name).show)
@@ -210,11 +224,14 @@ class EngineClient:
 
     async def create_network(self, name: str, *, internal: bool, labels: Labels) -> None:
         config = {"Name": name, "CheckDuplicate": True, "Internal": internal, "Labels": labels}
-        with _fine(*self._statuses.network_exists):
+        try:
             await self._request(self._docker.networks.create, config)
+        except EngineRefused as exc:
+            if exc.status not in self._dialect.network_exists or await self.network(name) is None:
+                raise
 
     async def remove_network(self, name: str) -> None:
-        with _fine(404, *self._statuses.network_in_use):
+        with _fine(404, *self._dialect.network_in_use):
             await self._request(self._network(name).delete)
 
     async def networks(self, label: str) -> list[Found]:
@@ -283,7 +300,7 @@ class Attached(trio.abc.ReceiveStream):
 
 
 @asynccontextmanager
-async def open_engine(address: EngineAddress, statuses: Statuses) -> AsyncIterator[EngineClient]:
+async def open_engine(address: EngineAddress, dialect: Dialect) -> AsyncIterator[EngineClient]:
     """Hold a client; it connects when it is first used.
 
     Raises:
@@ -291,7 +308,7 @@ async def open_engine(address: EngineAddress, statuses: Statuses) -> AsyncIterat
     """
     docker = await bridge.request(_connect, address)
     try:
-        yield EngineClient(docker, address, statuses)
+        yield EngineClient(docker, address, dialect)
     finally:
         with trio.CancelScope(shield=True):
             await bridge.follow(_disconnect, docker)

@@ -57,6 +57,7 @@ def container_plan(
         "Env": [f"{key}={value}" for key, value in env.items()],
         "User": user,
         "Labels": {**options.labels, **labels},
+        "StopTimeout": round(options.stop_grace_s),  # of an engine that shuts down, too
         "AttachStdout": True,
         "AttachStderr": True,
         "HostConfig": host,
@@ -65,7 +66,11 @@ def container_plan(
     if has_readonly_root:
         config["Volumes"] = {directory: {} for directory in volumes(spec.files)}
     return ContainerPlan(
-        name=name, config=config, files=spec.files, has_readonly_root=has_readonly_root
+        name=name,
+        config=config,
+        files=spec.files,
+        has_readonly_root=has_readonly_root,
+        on_stage=spec.on_stage,
     )
 
 

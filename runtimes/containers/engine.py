@@ -123,15 +123,19 @@ class Engine(Protocol):
         context: BinaryIO,
         *,
         labels: Labels,
+        arguments: Mapping[str, str],
         offline: bool,
         on_line: Callable[[str], None],
     ) -> None:
         """Build an image from a gzip tar with a ``Dockerfile`` in it.
 
+        Args:
+            arguments: for what the Dockerfile declares.
+
         Raises:
             BuildStepFailed: with what the engine says of it.
 
-        Cancellation: ends the build.
+        Cancellation: ends the build; some engines finish the step that is under way.
         """
         ...
 

@@ -32,12 +32,13 @@ from runtimes.api import (
     RuntimeUnavailable,
 )
 from runtimes.containers.address import find_engine
-from runtimes.containers.client import Statuses, open_engine
+from runtimes.containers.client import Dialect, open_engine
 from runtimes.containers.config import container_plan
 from runtimes.containers.engine import BuildStepFailed, Engine, EngineRefused, Image
 from runtimes.containers.instance import ContainerInstance
 from runtimes.containers.network import Networks, own_network_name
 from runtimes.containers.options import ContainerOptions
+from runtimes.containers.orphans import kill_builds, marked
 from runtimes.containers.session import CCID, CONTENT, PEER, Session, open_session, sweep
 from runtimes.containers.start_contract import Build, ContainerPlan
 from runtimes.holding import holders
@@ -67,7 +68,7 @@ class Flavour:
     variable: str
     has_contexts: bool
     sockets: tuple[str, ...]
-    statuses: Statuses
+    dialect: Dialect
 
 
 @asynccontextmanager
@@ -93,7 +94,7 @@ async def open_runtime(
         sockets=flavour.sockets,
     )
     with open_session(settings) as session:
-        async with open_engine(address, flavour.statuses) as engine:
+        async with open_engine(address, flavour.dialect) as engine:
             networks = Networks(
                 engine,
                 address,
@@ -180,7 +181,7 @@ class ContainerRuntime:
         Cancellation: ends the build.
         """
         plan = _plan_of(package)
-        found = await self._image(package)
+        found = self._built.get(package.ccid) or await self._image(package)
         if found is not None and found.labels.get(CONTENT) == _content(package, plan):
             self._built[package.ccid] = found
             return
@@ -199,7 +200,13 @@ class ContainerRuntime:
         Cancellation: leaves nothing of this start behind.
         """
         package, plan = spec.package, _plan_of(spec.package)
-        build = partial(self._build, package, plan)
+
+        async def build() -> Image:
+            spec.on_stage("build")
+            image = await self._build(package, plan)
+            spec.on_stage("create")
+            return image
+
         image = self._built.get(spec.ccid) or await self._image(package) or await build()
         name = container_name(spec.ccid, **self._ids)
         container = container_plan(
@@ -210,7 +217,7 @@ class ContainerRuntime:
             plan=plan,
             network=await self._networks.join(spec.peer_address),
             options=self._options,
-            labels={**self._session.labels, CCID: spec.ccid},
+            labels=self._labels_of(package),
         )
         while (former := self._instances.get(spec.ccid)) is not None:
             await former.stop()
@@ -254,6 +261,7 @@ class ContainerRuntime:
             async with trio.open_nursery() as stops:
                 for instance in self._instances.values():
                     stops.start_soon(_stop_or_log, instance)
+            kill_builds(self._session.owns)  # one cut off before its first step began
             await self._networks.close()
 
     async def _hold(
@@ -268,6 +276,9 @@ class ContainerRuntime:
             await instance.hold(container, build, task_status=task_status)
         finally:
             del self._instances[instance.ccid]
+
+    def _labels_of(self, package: ChaincodePackage) -> dict[str, str]:
+        return {**self._session.labels, CCID: package.ccid}
 
     async def _image(self, package: ChaincodePackage) -> Image | None:
         try:
@@ -290,11 +301,16 @@ class ContainerRuntime:
             self._on_output(package.ccid, line)
 
         try:
-            with tempfile.TemporaryFile() as file:
+            with tempfile.TemporaryFile() as file, marked(self._labels_of(package)) as arguments:
                 context = cast("BinaryIO", file)
                 await trio.to_thread.run_sync(_write, plan, context)
                 await self._engine.build(
-                    name, context, labels=labels, offline=plan.offline, on_line=on_line
+                    name,
+                    context,
+                    labels=labels,
+                    arguments=arguments,
+                    offline=plan.offline,
+                    on_line=on_line,
                 )
         except (BuildStepFailed, EngineRefused, OSError) as exc:
             raise BuildFailed("\n".join((f"image {name}: {exc}", *tail))) from exc

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from runtimes.api import RuntimeSettings, RuntimeUnavailable
 from runtimes.containers.engine import Engine, EngineRefused, Labels
+from runtimes.containers.orphans import kill_builds
 from runtimes.containers.start_contract import stop_and_remove
 from runtimes.holding import LOCK, is_locked, locked
 
@@ -49,12 +50,16 @@ class Session:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What containers and networks of this session carry."""
+        """What containers, networks and builds of this session carry."""
         return {PEER: self.peer, SESSION: self.id, LOCKED_BY: self.place}
 
+    def owns(self, labels: Labels) -> bool:
+        """Tell whether this session made it."""
+        return labels.get(SESSION) == self.id
+
     def is_left_over(self, labels: Labels) -> bool:
-        """Tell whether a session that has ended made this; of another machine that is not known."""
-        if labels.get(SESSION) == self.id:
+        """Tell whether an ended session of this peer made it; not known of another machine."""
+        if self.owns(labels) or labels.get(PEER) != self.peer:
             return False
         place = labels.get(LOCKED_BY, "")
         host, _, path = place.partition(":")
@@ -83,6 +88,7 @@ async def sweep(engine: Engine, session: Session) -> None:
         RuntimeUnavailable: the engine does not answer, or cannot remove something.
     """
     label = f"{PEER}={session.peer}"
+    kill_builds(session.is_left_over)
     try:
         for container in await engine.containers(label):
             if session.is_left_over(container.labels):

@@ -18,7 +18,14 @@ from typing import Any
 
 import trio
 
-from runtimes.api import RuntimeFailure, RuntimeUnavailable, StartFailed, UploadFailed
+from runtimes.api import (
+    ReportStage,
+    RuntimeFailure,
+    RuntimeUnavailable,
+    StartFailed,
+    UploadFailed,
+    unreported,
+)
 from runtimes.containers.engine import Engine, EngineRefused, ImageMissing
 from runtimes.upload import pack_files
 
@@ -41,12 +48,14 @@ class ContainerPlan:
         config: as the engine's API wants it.
         files: absolute path in the container → content.
         has_readonly_root: files go only where a volume is.
+        on_stage: hears how the start proceeds.
     """
 
     name: str
     config: Mapping[str, Any]
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     has_readonly_root: bool = False
+    on_stage: ReportStage = field(default=unreported, repr=False, compare=False)
 
 
 Build = Callable[[], Awaitable[object]]
@@ -76,7 +85,9 @@ async def start_container(
             output = await engine.attach(name)
         with _refusal(f"cannot upload files to container {name}", UploadFailed):
             for directory, archive in uploads(plan):
+                plan.on_stage("upload")
                 await engine.upload(name, directory, archive)
+        plan.on_stage("start")
         with _refusal(f"cannot start container {name}"):
             await engine.start(name)
     except BaseException:  # Cancelled too: nothing may be left behind

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from runtimes.containers.client import Statuses
+from runtimes.containers.client import API_VERSION, Dialect
 from runtimes.containers.runtime import Flavour, open_runtime
 
 FLAVOUR = Flavour(
@@ -18,7 +18,12 @@ FLAVOUR = Flavour(
     variable="DOCKER_HOST",
     has_contexts=True,
     sockets=("/run/docker.sock", "/var/run/docker.sock", "~run/docker.sock"),
-    statuses=Statuses(network_exists=frozenset({409}), network_in_use=frozenset({403})),
+    dialect=Dialect(
+        no_network="none",
+        network_exists=frozenset({409}),
+        network_in_use=frozenset({403}),
+        wait=f"{API_VERSION}/containers/{{}}/wait",
+    ),
 )
 
 backend = partial(open_runtime, FLAVOUR)

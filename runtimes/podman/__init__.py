@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from runtimes.containers.client import Statuses
+from runtimes.containers.client import Dialect
 from runtimes.containers.runtime import Flavour, open_runtime
 
 FLAVOUR = Flavour(
@@ -18,7 +18,13 @@ FLAVOUR = Flavour(
     variable="CONTAINER_HOST",
     has_contexts=False,
     sockets=("~run/podman/podman.sock", "/run/podman/podman.sock"),
-    statuses=Statuses(network_exists=frozenset({409, 500}), network_in_use=frozenset({409, 500})),
+    dialect=Dialect(
+        no_network="NetworkDisabled",
+        network_exists=frozenset({409, 500}),
+        network_in_use=frozenset({409, 500}),
+        # its own interface: Podman 4 answers Docker's wait by asking itself without any pause
+        wait="v4.0.0/libpod/containers/{}/wait",
+    ),
 )
 
 backend = partial(open_runtime, FLAVOUR)

@@ -45,6 +45,11 @@ class PrivateDirectory:
         self._contents = {self._paths[path]: content for path, content in files.items()}
         self._contents |= {self.metadata / name: content for name, content in metadata.items()}
 
+    @property
+    def has_files(self) -> bool:
+        """There is something to write."""
+        return bool(self._contents)
+
     def create(self) -> None:
         """Create it and write the files.
 

@@ -25,6 +25,7 @@ from runtimes.api import (
     ExitStatus,
     InstanceSpec,
     Origin,
+    ReportStage,
     RuntimeSettings,
     RuntimeUnavailable,
     StartFailed,
@@ -140,7 +141,9 @@ class ProcessInstance:
         pid = self._child.pid
         return pid is not None and not self._child.exited.is_set() and await owns(pid, origin)
 
-    async def hold(self, command: Command, *, task_status: trio.TaskStatus[None]) -> None:
+    async def hold(
+        self, command: Command, on_stage: ReportStage, *, task_status: trio.TaskStatus[None]
+    ) -> None:
         """Own everything this instance has, from its first file to the end of its last process.
 
         Raises:
@@ -150,7 +153,7 @@ class ProcessInstance:
         """
         try:
             with self._starting:
-                pipe = await self._spawn(command)
+                pipe = await self._spawn(command, on_stage)
             if self._starting.cancelled_caught:
                 raise StartFailed(f"{self.ccid} was stopped while it was starting")
             task_status.started()
@@ -160,7 +163,9 @@ class ProcessInstance:
             with trio.CancelScope(shield=True):
                 await self._release()
 
-    async def _spawn(self, command: Command) -> trio.lowlevel.FdStream:
+    async def _spawn(self, command: Command, on_stage: ReportStage) -> trio.lowlevel.FdStream:
+        if self._directory.has_files:
+            on_stage("upload")
         try:
             self._directory.create()
             read_end, write_end = os.pipe()
@@ -168,6 +173,7 @@ class ProcessInstance:
             raise StartFailed(f"cannot prepare {self._directory.path}: {exc}") from exc
         pipe = trio.lowlevel.FdStream(read_end)
         try:
+            on_stage("start")
             await self._link.spawn(self._child, command, write_end)
         except BaseException:
             await trio.aclose_forcefully(pipe)
@@ -267,7 +273,7 @@ class ProcessRuntime:
             output=Output(partial(self._on_output, spec.ccid)),
             grace_s=self._options.stop_grace_s if launcher is None else external.GRACE_S,
         )
-        await self._holders.start(self._hold, instance, command)
+        await self._holders.start(self._hold, instance, command, spec.on_stage)
         return instance
 
     async def health(self) -> None:
@@ -309,11 +315,12 @@ class ProcessRuntime:
         self,
         instance: ProcessInstance,
         command: Command,
+        on_stage: ReportStage,
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
         try:
-            await instance.hold(command, task_status=task_status)
+            await instance.hold(command, on_stage, task_status=task_status)
         finally:
             del self._instances[instance.ccid]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from runtimes.api import (
     ExitStatus,
     Instance,
     RuntimeBackend,
+    Stage,
     StartFailed,
     UnixOrigin,
 )
@@ -142,6 +144,18 @@ async def test_starts_of_one_name_at_once_leave_one_running(harness: Harness) ->
             for _ in range(4):
                 nursery.start_soon(start, backend)
         await processes_of(harness, 1)
+
+
+@holds
+@pytest.mark.parametrize("files", [{}, {"/etc/hyperledger/fabric/client.key": b"secret"}])
+async def test_a_start_tells_its_stages(harness: Harness, files: dict[str, bytes]) -> None:
+    stages: list[Stage] = []
+    async with harness.open() as backend:
+        spec = replace(harness.spec(SERVES), files=files, on_stage=stages.append)
+        await backend.build(spec.package)
+        assert stages == []
+        await backend.start(spec)
+        assert stages == (["upload", "start"] if files else ["start"])
 
 
 @each_step  # a real engine's are in test_containers_trouble

@@ -100,6 +100,7 @@ class FakeEngine:
         context: BinaryIO,
         *,
         labels: Labels,
+        arguments: Mapping[str, str],
         offline: bool,
         on_line: Callable[[str], None],
     ) -> None:

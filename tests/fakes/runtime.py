@@ -122,6 +122,9 @@ class FakeRuntime:
         try:
             await self.health()
             await self._stop_former(spec.ccid)
+            if spec.files:
+                spec.on_stage("upload")
+            spec.on_stage("start")
             await self.before_start(spec)
             await self._stop_former(spec.ccid)
         finally:

@@ -35,8 +35,11 @@ CACHE = "npm-cache"
 _NAMES = re.compile(r"(src|META-INF)/.*")
 _LOCKS = ("package-lock.json", "npm-shrinkwrap.json")
 _QUIET = ("--omit=dev", "--no-audit", "--no-fund")
-_START = """\
+_QUICKLY = "export npm_config_update_notifier=false"
+"""Else npm looks for its own updates, and where there is no network it waits for that."""
+_START = f"""\
 set -e
+{_QUICKLY}
 if [ -x /chaincode/start.sh ]; then exec /chaincode/start.sh --peer.address "$0"; fi
 cd /usr/local/src
 exec npm start -- --peer.address "$0"
@@ -80,6 +83,7 @@ class Node:
             builder=images.node,
             script=f"""\
 set -e
+{_QUICKLY}
 if [ {own} ]; then exec /chaincode/build.sh; fi
 mkdir -p {OUTPUT}
 cp -R {INPUT}/src/. {OUTPUT}

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from peer.errors import PackageError
 from peer.lifecycle.archive import Entry
+from runtimes.api import BUILD_MARK
 
 INPUT = "/chaincode/input"
 OUTPUT = "/chaincode/output"
@@ -112,6 +113,7 @@ class Recipe:
         """Return the Dockerfile; its labels are those of Fabric's images."""
         lines = [
             f"FROM {self.builder} AS build",
+            f"ARG {BUILD_MARK}",
             *(f"ENV {name}={json.dumps(value)}" for name, value in self.env.items()),
             f"ADD {CODE} {INPUT}",
             f"RUN {json.dumps(['/bin/sh', '-c', _PRELUDE + self.script])}",

@@ -200,7 +200,7 @@ async def test_what_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(PackageError, match="there is no package or directory"):
             await peer.install(tmp_path / "nothing")
         with pytest.raises(PackageError, match="invalid label"):
-            await peer.install(tmp_path / "cc", name="no label")
+            await peer.packages.install(tmp_path / "cc", "no label")
         with pytest.raises(PackageError, match="unknown chaincodeType: cobol"):
             await peer.install(cobol)
         with pytest.raises(PackageError, match=r"connection\.json not found"):

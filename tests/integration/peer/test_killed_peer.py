@@ -77,7 +77,7 @@ async def kept_peer(
     ("main", "stage"),
     [
         (NEVER_CONNECTS, "start"),
-        (NEVER_CONNECTS, "register"),
+        (NEVER_CONNECTS, "connect"),
         (NEVER_REGISTERS, "connected"),
         (HOLDS, "ready"),
         (HOLDS, "executing"),

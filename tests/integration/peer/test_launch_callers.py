@@ -65,7 +65,7 @@ async def test_fifty_callers_share_one_launch(code: Code) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(50):
                 nursery.start_soon(callers.call)
-            await watch.stage(source.name, "register")
+            await watch.stage(source.name, "connect")
             await open_gate(source)
         [pid] = processes(source.name)
         assert callers.outcomes == [str(pid).encode()] * 50
@@ -79,7 +79,7 @@ async def test_fifty_callers_share_one_failure(code: Code) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(50):
                 nursery.start_soon(callers.call)
-            await watch.stage(source.name, "register")
+            await watch.stage(source.name, "connect")
             await open_gate(source)
         assert {type(outcome) for outcome in callers.outcomes} == {InstanceExited}
         assert len({str(outcome) for outcome in callers.outcomes}) == 1
@@ -94,7 +94,7 @@ async def test_a_cancelled_caller_leaves_the_launch_to_the_others(code: Code) ->
         async with trio.open_nursery() as staying:
             async with trio.open_nursery() as leaving:
                 leaving.start_soon(callers.call)  # this one began the launch
-                await watch.stage(source.name, "register")
+                await watch.stage(source.name, "connect")
                 staying.start_soon(callers.call)
                 await trio.testing.wait_all_tasks_blocked()
                 leaving.cancel_scope.cancel()
@@ -111,7 +111,7 @@ async def test_a_launch_whose_callers_are_all_cancelled_goes_on(code: Code) -> N
         async with trio.open_nursery() as leaving:
             for _ in range(3):
                 leaving.start_soon(callers.call)
-            await watch.stage(source.name, "register")
+            await watch.stage(source.name, "connect")
             leaving.cancel_scope.cancel()
         [pid] = processes(source.name)
         await open_gate(source)
@@ -127,7 +127,7 @@ async def test_stop_during_a_launch_fails_its_callers(code: Code) -> None:
         callers = Callers(peer, source.name)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(callers.call)
-            await watch.stage(source.name, "register")
+            await watch.stage(source.name, "connect")
             with soon():
                 await peer.chaincode.stop(package.ccid)
             assert processes(source.name) == {}
@@ -136,7 +136,7 @@ async def test_stop_during_a_launch_fails_its_callers(code: Code) -> None:
         assert outcome.reason == "it was stopped"
 
 
-@pytest.mark.parametrize("stage", ["build", "start", "register"])
+@pytest.mark.parametrize("stage", ["build", "create", "start", "connect"])
 async def test_a_peer_that_closes_during_a_launch_fails_its_callers(code: Code, stage: str) -> None:
     source = gated(code)
     with trio.fail_after(SOON_S):
@@ -148,7 +148,7 @@ async def test_a_peer_that_closes_during_a_launch_fails_its_callers(code: Code, 
         [outcome] = callers.outcomes
         assert type(outcome) is PeerClosing
         assert outcome.evidence is not None
-        reached = ["build", "start", "register"]
+        reached = ["build", "create", "start", "connect"]
         assert reached.index(outcome.evidence.stage) >= reached.index(stage)
 
 

@@ -115,7 +115,7 @@ async def test_a_chaincode_that_ends_at_once(
     async with watched_peer() as (peer, _):
         error = await failure(peer, code.python(main), InstanceExited)
     found = evidence(error)
-    assert (found.stage, found.exit) == ("register", status)
+    assert (found.stage, found.exit) == ("connect", status)
     assert status in error.reason
     assert found.address.startswith("unix:///")
     if last_line is None:
@@ -137,35 +137,44 @@ async def test_evidence_holds_the_last_lines_in_order(code: Code) -> None:
 
 
 @pytest.mark.parametrize(
-    "main",
+    ("main", "stage"),
     [
-        "await asyncio.Event().wait()",
-        "async with dial(): await asyncio.Event().wait()",
-        """
-        async with dial() as call:
-            await call.send(type=T.KEEPALIVE)
+        ("await asyncio.Event().wait()", "connect"),
+        ("async with dial(): await asyncio.Event().wait()", "register"),
+        (
+            """
+            async with dial() as call:
+                await call.send(type=T.KEEPALIVE)
+                await asyncio.Event().wait()
+            """,
+            "register",
+        ),
+        (
+            """
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             await asyncio.Event().wait()
-        """,
-        """
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        await asyncio.Event().wait()
-        """,
-        """
-        _, writer = await asyncio.open_unix_connection(wire.ADDRESS.removeprefix("unix://"))
-        writer.write(b"GET / HTTP/1.1\\r\\n\\r\\n" + bytes(100_000))
-        await asyncio.Event().wait()
-        """,
+            """,
+            "connect",
+        ),
+        (
+            """
+            _, writer = await asyncio.open_unix_connection(wire.ADDRESS.removeprefix("unix://"))
+            writer.write(b"GET / HTTP/1.1\\r\\n\\r\\n" + bytes(100_000))
+            await asyncio.Event().wait()
+            """,
+            "connect",
+        ),
     ],
     ids=["silent", "only connects", "only keepalives", "ignores SIGTERM", "no HTTP/2"],
 )
-async def test_a_chaincode_that_never_registers(code: Code, main: str) -> None:
+async def test_a_chaincode_that_never_registers(code: Code, main: str, stage: str) -> None:
     source = code.python("print('here I am', flush=True)\n" + textwrap.dedent(main))
     async with watched_peer(startup_s=STARTUP_S) as (peer, _):
         error = await failure(peer, source, StartupTimeout)
     assert f"not READY within {STARTUP_S:g} s (chaincode.startuptimeout)" in error.reason
     found = evidence(error)
     assert found.elapsed_s == pytest.approx(STARTUP_S, abs=0.5)
-    assert (found.stage, found.exit, found.output) == ("register", "", ("here I am",))
+    assert (found.stage, found.exit, found.output) == (stage, "", ("here I am",))
 
 
 async def test_a_wrong_name(code: Code) -> None:

@@ -90,7 +90,7 @@ async def test_by_cancellation_while_executing(code: Code) -> None:
     assert processes(source.name) == {}
 
 
-@pytest.mark.parametrize("stage", ["build", "start", "register"])
+@pytest.mark.parametrize("stage", ["build", "start", "connect"])
 async def test_by_cancellation_during_a_launch(code: Code, stage: str) -> None:
     source = code.python("await asyncio.Event().wait()")
     with trio.CancelScope() as scope, trio.fail_after(SOON_S):

@@ -11,7 +11,7 @@ from fabric_protos.codec import decode
 from fabric_protos.protos import ChannelQueryResponse
 from fabric_protos.stream import ChaincodeMessageType as Type
 from peer import Peer, Result
-from peer.errors import InvalidInvocation, UnknownChaincode, UnknownChannel
+from peer.errors import InvalidDefinition, InvalidInvocation, UnknownChaincode, UnknownChannel
 from peer.ledger.api import ValidationCode
 from tests.integration.peer.packing import archive, package, tree
 from tests.integration.peer.scene import CHANNEL, Code, processes, watched_peer
@@ -176,6 +176,35 @@ async def test_a_package_of_lifecycle_v2(code: Code, tmp_path: Path, prefix: str
             assert ok(await peer.invoke(CHANNEL, "alias", ["add", "count"])) == str(number)
             assert len(processes(code.label)) == 1
             assert await value_of(peer, code.label, "count") == ""  # names have their own state
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "text"),
+    [
+        ("lscc", "1.0", "name 'lscc' is that of a system chaincode"),
+        ("no name", "1.0", "invalid chaincode name 'no name'"),
+        ("", "1 0", "invalid chaincode version '1 0'"),
+    ],
+)
+async def test_a_definition_that_is_not_allowed_installs_nothing(
+    code: Code, tmp_path: Path, name: str, version: str, text: str
+) -> None:
+    path = tmp_path / "book.tar.gz"
+    path.write_bytes(package(archive(tree(code.book())), label=code.label))
+    async with watched_peer() as (peer, _):
+        with pytest.raises(InvalidDefinition, match=text):
+            await peer.install(path, name=name, version=version)
+        assert peer.packages.list() == []
+
+
+async def test_a_label_that_is_no_name_needs_one(code: Code, tmp_path: Path) -> None:
+    path = tmp_path / "book.tar.gz"
+    path.write_bytes(package(archive(tree(code.book())), label=f"{code.label}.1"))
+    async with watched_peer() as (peer, _):
+        with pytest.raises(InvalidDefinition, match="choose another one with `name`"):
+            await peer.install(path)
+        await peer.install(path, name="book")
+        assert await value_of(peer, "book", "key") == ""
 
 
 async def test_two_channels_are_two_ledgers(code: Code) -> None:

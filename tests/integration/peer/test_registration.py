@@ -69,7 +69,7 @@ async def test_a_stranger_is_refused_and_the_launch_succeeds(
 
         async with trio.open_nursery() as callers:
             callers.start_soon(call)
-            await watch.stage(source.name, "register")
+            await watch.stage(source.name, "connect")
             told = {command.split()[-1] for command in processes(source.name).values()}
             [address] = told
             assert address.startswith("unix:///" if kind is Code.python else "127.0.0.1:")
@@ -156,7 +156,7 @@ async def test_two_launches_at_once_do_not_meet(code: Code) -> None:
 
         async with trio.open_nursery() as callers:
             callers.start_soon(call)
-            await watch.stage(victim.name, "register")
+            await watch.stage(victim.name, "connect")
             main = f"""
                 print(await wire.status_of("{address_of(victim.name)}", "{ccid}"))
                 sys.exit(9)
@@ -193,13 +193,15 @@ def tls() -> Callable[[], object]:
     return partial(watched_peer, tls_enabled=True)
 
 
-async def test_tls(code: Code, tls: Callable[[], object]) -> None:
-    source = code.book()
+@pytest.mark.parametrize("kind", [Code.python, Code.node], ids=["unix", "tcp"])
+async def test_tls(
+    code: Code, tls: Callable[[], object], kind: Callable[[Code, str], Path]
+) -> None:
+    source = kind(code, ANSWERS + "    await wire.chaincode(answer)")
     async with tls() as (peer, _):
         await peer.install(source)
-        await peer.invoke(CHANNEL, source.name, ["put", "key", "value"])
-        assert await text(peer, source.name, "get", "key") == "value"
-        assert address_of(source.name).startswith("127.0.0.1:")
+        _, used = (await text(peer, source.name, "address")).split()
+        assert used.startswith("unix:///" if kind is Code.python else "127.0.0.1:")
 
 
 DIALS_WITH = """

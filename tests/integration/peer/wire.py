@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any
 
 from grpclib.client import Channel, StreamStreamMethod
+from grpclib.config import Configuration
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -124,7 +125,9 @@ async def dial(
 ) -> AsyncIterator[Call]:
     """Open `Register` at the peer."""
     if address.startswith("unix://"):
-        channel = Channel(path=address.removeprefix("unix://"), codec=_Raw())
+        named = Configuration(ssl_target_name_override="localhost")
+        path = address.removeprefix("unix://")
+        channel = Channel(path=path, codec=_Raw(), ssl=tls(), config=named)
     else:
         host, _, port = address.rpartition(":")
         channel = Channel(host, int(port), codec=_Raw(), ssl=tls())
@@ -145,10 +148,12 @@ async def register_at(channel: Channel) -> AsyncIterator[Call]:
             await stream.cancel()
 
 
-async def status_of(address: str, name: str) -> str:
+async def status_of(
+    address: str, name: str, tls: Callable[[], ssl.SSLContext | None] = client_tls
+) -> str:
     """Try to register and return how the peer refused it, or REGISTERED."""
     try:
-        async with dial(address) as call:
+        async with dial(address, tls) as call:
             await call.send(type=T.REGISTER, payload=ChaincodeId(name=name).encode())
             while (message := await call.receive()) is not None:
                 return str(T(message.type).name)

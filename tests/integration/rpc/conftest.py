@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from peer.chaincode.certificates import CertificateAuthority, KeyPair
 from peer.chaincode.stream import MessageStream, StreamClosed, StreamRefused
-from peer.rpc.listener import ChaincodeListeners, OpenListener
+from peer.rpc.listener import FIRST_CALL_S, ChaincodeListeners, OpenListener
 from peer.rpc.loop import open_loop
 from peer.rpc.tls import server_context
 
@@ -123,11 +123,15 @@ async def listening(
     limit: int = 2**20,
     unix: bool = False,
     host: str = "127.0.0.1",
+    first_call_s: float = FIRST_CALL_S,
 ) -> AsyncIterator[OpenListener]:
     """Hold a listener with a loop of its own."""
     async with open_loop():
         listeners = ChaincodeListeners(
-            directory, tls=(lambda host: tls) if tls else None, limit=limit
+            directory,
+            tls=(lambda host: tls) if tls else None,
+            limit=limit,
+            first_call_s=first_call_s,
         )
         async with listeners.open(served, unix=unix, host=host) as endpoint:
             yield endpoint

@@ -139,6 +139,33 @@ class TestConnections:
                     await chaincode.send(b"x")
                     assert await chaincode.messages(1) == [b"x"]
 
+    async def test_places_of_those_who_never_call_are_freed(
+        self, served: Server, tmp_path: Path
+    ) -> None:
+        async with (
+            listening(served, tmp_path, first_call_s=0.2) as endpoint,
+            client(endpoint.address) as chaincode,
+        ):
+            await chaincode.call()  # it may take any time to the first message
+            idle = client(endpoint.address)  # speaks HTTP/2, and makes no call
+            silent = [await dial(endpoint.address) for _ in range(MAX_CONNECTIONS - 2)]
+            async with idle as other:
+                await other.until_closed()
+            for stream in silent:
+                async with stream:
+                    with trio.fail_after(10):
+                        while await stream.receive_some():
+                            continue
+            await settle()
+            async with AsyncExitStack() as stack:
+                for _ in range(MAX_CONNECTIONS - 1):
+                    other = await stack.enter_async_context(client(endpoint.address))
+                    await other.call()
+                    await other.send(b"x")
+                    assert await other.messages(1) == [b"x"]
+            await chaincode.send(b"y")
+            assert await chaincode.messages(1) == [b"y"]
+
     async def test_who_is_in_stays_when_nobody_else_may_come(
         self, served: Server, tmp_path: Path
     ) -> None:

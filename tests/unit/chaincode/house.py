@@ -24,7 +24,8 @@ from peer.chaincode.registry import HandlerRegistry
 from peer.chaincode.support import ChaincodeSupport, EndorsementInfo, ExecutionSettings
 from peer.errors import PackageError, UnknownChaincode, UnknownChannel
 from peer.ledger.api import Ledger
-from runtimes.api import ChaincodePackage, UnixOrigin
+from peer.metrics import Metrics
+from runtimes.api import ChaincodePackage, ReportStage, UnixOrigin
 from tests.fakes.runtime import FakeInstance, FakeRuntime
 from tests.fakes.stream import FakeChaincode, FakeConnector, FakeListeners
 
@@ -59,11 +60,14 @@ class PackageShelf:
         self.services: dict[str, ChaincodeServerInfo] = {}
         self.missing: set[str] = set()
 
-    async def build(self, ccid: str) -> ChaincodePackage | ChaincodeServerInfo:
+    async def build(
+        self, ccid: str, on_stage: ReportStage
+    ) -> ChaincodePackage | ChaincodeServerInfo:
         if ccid in self.missing:
             raise PackageError(f"nothing is installed under {ccid}")
         if ccid in self.services:
             return self.services[ccid]
+        on_stage("build")
         package = ChaincodePackage(ccid=ccid, type="python", path=Path("/nowhere"))
         await self._runtime.build(package)
         return package
@@ -93,8 +97,12 @@ class House:
         self.connector = FakeConnector()
         self.definitions = Definitions()
         self.packages = PackageShelf(runtime)
-        self.stages: list[tuple[str, str]] = []
-        self.registry = HandlerRegistry(lambda ccid, stage, _: self.stages.append((ccid, stage)))
+        self.stages: list[tuple[str, float]] = []
+        self.metrics = Metrics()
+        self.registry = HandlerRegistry(
+            lambda _, stage, elapsed_s: self.stages.append((stage, elapsed_s)),
+            self.metrics.launch_settled,
+        )
         self.launcher = RuntimeLauncher(
             instances=instances,
             registry=self.registry,
@@ -113,6 +121,7 @@ class House:
             definitions=self.definitions,
             ledgers=self._ledger,
             settings=settings,
+            on_execute_timeout=self.metrics.execute_timed_out,
         )
         self.scripts: dict[str, Script] = {}
         self.chaincodes: dict[str, FakeChaincode] = {}

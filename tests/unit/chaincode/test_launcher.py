@@ -39,6 +39,7 @@ from tests.fakes.stream import FakeChaincode, Type
 from .house import Caller, House, open_house, registering
 
 CCID = "asset:9f2"
+STAGES = ["package", "build", "create", "start", "connect", "register"]
 
 
 async def test_a_launch_registers_and_returns_its_handler(autojump_clock: MockClock) -> None:
@@ -51,7 +52,7 @@ async def test_a_launch_registers_and_returns_its_handler(autojump_clock: MockCl
         assert await house.support.launch(CCID) is handler
         assert runtime.built == [CCID]
         assert len(runtime.started) == 1
-        assert [stage for _, stage in house.stages] == ["build", "start", "register", "ready"]
+        assert [stage for stage, _ in house.stages] == [*STAGES, "ready"]
         [endpoint] = house.listeners.open_now
         assert not endpoint.accepting  # nobody else may come in
         [instance] = runtime.started
@@ -183,7 +184,7 @@ async def test_the_startup_limit_is_exact(call: Caller, autojump_clock: MockCloc
         assert isinstance(error, StartupTimeout)
         assert "not READY within 300 s (chaincode.startuptimeout)" in error.reason
         assert error.evidence is not None
-        assert error.evidence.stage == "register"
+        assert error.evidence.stage == "connect"
         assert error.evidence.elapsed_s == pytest.approx(300.0)
         assert error.evidence.address == runtime.started[0].spec.peer_address
         assert runtime.running == set()
@@ -316,6 +317,7 @@ async def test_a_listener_that_cannot_be_opened(call: Caller, autojump_clock: Mo
     async with open_house(runtime) as house:
         house.listeners.failure = OSError(24, "Too many open files")
         error, _ = await failing(house, call)
+        assert isinstance(error, StartError)
         assert "Too many open files" in str(error)
         assert runtime.started == []
 

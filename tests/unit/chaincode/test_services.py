@@ -37,7 +37,7 @@ async def test_a_service_is_dialled_and_not_started(autojump_clock: MockClock) -
         serve(house)
         handler = await house.support.launch(CCID)
         assert handler.is_ready
-        assert [stage for _, stage in house.stages] == ["build", "connect", "ready"]
+        assert [stage for stage, _ in house.stages] == ["package", "connect", "register", "ready"]
         await trio.sleep(80_000)
         assert await house.support.launch(CCID) is handler
         assert len(house.connector.dialled) == 1

@@ -8,6 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fabric_protos.stream import ChaincodeId
 from peer.chaincode.launcher import LaunchLimits
+from peer.chaincode.registry import EXIT_GRACE_S
 from peer.errors import (
     LaunchError,
     PeerClosing,
@@ -46,11 +47,27 @@ async def test_a_process_that_outlives_its_stream_is_stopped(autojump_clock: Moc
     async with open_house(runtime) as house:
         house.play(CCID, registering(CCID))
         await house.support.launch(CCID)
+        began = trio.current_time()
         house.chaincodes[CCID].close()
         await wait_all_tasks_blocked()
-        assert runtime.running == set()
         assert (await house.support.launch(CCID)).is_ready
+        assert trio.current_time() - began == pytest.approx(EXIT_GRACE_S)
         assert len(runtime.running) == 1
+
+
+async def test_an_exit_that_follows_the_end_of_the_stream_is_told(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = FakeRuntime()
+    async with open_house(runtime) as house:
+        house.play(CCID, registering(CCID))
+        await house.support.launch(CCID)
+        house.chaincodes[CCID].close()
+        await trio.sleep(EXIT_GRACE_S / 2)
+        runtime.started[0].exit(ExitStatus(signal=9, oom_killed=True))
+        await wait_all_tasks_blocked()
+        assert house.registry.launch(CCID) is None
+    assert f"{CCID} ended: killed: out of memory" in caplog.text
 
 
 async def test_a_launch_waits_for_the_end_of_the_former_one(
@@ -69,7 +86,7 @@ async def test_a_launch_waits_for_the_end_of_the_former_one(
         runtime.started[0].exit(ExitStatus(signal=9))  # or the fake would wait for it too
         handlers = {await each.value() for each in calls}
         assert len(handlers) == 1
-        assert trio.current_time() - began == pytest.approx(10.0)
+        assert trio.current_time() - began == pytest.approx(EXIT_GRACE_S + 10.0)
         assert len(runtime.started) == 2
         for instance in runtime.started:
             instance.exit(ExitStatus(signal=9))

@@ -306,6 +306,7 @@ def test_a_dockerfile(tmp_path: Path) -> None:
     assert len(run) == 1
     assert [line for line in text if not line.startswith(("RUN ", "ENV GO"))] == [
         "FROM b AS build",
+        "ARG TRIOPEER_BUILD",
         "ADD code.tar.gz /chaincode/input",
         "FROM g",
         "COPY --from=build /chaincode/output /usr/local/bin",

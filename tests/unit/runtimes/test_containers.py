@@ -20,6 +20,7 @@ from runtimes.api import (
     RuntimeFailure,
     RuntimeSettings,
     RuntimeUnavailable,
+    Stage,
     StartFailed,
     TcpOrigin,
     UnixOrigin,
@@ -56,9 +57,19 @@ async def test_the_steps_of_a_start_in_their_order(harness: FakeEngineHarness) -
         assert harness.engine.calls[: len(steps)] == steps
 
 
-async def test_an_image_that_has_gone_meanwhile_is_built_again(harness: FakeEngineHarness) -> None:
+async def test_a_build_with_nothing_to_do_asks_nobody(harness: FakeEngineHarness) -> None:
     async with harness.open() as backend:
         spec = harness.spec(SERVES)
+        await backend.build(spec.package)
+        harness.engine.calls.clear()
+        await backend.build(spec.package)
+        assert harness.engine.calls == []
+
+
+async def test_an_image_that_has_gone_meanwhile_is_built_again(harness: FakeEngineHarness) -> None:
+    stages: list[Stage] = []
+    async with harness.open() as backend:
+        spec = replace(harness.spec(SERVES), on_stage=stages.append)
         await backend.build(spec.package)
         found = await harness.engine.image(next(iter(harness.engine.images)))
         harness.engine.images.clear()
@@ -71,6 +82,7 @@ async def test_an_image_that_has_gone_meanwhile_is_built_again(harness: FakeEngi
         await backend.start(spec)
         creates = [call for call in harness.engine.calls if call in ("create", "build")]
         assert creates == ["create", "build", "create"]
+        assert stages == ["build", "create", "upload", "start"]
 
 
 @pytest.mark.parametrize("when", ["", "!"])
