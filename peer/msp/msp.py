@@ -231,8 +231,6 @@ class Msp:
                 "An X509 certificate with Basic Constraint: Certificate Authority equals true "
                 "cannot be used as an identity"
             )
-        if len(identity.chain) < 2:
-            return f"expected a chain of length at least 2, got {len(identity.chain)}"
         if self._authorities.is_inner(identity.chain[1]):
             return (
                 "invalid validation chain. Parent certificate should be a leaf of the "

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed448
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,8 +91,9 @@ def test_trailing_bytes_are_refused() -> None:
         read_certificate(block(b"CERTIFICATE", base64.encodebytes(der)))
 
 
-def unsigned_by_fabric(
-    key: ec.EllipticCurvePrivateKey | dsa.DSAPrivateKey, algorithm: hashes.HashAlgorithm
+def unknown_to_go(
+    key: ec.EllipticCurvePrivateKey | ed448.Ed448PrivateKey,
+    algorithm: hashes.HashAlgorithm | None,
 ) -> bytes:
     certificate = (
         x509.CertificateBuilder()
@@ -102,7 +103,7 @@ def unsigned_by_fabric(
         .serial_number(1)
         .not_valid_before(NOW)
         .not_valid_after(NOW + DAY)
-        .sign(key, algorithm)  # type: ignore[arg-type]  # SHA-1 is no longer in its types
+        .sign(key, algorithm)  # type: ignore[arg-type]  # which goes with which
     )
     return pem(certificate)
 
@@ -111,19 +112,23 @@ def unsigned_by_fabric(
     ("certificate", "reason"),
     [
         (
-            unsigned_by_fabric(ec.generate_private_key(ec.SECP256K1()), hashes.SHA256()),
+            unknown_to_go(ec.generate_private_key(ec.SECP256K1()), hashes.SHA256()),
             "unsupported elliptic curve secp256k1",
         ),
         (
-            unsigned_by_fabric(ec.generate_private_key(ec.SECP256R1()), hashes.SHA3_256()),
+            unknown_to_go(ec.generate_private_key(ec.SECP256R1()), hashes.SHA3_256()),
             "signed with sha3-256",
         ),
         (
-            unsigned_by_fabric(ec.generate_private_key(ec.SECP256R1()), hashes.SHA224()),
+            unknown_to_go(ec.generate_private_key(ec.SECP256R1()), hashes.SHA224()),
             "signed with sha224",
         ),
+        (
+            unknown_to_go(ed448.Ed448PrivateKey.generate(), None),
+            "a key of an unsupported kind",
+        ),
     ],
-    ids=["curve", "SHA-3", "SHA-224"],
+    ids=["curve", "SHA-3", "SHA-224", "Ed448"],
 )
 def test_algorithms_that_go_does_not_know(certificate: bytes, reason: str) -> None:
     with pytest.raises(CertificateProblem, match=reason):

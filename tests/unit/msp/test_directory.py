@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from peer.errors import MspDirectoryError, MspRefused
 from peer.msp.directory import load_config, load_local, load_signing_identity, subject_key_id
@@ -311,6 +311,19 @@ def test_a_certificate_that_is_none(directory: Path) -> None:
     write(directory, "signcerts/cert.pem", key_pem(KEY))
     reason = refusal(load_signing_identity, directory, "signcerts/cert.pem")
     assert "failed to parse the certificate" in reason
+
+
+def test_rsa_keys_have_no_use(directory: Path) -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    content = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    write(directory, "keystore/0", content)
+    loads(directory)
+    write(directory, "signcerts/cert.pem", pem(ROOT.sign(ROOT.name, key)))
+    assert "must be ECDSA" in refusal(load_signing_identity, directory, "keystore")
 
 
 def test_an_expired_certificate_does_not_start(directory: Path) -> None:

@@ -21,7 +21,13 @@ from fabric_protos.common import (
 from fabric_protos.common import MspRoleMspRoleType as Role
 from peer.errors import PolicyInvalid, PolicySyntaxError
 from peer.msp.dsl import format_policy, format_principal, parse_implicit_meta, parse_policy
-from peer.msp.standard import accept_all, reject_all, role_principal, signed_by_any
+from peer.msp.standard import (
+    accept_all,
+    majority_of,
+    reject_all,
+    role_principal,
+    signed_by_any,
+)
 
 
 def by(number: int) -> SignaturePolicy:
@@ -264,6 +270,13 @@ def test_any_of_some_organisations() -> None:
         out_of(1, by(0), by(1), by(2)), "A.member", "B.member", "C.member"
     )
     assert encode(signed_by_any(Role.ADMIN, {"B"})) == bytes_of(out_of(1, by(0)), "B.admin")
+
+
+@pytest.mark.parametrize(("msp_ids", "n"), [("A", 1), ("AB", 2), ("CAB", 2), ("ABCD", 3)])
+def test_most_organisations(msp_ids: str, n: int) -> None:
+    rules = [by(number) for number in range(len(msp_ids))]
+    expected = bytes_of(out_of(n, *rules), *(f"{each}.peer" for each in sorted(msp_ids)))
+    assert encode(majority_of(Role.PEER, msp_ids)) == expected
 
 
 def test_everything_and_nothing() -> None:

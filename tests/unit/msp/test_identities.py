@@ -66,6 +66,7 @@ def test_what_an_identity_says() -> None:
     assert identity.units == (("client", hashlib.sha256(root).digest()),)
     assert identity.expires_at == CLIENT.certificate.not_valid_after_utc
     assert "Org1MSP CN=someone,OU=client" in str(identity)
+    assert str(identity) in repr(identity)
 
 
 def test_the_certifiers_are_the_chain_from_the_issuer_up() -> None:
@@ -187,6 +188,8 @@ def test_expiry_does_not_matter() -> None:
     MSP.validate(read(MSP, future))
     moment = ORG.root.issue(["client"], lasts=timedelta(0))
     assert "has expired" in unreadable(MSP, moment.creator)
+    second = ORG.root.issue(["client"], lasts=timedelta(seconds=1))
+    MSP.validate(read(MSP, second))
 
 
 def test_an_authority_is_no_identity() -> None:
@@ -234,6 +237,8 @@ def test_lists_of_others_revoke_nothing() -> None:
     organisation.config.revocation_list = [
         pem(Authority("other").revoke(serial)),
         pem(ORG.root.revoke(serial, signer=stranger)),
+        pem(Authority("other").revoke(serial, signer=ORG.root.key)),
+        pem(ORG.root.revoke(serial, signer=rsa.generate_private_key(65537, 2048))),
     ]
     msp = organisation.msp()
     msp.validate(read(msp, signer))

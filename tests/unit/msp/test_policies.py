@@ -148,6 +148,20 @@ def test_a_wrong_signature_does_not_use_the_certificate_up() -> None:
     assert is_satisfied(BOTH, [GOOD[0]._replace(signature=b"x"), *GOOD])
 
 
+def test_thousands_of_copies_are_verified_once() -> None:
+    msps = managed(*ORGS.values())
+    identity = read(msps, PEERS["A"])
+    verify, calls = identity.verify, []
+
+    def counted(data: bytes, signature: bytes) -> None:
+        calls.append(data)
+        verify(data, signature)
+
+    identity.verify = counted
+    from_envelope(parse_policy("OR('A.peer')"), msps).evaluate([GOOD[0]] * 1000)
+    assert len(calls) == 1
+
+
 def test_an_invalid_identity_signs_and_satisfies_no_role() -> None:
     """Validity is part of each principal, not of the signature."""
     signer = ORGS["A"].issue("peer", "client")

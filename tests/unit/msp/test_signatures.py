@@ -129,6 +129,29 @@ def test_malformed_signatures(signature: bytes, end: bytes) -> None:
         VERIFY(DATA, signature + end)
 
 
+@pytest.mark.parametrize("end", [b"", b"\0"], ids=["", "and more"])
+def test_a_right_signature_in_the_wrong_clothes(end: bytes) -> None:
+    """Not even with a right signature inside may a length or an integer be too long."""
+    r, s = (integer(each) for each in utils.decode_dss_signature(SIGNATURE))
+    VERIFY(DATA, der(0x30, r + s) + end)
+    for content in (der(2, b"\0\0" + r[2:]) + s, r + der(2, b"\0\0" + s[2:])):
+        with pytest.raises(SignatureRefused, match="failed to unmarshal"):
+            VERIFY(DATA, der(0x30, content) + end)
+    size = bytes([len(r + s)])
+    for length in (b"\x81" + size, b"\x82\0" + size):
+        with pytest.raises(SignatureRefused, match="failed to unmarshal"):
+            VERIFY(DATA, b"\x30" + length + r + s + end)
+
+
+def test_a_length_with_leading_zeros() -> None:
+    r, s = (integer(each) for each in utils.decode_dss_signature(SIGNATURE))
+    content = r + s + bytes(100)
+    size = bytes([len(content)])
+    VERIFY(DATA, b"\x30\x81" + size + content)
+    with pytest.raises(SignatureRefused, match="failed to unmarshal"):
+        VERIFY(DATA, b"\x30\x82\0" + size + content)
+
+
 @pytest.mark.parametrize("r", [1, ORDER - 1, ORDER, ORDER + 1, 1 << 300, 1 << 600])
 def test_any_numbers_are_no_signature(r: int) -> None:
     with pytest.raises(SignatureRefused):
