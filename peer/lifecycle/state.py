@@ -45,6 +45,12 @@ class Reader(Protocol):
     def get_state(self, namespace: str, key: str) -> bytes | None: ...
 
 
+class PrivateReader(Reader, Protocol):
+    """Reads private data, too."""
+
+    def get_private_data(self, namespace: str, collection: str, key: str) -> bytes | None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommittedDefinition:
     """A definition the channel's organisations agreed on through ``_lifecycle``."""
@@ -114,6 +120,20 @@ def read_definition(reader: Reader, name: str) -> CommittedDefinition | None:
         validation=_field(reader, name, "ValidationInfo", ChaincodeValidationInfo),
         collections=_field(reader, name, "Collections", CollectionConfigPackage),
     )
+
+
+def read_package_id(reader: PrivateReader, msp_id: str, name: str, sequence: int) -> str | None:
+    """Return the package an organisation chose for a sequence; empty if it chose to have none.
+
+    Returns:
+        None where it has not approved that sequence, as far as this peer knows.
+
+    Raises:
+        LedgerError: the state holds something else there.
+    """
+    key = field_key(SOURCES, approval_name(name, sequence), "PackageID")
+    data = reader.get_private_data(LIFECYCLE, implicit_collection(msp_id), key)
+    return None if data is None else _decoded(StateData, data, name).string or ""
 
 
 def read_chaincode_data(reader: Reader, name: str) -> ChaincodeData | None:

@@ -1,0 +1,163 @@
+"""One identity's calls: proposal, endorsement, order, commit.
+
+Room:      peer.client   (imports channels, endorser; used by library)
+Loop:      Trio
+Lifetime:  peer
+Fabric:    internal/pkg/gateway (release-2.5) and the client libraries
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from fabric_protos.codec import decode
+from fabric_protos.protos import ChaincodeAction, ProposalResponse, ProposalResponsePayload
+from fabric_protos.stream import ChaincodeEvent, ChaincodeInput
+from peer import logs
+from peer.channels import Channels
+from peer.endorser.endorser import ERROR_THRESHOLD, Endorser
+from peer.endorser.proposal import PreparedProposal, prepare_proposal
+from peer.endorser.transaction import signed_transaction
+from peer.errors import SimulationFailed
+from peer.ledger.api import ValidationCode
+from peer.msp.identity import SigningIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of one call.
+
+    Attributes:
+        status: 200 is success; from 400 on nothing is committed.
+        validation_code: verdict of the commit; None when nothing was to be committed.
+    """
+
+    tx_id: str
+    status: int
+    message: str
+    payload: bytes
+    event: ChaincodeEvent | None
+    validation_code: ValidationCode | None = None
+
+    @property
+    def committed(self) -> bool:
+        """The writes of this call are part of the ledger."""
+        return self.validation_code is ValidationCode.VALID
+
+
+class Orderer(Protocol):
+    """Where transactions go to be ordered."""
+
+    async def broadcast(self, data: bytes) -> None:
+        """
+        Raises:
+            BroadcastRefused: the envelope is not taken.
+        """
+        ...
+
+
+class Client:
+    """Calls chaincodes as one identity.
+
+    Args:
+        orderer: finds the ordering service of a channel.
+    """
+
+    def __init__(
+        self,
+        identity: SigningIdentity,
+        *,
+        endorser: Endorser,
+        channels: Channels,
+        orderer: Callable[[str], Orderer],
+    ) -> None:
+        self.identity = identity
+        self._endorser = endorser
+        self._channels = channels
+        self._orderer = orderer
+
+    async def evaluate(
+        self,
+        channel_id: str,
+        name: str,
+        payload: ChaincodeInput,
+        transient: Mapping[str, bytes] | None = None,
+    ) -> Result:
+        """Run a chaincode and drop what it wrote.
+
+        Args:
+            channel_id: empty for a system chaincode that needs no channel.
+
+        Raises:
+            UnknownChannel, UnknownChaincode, InvalidInvocation: the call makes no sense here.
+            ProposalRefused: the identity may not make it.
+            LaunchError: the chaincode could not be started.
+            ExecuteError: it gave no response. A response of any status is a result.
+        """
+        proposal = self._propose(channel_id, name, payload, transient)
+        with logs.bind(channel=channel_id, tx=proposal.tx_id):
+            return _result(proposal, await self._endorse(proposal))
+
+    async def submit(
+        self,
+        channel_id: str,
+        name: str,
+        payload: ChaincodeInput,
+        transient: Mapping[str, bytes] | None = None,
+    ) -> Result:
+        """Run a chaincode and, if it succeeds, commit what it wrote; otherwise like `evaluate`.
+
+        Raises:
+            BroadcastRefused: the ordering service does not take the transaction.
+
+        Cancellation: once the ordering service has the transaction it will be committed, whether
+        or not anybody waits.
+        """
+        statuses = self._channels.get(channel_id).statuses
+        proposal = self._propose(channel_id, name, payload, transient)
+        with logs.bind(channel=channel_id, tx=proposal.tx_id):
+            response = await self._endorse(proposal)
+            result = _result(proposal, response)
+            if result.status >= ERROR_THRESHOLD:
+                return result
+            envelope = signed_transaction(proposal.signed, [response], self.identity)
+            await self._orderer(channel_id).broadcast(envelope)
+            status = await statuses.wait(proposal.tx_id)
+            return _result(proposal, response, status.code)
+
+    def _propose(
+        self,
+        channel_id: str,
+        name: str,
+        payload: ChaincodeInput,
+        transient: Mapping[str, bytes] | None,
+    ) -> PreparedProposal:
+        return prepare_proposal(self.identity, channel_id, name, payload, transient or {})
+
+    async def _endorse(self, proposal: PreparedProposal) -> ProposalResponse:
+        try:
+            return await self._endorser.endorse(proposal.signed)
+        except SimulationFailed as exc:
+            raise exc.cause from None
+
+
+def _result(
+    proposal: PreparedProposal, endorsed: ProposalResponse, code: ValidationCode | None = None
+) -> Result:
+    response = endorsed.response
+    assert response is not None  # an endorser always answers with one
+    event = None
+    if endorsed.payload:
+        payload = decode(ProposalResponsePayload, endorsed.payload)
+        action = decode(ChaincodeAction, payload.extension)
+        event = ChaincodeEvent.decode(action.events) if action.events else None
+    return Result(
+        tx_id=proposal.tx_id,
+        status=response.status,
+        message=response.message,
+        payload=response.payload,
+        event=event,
+        validation_code=code,
+    )

@@ -1,0 +1,130 @@
+"""Define chaincode on a channel: approve for the own organisation, then commit.
+
+Room:      peer.client   (imports channel, lifecycle; used by library)
+Loop:      Trio
+Lifetime:  none
+Fabric:    internal/peer/lifecycle/chaincode/{approveformyorg,commit}.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import betterproto2
+
+from fabric_protos.codec import encode
+from fabric_protos.lifecycle import (
+    ApproveChaincodeDefinitionForMyOrgArgs,
+    ChaincodeSource,
+    ChaincodeSourceLocal,
+    CommitChaincodeDefinitionArgs,
+)
+from fabric_protos.protos import ApplicationPolicy, CollectionConfigPackage
+from fabric_protos.stream import ChaincodeInput
+from peer.channel.channel import Channel
+from peer.client.calls import Client
+from peer.errors import InvalidDefinition
+from peer.lifecycle import state
+
+OK = 200
+ENDORSEMENT = "/Channel/Application/Endorsement"
+ENDORSEMENT_PLUGIN = "escc"
+VALIDATION_PLUGIN = "vscc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedDefinition:
+    """What a channel is to agree on for one chaincode.
+
+    Attributes:
+        package_id: what runs it here.
+        policy: marshalled ``protos.ApplicationPolicy``; the channel's own rule if empty.
+        collections: its private data collections.
+    """
+
+    name: str
+    version: str
+    package_id: str
+    init_required: bool = False
+    policy: bytes = field(
+        default=encode(ApplicationPolicy(channel_config_policy_reference=ENDORSEMENT))
+    )
+    collections: CollectionConfigPackage = field(default_factory=CollectionConfigPackage)
+
+    def is_agreed(self, found: state.CommittedDefinition) -> bool:
+        """Tell whether this is what the channel has agreed on already."""
+        endorsement, validation = found.endorsement, found.validation
+        return (
+            (endorsement.version, endorsement.init_required, endorsement.endorsement_plugin)
+            == (self.version, self.init_required, ENDORSEMENT_PLUGIN)
+            and (validation.validation_plugin, validation.validation_parameter)
+            == (VALIDATION_PLUGIN, self.policy)
+            and encode(found.collections) == encode(self.collections)
+        )
+
+
+async def define(client: Client, channel: Channel, wanted: WantedDefinition) -> None:
+    """Make `wanted` the channel's definition, as far as it is not already.
+
+    Args:
+        client: an administrator of this peer's organisation.
+
+    Raises:
+        InvalidDefinition: the lifecycle refuses it, or too few organisations agree.
+        BroadcastRefused: the ordering service does not take a transaction.
+
+    Cancellation: what was approved stays approved.
+    """
+    reader = channel.ledger.new_query_executor()
+    try:
+        found = state.read_definition(reader, wanted.name)
+        agreed = found is not None and wanted.is_agreed(found)
+        sequence = (found.sequence if found else 0) + (not agreed)
+        msp_id = client.identity.msp_id
+        approved = state.read_package_id(reader, msp_id, wanted.name, sequence)
+    finally:
+        reader.done()
+    if not agreed or approved != wanted.package_id:
+        await _call(client, channel, wanted.name, _approval(wanted, sequence))
+    if not agreed:
+        await _call(client, channel, wanted.name, _commit(wanted, sequence))
+
+
+async def _call(
+    client: Client, channel: Channel, name: str, arguments: betterproto2.Message
+) -> None:
+    function = type(arguments).__name__.removesuffix("Args")
+    payload = ChaincodeInput(args=[function.encode(), encode(arguments)])
+    result = await client.submit(channel.channel_id, state.LIFECYCLE, payload)
+    if result.status != OK:
+        raise InvalidDefinition(name, result.message)
+    if not result.committed:
+        assert result.validation_code is not None  # it was submitted
+        raise InvalidDefinition(name, f"{function}: {result.validation_code.name}")
+
+
+def _approval(wanted: WantedDefinition, sequence: int) -> ApproveChaincodeDefinitionForMyOrgArgs:
+    return ApproveChaincodeDefinitionForMyOrgArgs(
+        sequence=sequence,
+        name=wanted.name,
+        version=wanted.version,
+        endorsement_plugin=ENDORSEMENT_PLUGIN,
+        validation_plugin=VALIDATION_PLUGIN,
+        validation_parameter=wanted.policy,
+        collections=wanted.collections,
+        init_required=wanted.init_required,
+        source=ChaincodeSource(local_package=ChaincodeSourceLocal(package_id=wanted.package_id)),
+    )
+
+
+def _commit(wanted: WantedDefinition, sequence: int) -> CommitChaincodeDefinitionArgs:
+    return CommitChaincodeDefinitionArgs(
+        sequence=sequence,
+        name=wanted.name,
+        version=wanted.version,
+        endorsement_plugin=ENDORSEMENT_PLUGIN,
+        validation_plugin=VALIDATION_PLUGIN,
+        validation_parameter=wanted.policy,
+        collections=wanted.collections,
+        init_required=wanted.init_required,
+    )
