@@ -153,7 +153,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
                 home / "ledgersData",
                 channel_id,
                 history=config.ledger.history_enabled,
-                collections=definitions.collections(channel_id),
+                collections=definitions.collections(channel_id).get,
             )
         )
 

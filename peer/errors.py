@@ -63,7 +63,16 @@ class UnknownChaincode(PeerError):
         super().__init__(channel_id, name)
 
     def __str__(self) -> str:
-        return f"[channel {self.channel_id}] chaincode {self.name} is not defined; install it first"
+        hint = f"not defined on channel '{self.channel_id}'; install it first"
+        return f"chaincode {self.name} not found ({hint})"
+
+
+class DefinitionNotUsable(PeerError):
+    """A chaincode is defined on a channel, but this peer cannot run it as it is defined.
+
+    Its organisation has not approved the definition, the package is not installed, or is another
+    one than was defined.
+    """
 
 
 class InvalidDefinition(PeerError):

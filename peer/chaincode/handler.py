@@ -126,6 +126,11 @@ class Handler:
         """READY has been sent and the stream has not ended."""
         return self._state is HandlerState.READY
 
+    def params(self, channel_id: str, tx_id: str) -> TransactionParams | None:
+        """Return what a running execution was given; None once it has ended."""
+        context = self._contexts.get(channel_id, tx_id)
+        return None if context is None else context.params
+
     async def process_stream(self) -> None:
         """Serve the stream until it ends.
 

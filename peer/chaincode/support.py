@@ -41,13 +41,17 @@ from peer.errors import (
     RegistrationRefused,
     StreamLost,
 )
-from peer.ledger.api import Ledger
+from peer.ledger.api import Ledger, TxSimulator
 
 Type = ChaincodeMessageType
 
 SYSTEM_SUFFIX = ".syscc"
 INITIALIZED_KEY = "\x00\U0010ffffinitialized"
 """Holds the version a chaincode was initialised for; range scans of plain keys never show it."""
+
+
+Executions = Callable[[str, str], TransactionParams | None]
+"""Finds what an execution runs with by channel and transaction id; None once it has ended."""
 
 
 class EndorsementInfo(NamedTuple):
@@ -59,12 +63,16 @@ class EndorsementInfo(NamedTuple):
 
 
 class Definitions(Protocol):
-    """Looks up committed definitions."""
+    """Looks up what is defined on a channel; what it reads becomes part of the simulation."""
 
-    def endorsement_info(self, channel_id: str, name: str) -> EndorsementInfo:
+    def endorsement_info(
+        self, channel_id: str, name: str, simulator: TxSimulator | None
+    ) -> EndorsementInfo:
         """
         Raises:
             UnknownChaincode: nothing of that name is committed on the channel.
+            DefinitionNotUsable: it is, but not to be run by this peer.
+            LedgerError: the state is damaged.
         """
         ...
 
@@ -202,14 +210,14 @@ class ChaincodeSupport:
         """Decide whether this call is an INIT or a TRANSACTION, and for which process.
 
         Raises:
-            UnknownChaincode: no definition on this channel.
+            UnknownChaincode, DefinitionNotUsable: no definition on this channel that can be run.
             InvalidInvocation: init asked for and not needed, or needed and not asked for.
 
         Source: ChaincodeSupport.CheckInvocation (release-2.5).
         """
         if name in self._system:
             return Route(name + SYSTEM_SUFFIX, Type.TRANSACTION)
-        info = self._definitions.endorsement_info(params.channel_id, name)
+        info = self._definitions.endorsement_info(params.channel_id, name, params.simulator)
         needs_init = False
         if info.init_required and params.simulator is not None:
             done_for = params.simulator.get_state(name, INITIALIZED_KEY)
@@ -258,14 +266,15 @@ class ChaincodeSupport:
     async def run_in_process(
         self,
         name: str,
-        chaincode: Callable[[MessageStream], Awaitable[None]],
+        chaincode: Callable[[MessageStream, Executions], Awaitable[None]],
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Run a system chaincode in the peer until stopped or cancelled; started once READY.
 
         Args:
-            chaincode: speaks the chaincode's side of the stream and registers as ``<name>.syscc``.
+            chaincode: speaks the chaincode's side of the stream and registers as ``<name>.syscc``;
+                it may ask what its executions run with.
 
         Source: ChaincodeSupport.LaunchInProc, core/scc/scc.go `DeploySysCC` (release-2.5).
         """
@@ -274,12 +283,17 @@ class ChaincodeSupport:
         state, already = self._registry.launching(ccid)
         if already:
             raise LaunchError(ccid, "it is running already")
+
+        def executions(channel_id: str, tx_id: str) -> TransactionParams | None:
+            handler = self._registry.handler(ccid)
+            return None if handler is None else handler.params(channel_id, tx_id)
+
         self._system.add(name)
         try:
             with state.scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.handle_chaincode_stream, near, _InProcessGate(ccid))
-                    nursery.start_soon(chaincode, far)
+                    nursery.start_soon(chaincode, far, executions)
                     await state.done.wait()
                     task_status.started()
         finally:

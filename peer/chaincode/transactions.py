@@ -40,10 +40,12 @@ class Permissions(NamedTuple):
 class CollectionStore(Protocol):
     """Knows the private data collections and who may use them."""
 
-    def permissions(
-        self, channel_id: str, namespace: str, collection: str, proposal: SignedProposal | None
-    ) -> Permissions:
-        """
+    def permissions(self, params: TransactionParams, collection: str) -> Permissions:
+        """Tell what the creator of a transaction may do with a collection of its namespace.
+
+        The definition is read through the transaction's simulator, so it is part of what is
+        endorsed.
+
         Raises:
             LedgerError: there is no such collection.
         """
@@ -149,9 +151,8 @@ class TransactionContext:
             params = self.params
             if params.collections is None:
                 raise LedgerError("no ledger context")
-            known = self._permissions[collection] = params.collections.permissions(
-                params.channel_id, params.namespace, collection, params.signed_proposal
-            )
+            known = params.collections.permissions(params, collection)
+            self._permissions[collection] = known
         return known
 
     def _denied(self, access: str, collection: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from fabric_protos.codec import decode
 from fabric_protos.protos import (
@@ -22,7 +22,7 @@ from fabric_protos.protos import Response as ResponseMessage
 from fabric_protos.rwset import TxReadWriteSet
 from fabric_protos.stream import SignedProposal
 from peer import logs
-from peer.chaincode.support import ChaincodeSupport, EndorsementInfo, Execution
+from peer.chaincode.support import ChaincodeSupport, Definitions, Execution
 from peer.chaincode.transactions import CollectionStore, TransactionParams
 from peer.channel.channel import Channel
 from peer.endorser import endorsement, preprocess
@@ -49,19 +49,6 @@ ERROR = 500
 PROPOSE = "peer/Propose"
 WITHOUT_SIMULATOR = frozenset({"cscc", "qscc"})
 """System chaincodes that read the ledger by themselves, and leave nothing to commit."""
-
-
-class Definitions(Protocol):
-    """Looks up what is defined on a channel; what it reads becomes part of the simulation."""
-
-    def endorsement_info(
-        self, channel_id: str, name: str, simulator: TxSimulator | None
-    ) -> EndorsementInfo:
-        """
-        Raises:
-            UnknownChaincode, LedgerError: nothing usable of that name is defined.
-        """
-        ...
 
 
 class _Simulated(NamedTuple):

@@ -9,7 +9,7 @@ Fabric:    core/ledger/kvledger/kv_ledger.go (release-2.5)
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from peer.ledger.blocks import envelopes_of
 from peer.ledger.commit import BlockCommit, Chain, Tip
 from peer.ledger.database import locked
 from peer.ledger.history import HistoryQueryExecutor
-from peer.ledger.simulator import QueryExecutor, TxSimulator
+from peer.ledger.simulator import CollectionNames, QueryExecutor, TxSimulator
 from peer.ledger.store import BlockRow
 from peer.ledger.transactions import read_sets
 from peer.ledger.unordered import make_block
@@ -52,7 +52,7 @@ CHANNEL_ID = re.compile(r"[a-z][a-z0-9.-]{0,248}")
 class KVLedger:
     """One channel's ledger; opened with `open_ledger`."""
 
-    def __init__(self, chain: Chain, collections: Mapping[str, Collection[str]]) -> None:
+    def __init__(self, chain: Chain, collections: CollectionNames) -> None:
         self._chain = chain
         self._store = chain.store
         self._collections = collections
@@ -90,7 +90,7 @@ class KVLedger:
 
     def collection_names(self, namespace: str) -> frozenset[str]:
         """Names of the private data collections defined for a chaincode."""
-        return frozenset(self._collections.get(namespace, ()))
+        return frozenset(self._collections(namespace) or ())
 
     async def commit(
         self,
@@ -263,7 +263,7 @@ async def open_ledger(
     channel_id: str,
     *,
     history: bool = True,
-    collections: Mapping[str, Collection[str]] = MappingProxyType({}),
+    collections: CollectionNames = lambda namespace: None,
     policies: CollectionPolicies = lambda namespace, collection: CollectionPolicy(),
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> AsyncIterator[Ledger]:
@@ -280,9 +280,8 @@ async def open_ledger(
         directory: where ledgers live; this one gets the sub-directory `channel_id`.
         channel_id: lower-case letters, digits, dots and dashes, at most 249.
         history: keep past values. Blocks committed without it have none later.
-        collections: chaincode name to the names of its private data collections. The mapping is
-            asked at every use, so its owner may change it. Implicit collections of organisations
-            exist without being named.
+        collections: chaincode name to the names of its private data collections, asked at every
+            use. Implicit collections of organisations exist without being named.
         policies: what the definition of a collection means for this peer, asked for every
             collection of a block. By default this peer is a member and nothing expires.
         max_file_bytes: size of a block file.

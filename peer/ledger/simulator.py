@@ -24,7 +24,7 @@ IMPLICIT_COLLECTION_PREFIX = "_implicit_org_"
 CHUNK_ROWS = 1000
 """Rows read before other tasks get their turn; about a millisecond."""
 
-CollectionNames = Callable[[str], Collection[str]]
+CollectionNames = Callable[[str], Collection[str] | None]
 """Maps a chaincode to its collections; asked at every use, so that definitions may change."""
 
 Scan = Callable[[bytes, int], list[ScannedRow]]

@@ -147,6 +147,10 @@ class BuildRegistry:
         """Return every package file that is installed, ordered by id."""
         return self._store.list()
 
+    def is_installed(self, ccid: str) -> bool:
+        """Tell whether a package of this id is here."""
+        return ccid in self._linked or self._store.has(ccid)
+
     async def find(self, ccid: str) -> InstalledPackage:
         """
         Raises:

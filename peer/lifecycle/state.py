@@ -12,12 +12,14 @@ with; where that is a simulator, every read here becomes part of the transaction
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from hashlib import sha256
+from typing import NamedTuple, Protocol, TypeVar
 
 import betterproto2
 
-from fabric_protos.codec import decode
+from fabric_protos.codec import decode, encode
 from fabric_protos.errors import DecodeError
 from fabric_protos.lifecycle import (
     ChaincodeEndorsementInfo,
@@ -27,6 +29,7 @@ from fabric_protos.lifecycle import (
 )
 from fabric_protos.protos import ChaincodeData, CollectionConfigPackage, StaticCollectionConfig
 from peer.errors import LedgerError
+from peer.ledger.api import QueryExecutor, TxSimulator
 
 M = TypeVar("M", bound=betterproto2.Message)
 
@@ -35,7 +38,8 @@ LSCC = "lscc"
 NAMESPACES = "namespaces"
 SOURCES = "chaincode-sources"
 DEFINITION = "ChaincodeDefinition"
-DEFINITION_FIELDS = ("Sequence", "EndorsementInfo", "ValidationInfo", "Collections")
+PARAMETERS = "ChaincodeParameters"
+LOCAL_PACKAGE = "ChaincodeLocalPackage"
 IMPLICIT = "_implicit_org_"
 
 
@@ -51,6 +55,70 @@ class PrivateReader(Reader, Protocol):
     def get_private_data(self, namespace: str, collection: str, key: str) -> bytes | None: ...
 
 
+class Writer(Reader, Protocol):
+    """Reads state and writes it, which no read sees."""
+
+    def set_state(self, namespace: str, key: str, value: bytes) -> None: ...
+
+    def delete_state(self, namespace: str, key: str) -> None: ...
+
+
+class HashReader(Protocol):
+    """Knows the hashes of values."""
+
+    def get_hash(self, namespace: str, key: str) -> bytes | None: ...
+
+
+class OrganisationReader:
+    """Reads what an organisation keeps for itself, and everybody has the hashes of."""
+
+    def __init__(self, reader: QueryExecutor, msp_id: str) -> None:
+        self._reader = reader
+        self._collection = implicit_collection(msp_id)
+
+    def get_state(self, namespace: str, key: str) -> bytes | None:
+        """Return a value; only peers of the organisation have it."""
+        return self._reader.get_private_data(namespace, self._collection, key)
+
+    def get_hash(self, namespace: str, key: str) -> bytes | None:
+        """Return the SHA-256 of a value."""
+        return self._reader.get_private_data_hash(namespace, self._collection, key)
+
+
+class OrganisationState(OrganisationReader):
+    """Writes there, too."""
+
+    def __init__(self, simulator: TxSimulator, msp_id: str) -> None:
+        super().__init__(simulator, msp_id)
+        self._simulator = simulator
+
+    def set_state(self, namespace: str, key: str, value: bytes) -> None:
+        """Write a value, of which the block carries the hash."""
+        self._simulator.set_private_data(namespace, self._collection, key, value)
+
+    def delete_state(self, namespace: str, key: str) -> None:
+        """Delete a key."""
+        self._simulator.delete_private_data(namespace, self._collection, key)
+
+
+class Structure(NamedTuple):
+    """Something spread over keys.
+
+    Attributes:
+        space: `NAMESPACES` or `SOURCES`.
+        fields: in the order its metadata gives them.
+    """
+
+    space: str
+    name: str
+    datatype: str
+    fields: Mapping[str, StateData]
+
+    def metadata(self) -> bytes:
+        """Return what its metadata key holds."""
+        return encode(StateMetadata(datatype=self.datatype, fields=list(self.fields)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommittedDefinition:
     """A definition the channel's organisations agreed on through ``_lifecycle``."""
@@ -59,6 +127,22 @@ class CommittedDefinition:
     endorsement: ChaincodeEndorsementInfo
     validation: ChaincodeValidationInfo
     collections: CollectionConfigPackage
+
+    def structure(self, name: str) -> Structure:
+        """Return what is written where it is committed."""
+        fields = {"Sequence": StateData(int_64=self.sequence), **self._parameters()}
+        return Structure(NAMESPACES, name, DEFINITION, fields)
+
+    def parameters(self, approval: str) -> Structure:
+        """Return what an organisation writes that agrees to it; see `approval_name`."""
+        return Structure(NAMESPACES, approval, PARAMETERS, self._parameters())
+
+    def _parameters(self) -> dict[str, StateData]:
+        return {
+            "EndorsementInfo": StateData(bytes=encode(self.endorsement)),
+            "ValidationInfo": StateData(bytes=encode(self.validation)),
+            "Collections": StateData(bytes=encode(self.collections)),
+        }
 
     def collection(self, name: str) -> StaticCollectionConfig | None:
         """Return a private data collection by its name."""
@@ -154,6 +238,76 @@ def read_legacy_collections(reader: Reader, name: str) -> CollectionConfigPackag
     """
     data = reader.get_state(LSCC, collections_key(name))
     return _decoded(CollectionConfigPackage, data or b"", name)
+
+
+def read_structure(reader: Reader, space: str, name: str, datatype: str) -> dict[str, StateData]:
+    """Return the fields of a structure; none where there is none of that type.
+
+    Raises:
+        LedgerError: the state holds something else there.
+    """
+    data = reader.get_state(LIFECYCLE, metadata_key(space, name))
+    metadata = _decoded(StateMetadata, data or b"", name)
+    if metadata.datatype != datatype:
+        return {}
+    return {
+        field: _decoded(StateData, value, name)
+        for field in metadata.fields
+        if (value := reader.get_state(LIFECYCLE, field_key(space, name, field))) is not None
+    }
+
+
+def local_package(approval: str, package_id: str) -> Structure:
+    """Return what an organisation writes that chose a package."""
+    fields = {"PackageID": StateData(string=package_id)}
+    return Structure(SOURCES, approval, LOCAL_PACKAGE, fields)
+
+
+def save(writer: Writer, structure: Structure) -> None:
+    """Write what has changed of a structure, and its metadata if its shape has.
+
+    Raises:
+        LedgerError: the state holds something else there.
+
+    Source: `Serializer.Serialize`, core/chaincode/lifecycle/serializer.go (release-2.5).
+    """
+    space, name = structure.space, structure.name
+    data = writer.get_state(LIFECYCLE, metadata_key(space, name))
+    metadata = _decoded(StateMetadata, data or b"", name)
+    present = {
+        field: writer.get_state(LIFECYCLE, field_key(space, name, field))
+        for field in metadata.fields
+    }
+    for field, value in structure.fields.items():
+        content = encode(value)
+        if present.pop(field, None) != content:
+            writer.set_state(LIFECYCLE, field_key(space, name, field), content)
+    is_reshaped = len(metadata.fields) != len(structure.fields)
+    if present or is_reshaped or metadata.datatype != structure.datatype:
+        writer.set_state(LIFECYCLE, metadata_key(space, name), structure.metadata())
+    for field in present:
+        writer.delete_state(LIFECYCLE, field_key(space, name, field))
+
+
+def is_saved(reader: HashReader, structure: Structure) -> bool:
+    """Tell by hashes alone whether a structure is there; reads no further than a difference.
+
+    Source: `Serializer.IsSerialized`, core/chaincode/lifecycle/serializer.go (release-2.5).
+    """
+    space, name = structure.space, structure.name
+    expected = {metadata_key(space, name): structure.metadata()} | {
+        field_key(space, name, field): encode(value) for field, value in structure.fields.items()
+    }
+    return all(
+        reader.get_hash(LIFECYCLE, key) == sha256(content).digest()
+        for key, content in expected.items()
+    )
+
+
+def collection_names(package: CollectionConfigPackage) -> frozenset[str]:
+    """Return the names of a chaincode's collections."""
+    statics = (each.static_collection_config for each in package.config)
+    return frozenset(static.name for static in statics if static is not None)
 
 
 def find_collection(package: CollectionConfigPackage, name: str) -> StaticCollectionConfig | None:

@@ -94,6 +94,13 @@ class PackageStore:
         """Remove a package; none there is fine."""
         self._place(ccid).path.unlink(missing_ok=True)
 
+    def has(self, ccid: str) -> bool:
+        """Tell whether a package is here."""
+        try:
+            return self._place(ccid).path.is_file()
+        except PackageError:
+            return False
+
     def find(self, ccid: str) -> Installed:
         """Look a package up, among those of lifecycle v2 first.
 

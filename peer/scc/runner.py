@@ -18,6 +18,7 @@ import trio
 
 from fabric_protos.errors import DecodeError
 from fabric_protos.stream import (
+    ChaincodeEvent,
     ChaincodeId,
     ChaincodeInput,
     ChaincodeMessage,
@@ -25,20 +26,36 @@ from fabric_protos.stream import (
     Response,
 )
 from peer.chaincode.stream import MessageStream, StreamClosed
-from peer.chaincode.support import SYSTEM_SUFFIX
+from peer.chaincode.support import SYSTEM_SUFFIX, Executions
+from peer.chaincode.transactions import TransactionParams
 from peer.errors import PeerError
 
 log = logging.getLogger("peer.scc")
 Type = ChaincodeMessageType
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SystemCall:
-    """One call of a system chaincode."""
+    """One call of a system chaincode.
 
-    channel_id: str
-    tx_id: str
+    Attributes:
+        params: what it runs with; its simulator is the chaincode's state, without the wire.
+        event: for the chaincode to set; nobody hears of it where the status is an error.
+    """
+
+    params: TransactionParams
     args: Sequence[bytes]
+    event: ChaincodeEvent | None = None
+
+    @property
+    def channel_id(self) -> str:
+        """The channel it was called on, empty if none."""
+        return self.params.channel_id
+
+    @property
+    def tx_id(self) -> str:
+        """The transaction's id."""
+        return self.params.tx_id
 
 
 class SystemChaincode(Protocol):
@@ -54,14 +71,16 @@ class SystemChaincode(Protocol):
         ...
 
 
-async def serve(chaincode: SystemChaincode, stream: MessageStream) -> None:
+async def serve(chaincode: SystemChaincode, stream: MessageStream, executions: Executions) -> None:
     """Register `chaincode` and answer its calls until the stream ends."""
     async with trio.open_nursery() as calls:
 
         def on_message(data: bytes) -> None:
             message = ChaincodeMessage.decode(data)
             if message.type in (Type.TRANSACTION, Type.INIT):
-                calls.start_soon(_answer, chaincode, stream, message)
+                params = executions(message.channel_id, message.txid)
+                if params is not None:
+                    calls.start_soon(_answer, chaincode, stream, message, params)
 
         name = ChaincodeId(name=chaincode.name + SYSTEM_SUFFIX)
         stream.send(ChaincodeMessage(type=Type.REGISTER, payload=name.encode()).encode())
@@ -70,12 +89,16 @@ async def serve(chaincode: SystemChaincode, stream: MessageStream) -> None:
 
 
 async def _answer(
-    chaincode: SystemChaincode, stream: MessageStream, message: ChaincodeMessage
+    chaincode: SystemChaincode,
+    stream: MessageStream,
+    message: ChaincodeMessage,
+    params: TransactionParams,
 ) -> None:
+    event = None
     try:
-        payload = ChaincodeInput.decode(message.payload)
-        call = SystemCall(channel_id=message.channel_id, tx_id=message.txid, args=payload.args)
+        call = SystemCall(params=params, args=ChaincodeInput.decode(message.payload).args)
         response = await chaincode.invoke(call)
+        event = call.event
     except (PeerError, DecodeError) as exc:
         response = Response(status=500, message=str(exc))
     except Exception:
@@ -86,6 +109,7 @@ async def _answer(
         payload=response.encode(),
         txid=message.txid,
         channel_id=message.channel_id,
+        chaincode_event=event,
     )
     with suppress(StreamClosed):  # the peer is closing
         stream.send(answer.encode())

@@ -13,7 +13,6 @@ from fabric_protos.stream import (
     ChaincodeInput,
     ChaincodeMessage,
     ChaincodeSpec,
-    SignedProposal,
 )
 from peer.chaincode.handler import Handler
 from peer.chaincode.registry import HandlerRegistry
@@ -62,13 +61,11 @@ class Collections:
         self.permitted = Permissions(read=True, write=True)
         self.asked = 0
 
-    def permissions(
-        self, channel_id: str, namespace: str, collection: str, proposal: SignedProposal | None
-    ) -> Permissions:
+    def permissions(self, params: TransactionParams, collection: str) -> Permissions:
         self.asked += 1
         if collection != "secrets":
             raise LedgerError(
-                f"collection {channel_id}/{namespace}/{collection} could not be found"
+                f"collection {params.channel_id}/{params.namespace}/{collection} could not be found"
             )
         return self.permitted
 
@@ -143,7 +140,7 @@ def collections() -> Collections:
 
 @pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
-    async with open_ledger(tmp_path, "ch1", collections={NS: {"secrets"}}) as ledger:
+    async with open_ledger(tmp_path, "ch1", collections={NS: {"secrets"}}.get) as ledger:
         yield ledger
 
 

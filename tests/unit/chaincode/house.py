@@ -23,7 +23,7 @@ from peer.chaincode.launcher import LaunchLimits, RuntimeLauncher
 from peer.chaincode.registry import HandlerRegistry
 from peer.chaincode.support import ChaincodeSupport, EndorsementInfo, ExecutionSettings
 from peer.errors import PackageError, UnknownChaincode, UnknownChannel
-from peer.ledger.api import Ledger
+from peer.ledger.api import Ledger, TxSimulator
 from peer.metrics import Metrics
 from runtimes.api import ChaincodePackage, ReportStage, UnixOrigin
 from tests.fakes.runtime import FakeInstance, FakeRuntime
@@ -45,7 +45,9 @@ class Definitions:
         info = EndorsementInfo("1.0", ccid or f"{name}:1.0", init_required)
         self.known[channel, name] = info
 
-    def endorsement_info(self, channel_id: str, name: str) -> EndorsementInfo:
+    def endorsement_info(
+        self, channel_id: str, name: str, simulator: TxSimulator | None
+    ) -> EndorsementInfo:
         try:
             return self.known[channel_id, name]
         except KeyError:

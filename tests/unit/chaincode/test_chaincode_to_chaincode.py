@@ -229,7 +229,7 @@ class TestChaincodeToChaincode:
     async def test_a_callee_that_is_not_defined(
         self, channels: TwoChannels, autojump_clock: MockClock
     ) -> None:
-        assert "execute failed: [channel ch1] chaincode none" in await channels.error(b"none")
+        assert "execute failed: chaincode none not found" in await channels.error(b"none")
 
     async def test_a_callee_that_needs_init(
         self, channels: TwoChannels, autojump_clock: MockClock

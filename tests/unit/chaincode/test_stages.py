@@ -295,7 +295,7 @@ async def test_a_service_that_is_dialled_again_goes_on_in_the_same_stages(
 async def test_a_system_chaincode_has_no_stages(autojump_clock: MockClock) -> None:
     async with open_house(FakeRuntime()) as house:
 
-        async def serve(stream: object) -> None:
+        async def serve(stream: object, executions: object) -> None:
             chaincode = FakeChaincode(stream)  # type: ignore[arg-type]  # a MemoryStream
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(chaincode.run)

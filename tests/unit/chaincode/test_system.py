@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pytest
 import trio
@@ -34,9 +35,7 @@ CHANNELS = ChaincodeInput(args=[b"GetChannels"])
 
 async def start_cscc(house: House) -> None:
     cscc = Cscc(lambda: ["ch1", "ch2"])
-    await house.instances.start(
-        house.support.run_in_process, cscc.name, lambda stream: serve(cscc, stream)
-    )
+    await house.instances.start(house.support.run_in_process, cscc.name, partial(serve, cscc))
 
 
 def channel_ids(response: Response) -> list[str]:
@@ -85,9 +84,7 @@ class Odd:
 
 async def test_its_bugs_stay_inside(autojump_clock: MockClock) -> None:
     async with open_house(FakeRuntime()) as house:
-        await house.instances.start(
-            house.support.run_in_process, "odd", lambda stream: serve(Odd(), stream)
-        )
+        await house.instances.start(house.support.run_in_process, "odd", partial(serve, Odd()))
         for args, message in (([b"bug"], "internal error"), ([b"x"], "on purpose")):
             execution = await house.support.execute(params(), "odd", ChaincodeInput(args=args))
             assert execution.response == Response(status=500, message=message)
@@ -97,12 +94,12 @@ async def test_it_runs_once(autojump_clock: MockClock) -> None:
     async with open_house(FakeRuntime()) as house:
         await start_cscc(house)
         with pytest.raises(LaunchError, match="running already"):
-            await house.support.run_in_process("cscc", lambda stream: serve(Odd(), stream))
+            await house.support.run_in_process("cscc", partial(serve, Odd()))
         assert (await house.support.execute(params(), "cscc", CHANNELS)).response.status == 200
 
 
 async def test_it_registers_under_its_own_name_only() -> None:
-    async def impostor(stream: MessageStream) -> None:
+    async def impostor(stream: MessageStream, executions: object) -> None:
         name = ChaincodeId(name="mycc:1.0").encode()
         stream.send(ChaincodeMessage(type=Type.REGISTER, payload=name).encode())
         await stream.run(lambda data: None)

@@ -72,7 +72,7 @@ class Channel:
 
 @pytest.fixture
 async def channel(tmp_path: Path) -> AsyncIterator[Channel]:
-    async with open_ledger(tmp_path, "ch", collections=COLLECTIONS) as ledger:
+    async with open_ledger(tmp_path, "ch", collections=COLLECTIONS.get) as ledger:
         yield Channel(ledger)
 
 

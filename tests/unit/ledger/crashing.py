@@ -122,7 +122,7 @@ async def commit_next(ledger: Ledger) -> None:
 async def main(directory: Path) -> None:
     names: Mapping[str, tuple[str, ...]] = COLLECTIONS
     async with open_ledger(
-        directory, "ch", collections=names, policies=policy, max_file_bytes=MAX_FILE_BYTES
+        directory, "ch", collections=names.get, policies=policy, max_file_bytes=MAX_FILE_BYTES
     ) as ledger:
         for _ in range(BLOCKS):
             await commit_next(ledger)

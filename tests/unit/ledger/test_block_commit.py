@@ -74,7 +74,7 @@ def writing(key: str, value: bytes, namespace: str = "cc") -> bytes:
 
 async def test_commit_hashes(tmp_path: Path) -> None:
     collections = {"mycc": ["c1"], "zz": ["c9"]}
-    async with open_ledger(tmp_path, "ch", collections=collections) as ledger:
+    async with open_ledger(tmp_path, "ch", collections=collections.get) as ledger:
         await ledger.commit(block_of(ledger, envelope(b"config", kind=1)), [VALID])
         simulator = ledger.new_tx_simulator("")
         reader = ledger.new_tx_simulator("")

@@ -48,7 +48,7 @@ async def opened(directory: Path) -> AsyncIterator[Ledger]:
     async with open_ledger(
         directory,
         "ch",
-        collections={"cc": list(POLICIES)},
+        collections={"cc": list(POLICIES)}.get,
         policies=lambda namespace, collection: POLICIES[collection],
     ) as ledger:
         yield ledger
@@ -223,7 +223,7 @@ async def test_a_value_lives_for_its_blocks(ledger: Ledger, tmp_path: Path) -> N
 async def test_expiry_is_no_part_of_the_commit_hash(tmp_path: Path) -> None:
     async def chain(directory: Path, policy: CollectionPolicy) -> bytes:
         async with open_ledger(
-            directory, "ch", collections={"cc": ["c"]}, policies=lambda *_: policy
+            directory, "ch", collections={"cc": ["c"]}.get, policies=lambda *_: policy
         ) as ledger:
             await commit(ledger, endorse(ledger, put("c", "k", b"v")))
             for _ in range(4):

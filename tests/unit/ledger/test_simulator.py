@@ -246,7 +246,7 @@ async def test_collections_may_change_while_the_ledger_is_open(
     tmp_path: Path, wrap: Callable[[Ledger], Any]
 ) -> None:
     collections: dict[str, set[str]] = {}
-    async with open_ledger(tmp_path, "ch", collections=collections) as ledger:
+    async with open_ledger(tmp_path, "ch", collections=collections.get) as ledger:
         simulator = wrap(ledger).simulate()
         assert ledger.collection_names("cc") == frozenset()
         collections["cc"] = {"late"}

@@ -396,7 +396,7 @@ from peer.ledger.api import CommittingTransaction, Timestamp
 
 
 async def main():
-    async with open_ledger(Path(sys.argv[1]), "ch", collections={"cc": {"c"}}) as ledger:
+    async with open_ledger(Path(sys.argv[1]), "ch", collections={"cc": {"c"}}.get) as ledger:
         while True:
             n = ledger.height
             transactions = []
@@ -443,7 +443,7 @@ def commit_until_killed(directory: Path, count: int) -> int:
 
 
 async def check_after_kill(directory: Path, acknowledged: int) -> None:
-    async with open_ledger(directory, "ch", collections={"cc": {"c"}}) as ledger:
+    async with open_ledger(directory, "ch", collections={"cc": {"c"}}.get) as ledger:
         height = ledger.height
         # One block may have been written without its line having been printed.
         assert height in (acknowledged, acknowledged + 1)

@@ -12,6 +12,7 @@ import trio.testing
 from fabric_protos.codec import decode
 from fabric_protos.protos import ChannelQueryResponse
 from fabric_protos.stream import (
+    ChaincodeEvent,
     ChaincodeId,
     ChaincodeInput,
     ChaincodeMessage,
@@ -19,11 +20,20 @@ from fabric_protos.stream import (
     Response,
 )
 from peer.chaincode.stream import MemoryStream, StreamClosed, memory_pipe
+from peer.chaincode.transactions import TransactionParams
 from peer.errors import PeerError
 from peer.scc.cscc import Cscc
 from peer.scc.runner import SystemCall, SystemChaincode, serve
 
 T = ChaincodeMessageType
+
+
+def params(channel_id: str, tx_id: str) -> TransactionParams:
+    return TransactionParams(channel_id=channel_id, tx_id=tx_id, namespace="scripted")
+
+
+def executions(channel_id: str, tx_id: str) -> TransactionParams | None:
+    return None if tx_id == "ended" else params(channel_id, tx_id)
 
 
 class Scripted:
@@ -42,6 +52,8 @@ class Scripted:
                 await self.released.wait()
             case b"refuse":
                 raise PeerError("not like this")
+            case b"tell":
+                call.event = ChaincodeEvent(event_name="told", payload=call.params.tx_id.encode())
             case b"break":
                 raise RuntimeError("with a secret in its text")
         return Response(status=200, payload=bytes(call.args[0]))
@@ -76,11 +88,12 @@ class Caller:
 
 @asynccontextmanager
 async def served(chaincode: SystemChaincode) -> AsyncIterator[Caller]:
+    """Hold a chaincode; of an execution of the id ``ended`` nobody knows any more."""
     near, far = memory_pipe()
     caller = Caller(near.send)
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve, chaincode, far)
+            nursery.start_soon(serve, chaincode, far, executions)
             nursery.start_soon(caller.read, near)
             registered = await caller.answers.receive()
             assert registered.type == T.REGISTER
@@ -120,6 +133,22 @@ async def test_errors_become_responses_and_end_nothing(caplog: pytest.LogCapture
         assert (await caller.answer())[1].status == 200
 
 
+async def test_an_event_goes_with_the_answer() -> None:
+    async with served(Scripted()) as caller:
+        caller.call("1", [b"tell"])
+        message = await caller.answers.receive()
+        assert message.chaincode_event == ChaincodeEvent(event_name="told", payload=b"1")
+
+
+async def test_what_has_ended_meanwhile_is_not_begun() -> None:
+    scripted = Scripted()
+    async with served(scripted) as caller:
+        caller.call("ended", [b"quick"])
+        caller.call("1", [b"quick"])
+        await caller.answer()
+    assert [call.tx_id for call in scripted.calls] == ["1"]
+
+
 async def test_the_end_of_the_stream_ends_what_runs() -> None:
     scripted = Scripted()
     async with served(scripted) as caller:
@@ -132,7 +161,7 @@ async def test_an_answer_nobody_waits_for_any_more_is_dropped() -> None:
     scripted = Scripted()
     near, far = memory_pipe()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, scripted, far)
+        nursery.start_soon(serve, scripted, far, executions)
         message = ChaincodeMessage(
             type=T.TRANSACTION, payload=ChaincodeInput(args=[b"wait"]).encode()
         )
@@ -145,7 +174,7 @@ async def test_an_answer_nobody_waits_for_any_more_is_dropped() -> None:
 @pytest.mark.parametrize("channels", [[], ["a"], ["a", "b"]])
 async def test_cscc_lists_the_channels(channels: list[str]) -> None:
     response = await Cscc(lambda: channels).invoke(
-        SystemCall(channel_id="", tx_id="1", args=[b"GetChannels"])
+        SystemCall(params=params("", "1"), args=[b"GetChannels"])
     )
     assert response.status == 200
     found = decode(ChannelQueryResponse, response.payload)
@@ -155,4 +184,4 @@ async def test_cscc_lists_the_channels(channels: list[str]) -> None:
 @pytest.mark.parametrize("args", [[], [b""], [b"getchannels"], [b"JoinChain"], [b"\xff"]])
 async def test_cscc_refuses_what_it_does_not_know(args: list[bytes]) -> None:
     with pytest.raises(PeerError, match=r"Requested function .* not found\."):
-        await Cscc(list).invoke(SystemCall(channel_id="", tx_id="1", args=args))
+        await Cscc(list).invoke(SystemCall(params=params("", "1"), args=args))
