@@ -36,6 +36,7 @@ from runtimes.containers.engine import (
     Image,
     ImageMissing,
     Labels,
+    NameTaken,
     Network,
 )
 
@@ -58,12 +59,14 @@ class Dialect:
         no_network: the network mode of a build without one; a wrong word may be ignored.
         network_exists: status of the creation of a network whose name is taken.
         network_in_use: status of the removal of one with containers on it.
+        name_taken: status of the creation of a container whose name is taken.
         wait: path of the wait for the end of a container, whose name goes into it.
     """
 
     no_network: str
     network_exists: frozenset[int]
     network_in_use: frozenset[int]
+    name_taken: frozenset[int]
     wait: str
 
 
@@ -141,6 +144,8 @@ class EngineClient:
         except EngineRefused as exc:
             if exc.status == 404:
                 raise ImageMissing(exc.status, exc.text) from exc
+            if exc.status in self._dialect.name_taken:
+                raise NameTaken(exc.status, exc.text) from exc
             raise
 
     async def attach(self, name: str) -> trio.abc.ReceiveStream:

@@ -41,6 +41,13 @@ class ImageMissing(EngineRefused):
     """A container was to be created from an image that is not there."""
 
 
+class NameTaken(EngineRefused):
+    """A container was to be created, and another one has its name.
+
+    Engines that have no status for it alone raise it for other failures, too.
+    """
+
+
 class BuildStepFailed(Exception):
     """A step of a build failed; the text is the engine's."""
 
@@ -148,6 +155,7 @@ class Engine(Protocol):
 
         Raises:
             ImageMissing: there is no such image.
+            NameTaken: there is a container of that name.
         """
         ...
 

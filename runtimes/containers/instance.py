@@ -22,7 +22,7 @@ from runtimes.api import (
     TcpOrigin,
     UnixOrigin,
 )
-from runtimes.containers.engine import Engine, EngineRefused
+from runtimes.containers.engine import ContainerState, Engine, EngineRefused
 from runtimes.containers.start_contract import (
     Build,
     ContainerPlan,
@@ -58,6 +58,7 @@ class ContainerInstance:
         self._scope = trio.CancelScope()
         self._running = False
         self._removed = False
+        self._state: ContainerState | None = None
         self._status = ExitStatus(signal=signal.SIGKILL)
         self._exited = trio.Event()
         self._released = trio.Event()
@@ -88,15 +89,9 @@ class ContainerInstance:
         return self._output.tail()
 
     async def owns(self, origin: Origin) -> bool:
-        """Tell whether a connection comes from the container.
-
-        Raises:
-            RuntimeUnavailable: the engine does not answer.
-        """
-        if not self._running:
-            return False
-        state = await self._engine.inspect(self._name)
-        if state is None or not state.pid or not self._running:
+        """Tell whether a connection comes from the container."""
+        state = self._state
+        if state is None or not state.pid:
             return False
         match origin:
             case UnixOrigin(pid=pid):
@@ -118,14 +113,16 @@ class ContainerInstance:
         """
         try:
             with self._scope:
-                async with await start_container(self._engine, plan, build) as output:
+                started = await start_container(self._engine, plan, build)
+                async with started.output:
+                    self._state = started.state
                     self._running = True
                     task_status.started()
-                    await self._follow(output)
+                    await self._follow(started.output)
             if not self._running:
                 raise StartFailed(f"{self.ccid} was stopped while it was starting")
         finally:
-            self._running = False
+            self._running, self._state = False, None
             self._removed = await clean_up(self._engine, self._name)
             self._exited.set()
             self._released.set()
@@ -135,6 +132,7 @@ class ContainerInstance:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._output.pump, output)
             self._status = await self._end()
+            self._state = None
             self._output.hurry()
             with trio.move_on_after(DRAIN_LIMIT_S):
                 await self._output.ended.wait()

@@ -22,6 +22,7 @@ FLAVOUR = Flavour(
         no_network="none",
         network_exists=frozenset({409}),
         network_in_use=frozenset({403}),
+        name_taken=frozenset({409}),
         wait=f"{API_VERSION}/containers/{{}}/wait",
     ),
 )

@@ -22,6 +22,7 @@ FLAVOUR = Flavour(
         no_network="NetworkDisabled",
         network_exists=frozenset({409, 500}),
         network_in_use=frozenset({409, 500}),
+        name_taken=frozenset({409, 500}),
         # its own interface: Podman 4 answers Docker's wait by asking itself without any pause
         wait="v4.0.0/libpod/containers/{}/wait",
     ),

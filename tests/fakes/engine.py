@@ -23,6 +23,7 @@ from runtimes.containers.engine import (
     Image,
     ImageMissing,
     Labels,
+    NameTaken,
     Network,
 )
 
@@ -121,7 +122,7 @@ class FakeEngine:
         if config["Image"] not in self.images:
             raise ImageMissing(404, f"No such image: {config['Image']}")
         if name in self.containers_by_name:
-            raise EngineRefused(409, f"the name {name} is in use")
+            raise NameTaken(409, f"the name {name} is in use")
         self.containers_by_name[name] = FakeContainer(name, config)
         self._fail("create!")
 

@@ -52,9 +52,21 @@ async def test_the_steps_of_a_start_in_their_order(harness: FakeEngineHarness) -
         await backend.start(harness.spec(SERVES))
         steps = [
             *("image", "build", "image", "network", "is_rootless", "remove_network"),
-            *("create_network", "network", "remove", "create", "attach", "upload", "start"),
+            *("create_network", "network", "create", "attach", "upload", "start", "inspect"),
         ]
         assert harness.engine.calls[: len(steps)] == steps
+
+
+async def test_what_has_its_name_is_removed(harness: FakeEngineHarness) -> None:
+    async with harness.open() as backend:
+        spec = harness.spec(SERVES)
+        await backend.build(spec.package)
+        former = harness.engine.containers_by_name[NAME] = FakeContainer(NAME, {})
+        harness.engine.calls.clear()
+        await backend.start(spec)
+        assert former.removed
+        steps = ["create", "remove", "create", "attach"]
+        assert [call for call in harness.engine.calls if call in steps] == steps
 
 
 async def test_a_build_with_nothing_to_do_asks_nobody(harness: FakeEngineHarness) -> None:
@@ -73,6 +85,7 @@ async def test_an_image_that_has_gone_meanwhile_is_built_again(harness: FakeEngi
         await backend.build(spec.package)
         found = await harness.engine.image(next(iter(harness.engine.images)))
         harness.engine.images.clear()
+        harness.engine.containers_by_name[NAME] = FakeContainer(NAME, {})
 
         async def stale(name: str) -> Image | None:
             return harness.engine.images.get(name, found)
@@ -80,31 +93,36 @@ async def test_an_image_that_has_gone_meanwhile_is_built_again(harness: FakeEngi
         harness.engine.image = stale
         harness.engine.calls.clear()
         await backend.start(spec)
-        creates = [call for call in harness.engine.calls if call in ("create", "build")]
-        assert creates == ["create", "build", "create"]
+        steps = ["create", "build", "remove", "create", "attach"]
+        assert [call for call in harness.engine.calls if call in steps] == steps
         assert stages == ["build", "create", "upload", "start"]
 
 
-@pytest.mark.parametrize("when", ["", "!"])
 @pytest.mark.parametrize(
     ("step", "kind"),
-    [("create", StartFailed), ("upload", UploadFailed), ("start", StartFailed)],
+    [
+        *(("create", StartFailed), ("create!", StartFailed)),
+        *(("upload", UploadFailed), ("upload!", UploadFailed)),
+        *(("start", StartFailed), ("start!", StartFailed), ("inspect", StartFailed)),
+    ],
 )
 async def test_a_step_that_fails_leaves_nothing(
-    harness: FakeEngineHarness, step: str, when: str, kind: type[RuntimeFailure]
+    harness: FakeEngineHarness, step: str, kind: type[RuntimeFailure]
 ) -> None:
     async with harness.open() as backend:
         for failure, raised in (
             (EngineRefused(500, "disk full"), kind),
             (RuntimeUnavailable("gone"), RuntimeUnavailable),
         ):
-            harness.engine.failures[f"{step}{when}"] = failure
+            harness.engine.failures[step] = failure
             with pytest.raises(raised, match=r"disk full|gone"):
                 await backend.start(harness.spec(SERVES))
             assert not harness.left()
 
 
-@pytest.mark.parametrize("step", ["image", "build", "create", "attach", "upload", "start"])
+@pytest.mark.parametrize(
+    "step", ["image", "build", "create", "attach", "upload", "start", "inspect"]
+)
 async def test_a_step_that_hangs_can_be_cancelled(
     harness: FakeEngineHarness, step: str, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -149,6 +167,7 @@ async def test_a_removal_that_is_refused_is_an_error(
         raise EngineRefused(500, "device busy")
 
     async with harness.open() as backend:
+        harness.engine.containers_by_name[NAME] = FakeContainer(NAME, {})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(harness.engine, "remove", refuse)
             with pytest.raises(RuntimeUnavailable, match=r"cannot be removed: device busy \(stat"):
@@ -186,11 +205,9 @@ async def test_an_engine_that_goes_away_is_waited_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with harness.open() as backend:
-        harness.engine.failures |= {
-            "wait": RuntimeUnavailable("gone"),
-            "inspect": EngineRefused(500, ""),
-        }
+        harness.engine.failures["wait"] = RuntimeUnavailable("gone")
         instance = await backend.start(harness.spec(EXITS))
+        harness.engine.failures["inspect"] = EngineRefused(500, "")
         assert await instance.wait() == ExitStatus(3)
         assert caplog.text.count("lost sight of asset:1.0") == 1
 
@@ -227,9 +244,9 @@ async def test_owning(harness: FakeEngineHarness) -> None:
         assert await instance.owns(TcpOrigin(("10.0.0.2", 1), ("10.0.0.1", 2)))
         assert await instance.owns(TcpOrigin(("::ffff:10.0.0.2", 1), ("::ffff:10.0.0.1", 2)))
         assert not await instance.owns(TcpOrigin(("10.0.0.3", 1), ("10.0.0.1", 2)))
-        harness.engine.containers_by_name.clear()
-        assert not await instance.owns(UnixOrigin(pid=container.pid, uid=0))
         container.exit(0)
+        await instance.wait()
+        assert not await instance.owns(UnixOrigin(pid=container.pid, uid=0))
 
 
 @pytest.mark.parametrize(
