@@ -35,8 +35,9 @@ from peer.errors import ConfigError, RuntimeNotUsable
 from peer.ledger.api import Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
-from peer.lifecycle.builds import BuildRegistry, StartedByHand
+from peer.lifecycle.builds import BuildRegistry
 from peer.lifecycle.definitions import DefinitionStore
+from peer.lifecycle.development import StartedByHand
 from peer.lifecycle.external import ExternalBuilders
 from peer.lifecycle.platforms.platform import Images
 from peer.lifecycle.store import PackageStore
@@ -135,6 +136,9 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     registry = HandlerRegistry(hooks.on_stage, metrics.launch_settled)
     external = await _external_runtime(config, home, backend, on_output, stack)
     packages = await trio.to_thread.run_sync(_packages, config, home, backend, hooks.on_output)
+    await packages.prune()
+    keeps_packages = bool(config.peer.file_system_path)
+    stack.push_async_callback(packages.close, keeps_packages=keeps_packages)
     definitions = DefinitionStore()
     ledgers: dict[str, Ledger] = {}
     listeners = ChaincodeListeners(

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import trio
 from prometheus_client import CollectorRegistry
 
 from fabric_protos.stream import ChaincodeEvent, ChaincodeInput
@@ -24,7 +25,7 @@ from peer.endorser.proposal import (
     prepare_args,
     prepare_proposal,
 )
-from peer.errors import AlreadyInstalled, UnknownChannel
+from peer.errors import AlreadyInstalled, PackageInUse, UnknownChannel
 from peer.ledger.api import CommittingTransaction, Ledger, Timestamp, ValidationCode
 from peer.lifecycle.builds import BuildRegistry
 from peer.lifecycle.definitions import (
@@ -135,7 +136,8 @@ class Peer:
         """Install chaincode, build it and define it on channels; nothing is started yet.
 
         Installing again under the same name replaces the definition; if the code changed, the next
-        call launches the new code, and the process of the old one is stopped.
+        call launches the new code, and the process of the old one is stopped. What was built of a
+        directory as it was before is removed; an older package file stays until `uninstall`.
 
         Args:
             source: a directory of code, a lifecycle package (``.tar.gz``) or a deployment spec.
@@ -177,8 +179,44 @@ class Peer:
             )
             self._definitions.define(channel_id, definition)
         for ccid in former - self._definitions.ccids():
-            await self.chaincode.stop(ccid)
+            if self.packages.is_directory(ccid):
+                await self._remove(ccid)
+            else:
+                await self.chaincode.stop(ccid)
         return package
+
+    async def uninstall(self, name: str) -> None:
+        """Undo `install`: stop a chaincode and remove its package with everything built of it.
+
+        What was committed stays in the ledgers.
+
+        Args:
+            name: of a chaincode; its definitions go, on every channel, and its packages, unless
+                another chaincode runs them. Or the id of a package.
+
+        Raises:
+            NotInstalled: there is neither.
+            PackageInUse: it is the id of a package that chaincodes run.
+
+        Cancellation: before it has begun; then it is finished, within the limits of a stop.
+        """
+        await trio.lowlevel.checkpoint()
+        if names := self._definitions.names_of(name):
+            raise PackageInUse(name, names)
+        ccids = self._definitions.remove(name)
+        if not ccids:
+            self.packages.check_installed(name)
+            ccids = {name}
+        with trio.CancelScope(shield=True):
+            for ccid in ccids - self._definitions.ccids():
+                await self._remove(ccid)
+
+    async def _remove(self, ccid: str) -> None:
+        """Stop what runs of a package and remove it."""
+        await self.chaincode.stop(ccid)
+        await self.packages.uninstall(ccid)
+        await self.chaincode.stop(ccid)  # a call may have launched it once more
+        await self.packages.prune()
 
     async def invoke(
         self,

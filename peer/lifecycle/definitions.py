@@ -81,6 +81,13 @@ class DefinitionStore:
         self._definitions[channel_id, definition.name] = definition
         self.collections(channel_id)[definition.name] = definition.collections
 
+    def remove(self, name: str) -> set[str]:
+        """Remove the definitions of a name on every channel and return the packages they used."""
+        found = [key for key in self._definitions if key[1] == name]
+        for channel_id, _ in found:
+            self.collections(channel_id).pop(name, None)
+        return {self._definitions.pop(key).ccid for key in found}
+
     def get(self, channel_id: str, name: str) -> ChaincodeDefinition:
         """
         Raises:
@@ -98,6 +105,10 @@ class DefinitionStore:
         (release-2.5), is about the others.
         """
         return {definition.ccid for definition in self._definitions.values()}
+
+    def names_of(self, ccid: str) -> list[str]:
+        """Return the chaincodes that a package runs, on any channel."""
+        return sorted({found.name for found in self._definitions.values() if found.ccid == ccid})
 
     def endorsement_info(self, channel_id: str, name: str) -> EndorsementInfo:
         """Return version, package and init flag; see `Definitions.endorsement_info`."""

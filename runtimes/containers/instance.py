@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -42,6 +43,8 @@ RETRY_S = 0.5
 """Between looks for an engine that has gone away while a chaincode runs."""
 
 _SIGNALLED = 128
+
+Check = Callable[[], Awaitable[None]]
 
 
 class ContainerInstance:
@@ -102,24 +105,35 @@ class ContainerInstance:
                 return await trio.to_thread.run_sync(_below_holds, state.pid, origin)
 
     async def hold(
-        self, plan: ContainerPlan, build: Build, *, task_status: trio.TaskStatus[None]
+        self,
+        plan: ContainerPlan,
+        build: Build,
+        check: Check,
+        *,
+        task_status: trio.TaskStatus[None],
     ) -> None:
         """Own the container, from the first step of its start until it is removed.
+
+        Args:
+            check: looks from inside whether the chaincode can reach the peer.
 
         Raises:
             StartFailed, BuildFailed, RuntimeUnavailable: before it has started.
 
         Cancellation: removes the container, shielded and bounded.
         """
+        ready = False
         try:
             with self._scope:
                 started = await start_container(self._engine, plan, build)
                 async with started.output:
                     self._state = started.state
                     self._running = True
+                    await check()
+                    ready = True
                     task_status.started()
                     await self._follow(started.output)
-            if not self._running:
+            if not ready:
                 raise StartFailed(f"{self.ccid} was stopped while it was starting")
         finally:
             self._running, self._state = False, None

@@ -19,7 +19,6 @@ FLAVOUR = Flavour(
     has_contexts=False,
     sockets=("~run/podman/podman.sock", "/run/podman/podman.sock"),
     dialect=Dialect(
-        no_network="NetworkDisabled",
         network_exists=frozenset({409, 500}),
         network_in_use=frozenset({409, 500}),
         name_taken=frozenset({409, 500}),
