@@ -64,7 +64,7 @@ async def test_a_build_that_should_need_no_network_has_none(
             source.mkdir()
             manifest = {"name": name, "scripts": {"preinstall": "python3 probe.py"}}
             (source / "package.json").write_text(json.dumps(manifest))
-            host, port = address_for_builds(site), server.getsockname()[1]
+            host, port = bridge_address(site), server.getsockname()[1]
             (source / "probe.py").write_text(PROBE.format(host=host, port=port))
             if name == "offline":
                 (source / "npm-cache").mkdir()
@@ -81,10 +81,9 @@ async def test_a_build_that_should_need_no_network_has_none(
     assert "Network is unreachable" in refusals["offline"]
 
 
-def address_for_builds(site: Site) -> str:
-    """Return an address of this machine that a build with a network reaches."""
-    if site.engine.name == "podman":  # whose builds are on this machine's network
-        return "127.0.0.1"
-    status, network = site.engine.request("GET", "/networks/bridge")
+def bridge_address(site: Site) -> str:
+    """Return this machine's address on the network that builds get by default."""
+    name = {"docker": "bridge", "podman": "podman"}[site.engine.name]
+    status, network = site.engine.request("GET", f"/networks/{name}")
     assert status == 200
     return str(network["IPAM"]["Config"][0]["Gateway"])
