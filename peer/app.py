@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -27,26 +27,32 @@ from peer.chaincode.handler import Trace
 from peer.chaincode.launcher import LaunchLimits, RuntimeLauncher
 from peer.chaincode.registry import HandlerRegistry, OnStage
 from peer.chaincode.support import ChaincodeSupport, ExecutionSettings
+from peer.channel.embedded import Embedded, open_embedded
+from peer.channels import Channels
+from peer.client.calls import Client
 from peer.config import PeerConfig, chaincode_listen_address
 from peer.config.values import split_address
 from peer.directories import private_directory, temporary_directory
-from peer.errors import ConfigError, RuntimeNotUsable
+from peer.endorser.endorser import Endorser
+from peer.errors import ConfigError, PeerError, RuntimeNotUsable
 from peer.ledger.api import Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
-from peer.lifecycle.builds import BuildRegistry, StartedByHand
-from peer.lifecycle.definitions import DefinitionStore
+from peer.lifecycle.builds import BuildRegistry
+from peer.lifecycle.definitions import Definitions
+from peer.lifecycle.development import StartedByHand
 from peer.lifecycle.external import ExternalBuilders
 from peer.lifecycle.platforms.platform import Images
 from peer.lifecycle.store import PackageStore
 from peer.metrics import Metrics
-from peer.msp.identity import SigningIdentity
+from peer.ordering.embedded import CommittingStore
+from peer.ordering.solo import SoloOrderer
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
 from peer.rpc.loop import open_loop
 from peer.rpc.tls import server_context
 from peer.scc.cscc import Cscc
-from peer.scc.runner import serve
+from peer.scc.runner import SystemChaincode, serve
 from runtimes import loader, naming
 from runtimes.api import RuntimeBackend, RuntimeFailure, RuntimeSettings
 
@@ -135,8 +141,10 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     registry = HandlerRegistry(hooks.on_stage, metrics.launch_settled)
     external = await _external_runtime(config, home, backend, on_output, stack)
     packages = await trio.to_thread.run_sync(_packages, config, home, backend, hooks.on_output)
-    definitions = DefinitionStore()
-    ledgers: dict[str, Ledger] = {}
+    await packages.prune()
+    keeps_packages = bool(config.peer.file_system_path)
+    stack.push_async_callback(packages.close, keeps_packages=keeps_packages)
+    network = await trio.to_thread.run_sync(open_embedded, home / "network")
     listeners = ChaincodeListeners(
         run_dir,
         tls=_chaincode_tls(authority) if authority is not None else None,
@@ -146,17 +154,23 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     )
     # Below the instances: a ledger joined later still closes after the last execution.
     open_ledgers = await stack.enter_async_context(AsyncExitStack())
+    definitions = Definitions(
+        channel=lambda channel_id: channels.find(channel_id),
+        packages=packages,
+        identity=network.peer,
+        is_development=is_development,
+    )
 
-    async def ledger_of(channel_id: str) -> Ledger:
-        return await open_ledgers.enter_async_context(
-            open_ledger(
-                home / "ledgersData",
-                channel_id,
-                history=config.ledger.history_enabled,
-                collections=definitions.collections(channel_id).get,
-            )
+    def ledger_of(channel_id: str) -> AbstractAsyncContextManager[Ledger]:
+        return open_ledger(
+            home / "ledgersData",
+            channel_id,
+            history=config.ledger.history_enabled,
+            collections=definitions.collection_names(channel_id),
+            policies=definitions.policies(channel_id),
         )
 
+    channels = Channels(home / "ledgersData", ledger_of, open_ledgers, definitions.on_commit)
     instances = await stack.enter_async_context(trio.open_nursery())
     stack.callback(instances.cancel_scope.cancel)
     launcher = RuntimeLauncher(
@@ -167,7 +181,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         listeners=listeners,
         connector=ServiceConnector(limit=config.peer.max_recv_msg_size),
         environment=ChaincodeEnvironment(
-            msp_id=config.peer.local_msp_id,
+            msp_id=network.peer.msp_id,
             logging_level=config.chaincode.logging_level,
             logging_shim=config.chaincode.logging_shim,
             logging_format=config.chaincode.logging_format,
@@ -179,29 +193,89 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         authority=authority,
         external=external,
     )
+    chaincode = ChaincodeSupport(
+        registry=registry,
+        launcher=launcher,
+        definitions=definitions,
+        ledgers=lambda channel_id: channels.get(channel_id).ledger,
+        settings=_execution_settings(config),
+        trace=hooks.trace,
+        on_execute_timeout=metrics.execute_timed_out,
+    )
+    for system in _system_chaincodes(packages, channels, network):
+        await instances.start(chaincode.run_in_process, system.name, partial(serve, system))
+    endorser = Endorser(
+        chaincode=chaincode,
+        channel=channels.find,
+        definitions=definitions,
+        collections=definitions,
+        local=network.local,
+        signer=network.peer,
+    )
+    ordering = _Ordering(network, channels, instances)
+    await channels.open_all()
+    for channel_id in channels.ids:
+        await ordering.start(channel_id)
+    if DEFAULT_CHANNEL not in channels.ids:
+        await ordering.create_channel(DEFAULT_CHANNEL)
+    client, admin = (
+        Client(identity, endorser=endorser, channels=channels, orderer=ordering.orderer)
+        for identity in (network.client, network.admin)
+    )
     peer = Peer(
-        chaincode=ChaincodeSupport(
-            registry=registry,
-            launcher=launcher,
-            definitions=definitions,
-            ledgers=lambda channel_id: peer.ledger(channel_id),
-            settings=_execution_settings(config),
-            trace=hooks.trace,
-            on_execute_timeout=metrics.execute_timed_out,
-        ),
+        chaincode=chaincode,
         packages=packages,
         definitions=definitions,
-        ledgers=ledgers,
-        open_ledger=ledger_of,
-        identity=SigningIdentity.self_signed(config.peer.local_msp_id),
+        endorser=endorser,
+        joined=channels,
+        create_channel=ordering.create_channel,
+        client=client,
+        admin=admin,
         metrics=metrics.registry,
     )
-    cscc = Cscc(lambda: peer.channels)
-    await instances.start(peer.chaincode.run_in_process, cscc.name, partial(serve, cscc))
-    await peer.join_channel(DEFAULT_CHANNEL)
     if is_development:
         await _listen_for_development(stack, config, listeners, peer.chaincode)
     return peer
+
+
+class _Ordering:
+    """The orderers of the embedded network, one for each channel."""
+
+    def __init__(self, network: Embedded, channels: Channels, nursery: trio.Nursery) -> None:
+        self._network = network
+        self._channels = channels
+        self._nursery = nursery
+        self._orderers: dict[str, SoloOrderer] = {}
+
+    def orderer(self, channel_id: str) -> SoloOrderer:
+        return self._orderers[channel_id]
+
+    async def create_channel(self, channel_id: str) -> None:
+        """Make a channel of all organisations, join it and begin to order."""
+        make = self._network.genesis_block
+        await self._channels.join(await trio.to_thread.run_sync(make, channel_id))
+        await self.start(channel_id)
+
+    async def start(self, channel_id: str) -> None:
+        """Begin to order a joined channel."""
+        joined = self._channels.get(channel_id)
+        orderer = SoloOrderer(joined.channel.bundle, CommittingStore(joined), self._network.orderer)
+        self._orderers[channel_id] = orderer
+        await self._nursery.start(_run_orderer, orderer)
+
+
+async def _run_orderer(orderer: SoloOrderer, *, task_status: trio.TaskStatus[None]) -> None:
+    """Order until the peer closes; a channel that breaks must not take the others down."""
+    try:
+        await orderer.run(task_status=task_status)
+    except PeerError as exc:
+        log.error("channel %s is not ordered any more: %s", orderer.channel_id, exc)
+
+
+def _system_chaincodes(
+    packages: BuildRegistry, channels: Channels, network: Embedded
+) -> list[SystemChaincode]:
+    return [Cscc(lambda: channels.ids)]
 
 
 async def _open_runtime(

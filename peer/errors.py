@@ -102,6 +102,32 @@ class AlreadyInstalled(PackageError):
         return f"chaincode already successfully installed (package ID '{self.ccid}')"
 
 
+class NotInstalled(PackageError):
+    """There is no such package, or no chaincode of that name."""
+
+    def __init__(self, ccid: str) -> None:
+        self.ccid = ccid
+        super().__init__(ccid)
+
+    def __str__(self) -> str:
+        return f"chaincode install package '{self.ccid}' not found"
+
+
+class PackageInUse(PackageError):
+    """A package cannot be removed: chaincodes are defined that run it."""
+
+    def __init__(self, ccid: str, names: Sequence[str]) -> None:
+        self.ccid = ccid
+        self.names = tuple(names)
+        super().__init__(ccid, self.names)
+
+    def __str__(self) -> str:
+        return (
+            f"package {self.ccid} runs the chaincode {', '.join(self.names)}; "
+            "uninstall that by its name"
+        )
+
+
 class LedgerError(PeerError):
     """The ledger refused a request; the text goes to the chaincode."""
 

@@ -1,6 +1,6 @@
 """The peer as a library user sees it.
 
-Room:      peer.library   (imports chaincode, ledger, lifecycle, endorser, msp; made by app)
+Room:      peer.library   (imports chaincode, channels, client, lifecycle; made by app)
 Loop:      Trio
 Lifetime:  peer
 """
@@ -9,52 +9,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import trio
 from prometheus_client import CollectorRegistry
 
-from fabric_protos.stream import ChaincodeEvent, ChaincodeInput
-from peer import logs
-from peer.chaincode.support import ChaincodeSupport, Execution
-from peer.chaincode.transactions import TransactionParams
-from peer.endorser.proposal import PreparedProposal, prepare_args, prepare_proposal
-from peer.errors import AlreadyInstalled, UnknownChannel
-from peer.ledger.api import CommittingTransaction, Ledger, Timestamp, ValidationCode
-from peer.lifecycle.builds import BuildRegistry
-from peer.lifecycle.definitions import (
-    ChaincodeDefinition,
-    DefinitionStore,
-    check_name,
-    check_version,
+from fabric_protos.common import SignaturePolicyEnvelope
+from fabric_protos.protos import (
+    CollectionConfig,
+    CollectionConfigPackage,
+    CollectionPolicyConfig,
+    StaticCollectionConfig,
 )
+from fabric_protos.stream import ChaincodeInput
+from peer.chaincode.support import ChaincodeSupport
+from peer.channel.channel import Channel
+from peer.channels import Channels
+from peer.client.calls import Client
+from peer.client.calls import Result as Result
+from peer.client.definitions import WantedDefinition, define
+from peer.endorser.endorser import Endorser
+from peer.endorser.proposal import prepare_args
+from peer.errors import AlreadyInstalled, PackageInUse
+from peer.ledger.api import Ledger
+from peer.lifecycle import state
+from peer.lifecycle.builds import BuildRegistry
+from peer.lifecycle.definitions import Definitions, check_name, check_version
 from peer.lifecycle.directories import InstalledPackage
-from peer.msp.identity import SigningIdentity
-
-ERROR_THRESHOLD = 400
-"""Responses from here on are not endorsed, so nothing of them is committed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What came of one call.
-
-    Attributes:
-        status: 200 is success; from 400 on nothing is committed.
-        validation_code: verdict of the commit; None when nothing was to be committed.
-    """
-
-    tx_id: str
-    status: int
-    message: str
-    payload: bytes
-    event: ChaincodeEvent | None
-    validation_code: ValidationCode | None = None
-
-    @property
-    def committed(self) -> bool:
-        """The writes of this call are part of the ledger."""
-        return self.validation_code is ValidationCode.VALID
+from peer.msp import standard
 
 
 class Peer:
@@ -63,6 +45,9 @@ class Peer:
     Attributes:
         chaincode: launches and runs chaincodes; most callers need `invoke` and `query` only.
         packages: what is installed, and builds it; most callers need `install` only.
+        endorser: processes proposals that were signed elsewhere.
+        joined: the channels, for their blocks and events.
+        metrics: what this peer counts and times, for `prometheus_client.generate_latest`.
     """
 
     def __init__(
@@ -70,53 +55,50 @@ class Peer:
         *,
         chaincode: ChaincodeSupport,
         packages: BuildRegistry,
-        definitions: DefinitionStore,
-        ledgers: dict[str, Ledger],
-        open_ledger: Callable[[str], Awaitable[Ledger]],
-        identity: SigningIdentity,
+        definitions: Definitions,
+        endorser: Endorser,
+        joined: Channels,
+        create_channel: Callable[[str], Awaitable[None]],
+        client: Client,
+        admin: Client,
         metrics: CollectorRegistry,
     ) -> None:
         self.chaincode = chaincode
         self.packages = packages
+        self.endorser = endorser
+        self.joined = joined
+        self.metrics = metrics
         self._definitions = definitions
-        self._ledgers = ledgers
-        self._open_ledger = open_ledger
-        self._identity = identity
-        self._metrics = metrics
+        self._create_channel = create_channel
+        self._client = client
+        self._admin = admin
 
     @property
     def creator(self) -> bytes:
         """What chaincodes see as the creator of calls made here: ``msp.SerializedIdentity``."""
-        return self._identity.creator
-
-    @property
-    def metrics(self) -> CollectorRegistry:
-        """What this peer counts and times, for `prometheus_client.generate_latest` and the like."""
-        return self._metrics
+        return self._client.identity.creator
 
     @property
     def channels(self) -> list[str]:
         """Ids of the channels this peer has joined."""
-        return sorted(self._ledgers)
+        return self.joined.ids
 
     def ledger(self, channel_id: str) -> Ledger:
         """
         Raises:
             UnknownChannel: not joined.
         """
-        try:
-            return self._ledgers[channel_id]
-        except KeyError:
-            raise UnknownChannel(channel_id, self.channels) from None
+        return self.joined.get(channel_id).ledger
 
     async def join_channel(self, channel_id: str) -> None:
-        """Open a channel's ledger, empty if it is new; joining twice is fine.
+        """Join a channel of the peer's own network, made if it is new; joining twice is fine.
 
         Raises:
-            LedgerError: the id is not valid, or the ledger cannot be opened.
+            ConfigError: the id is not valid.
+            LedgerError: the ledger cannot be opened.
         """
-        if channel_id not in self._ledgers:
-            self._ledgers[channel_id] = await self._open_ledger(channel_id)
+        if channel_id not in self.channels:
+            await self._create_channel(channel_id)
 
     async def install(
         self,
@@ -131,7 +113,8 @@ class Peer:
         """Install chaincode, build it and define it on channels; nothing is started yet.
 
         Installing again under the same name replaces the definition; if the code changed, the next
-        call launches the new code, and the process of the old one is stopped.
+        call launches the new code, and the process of the old one is stopped. What was built of a
+        directory as it was before is removed; an older package file stays until `uninstall`.
 
         Args:
             source: a directory of code, a lifecycle package (``.tar.gz``) or a deployment spec.
@@ -139,42 +122,72 @@ class Peer:
                 label, so the same code under two names runs as two processes.
             version: changing it asks for another init where one is required.
             channels: where; every joined channel if empty.
-            collections: names of private data collections.
+            collections: names of private data collections; every organisation is a member.
 
         Raises:
-            InvalidDefinition: the name or version cannot be defined. A name that is the package's
-                label is known, and refused, once the package is installed.
+            InvalidDefinition: the name or version cannot be defined, or the channel does not agree.
+                A name that is the package's label is known, and refused, once the package is
+                installed.
             PackageError: `source` cannot be used, or cannot be built within
                 ``chaincode.installTimeout``.
             UnknownChannel: a channel is not joined.
 
-        Cancellation: ends the build; nothing is installed or defined.
+        Cancellation: ends the build; nothing is installed. Later, what was defined stays.
         """
         check_version(name, version)
         if name:
             check_name(name)
-        chosen = list(channels) or self.channels
-        for channel_id in chosen:
-            self.ledger(channel_id)
+        chosen = [self.joined.get(each).channel for each in (channels or self.channels)]
         try:
             package = await self.packages.install(Path(source), name)
         except AlreadyInstalled as exc:
             package = await self.packages.find(exc.ccid)
         name = name or package.label
         check_name(name)
-        former = self._definitions.ccids()
-        for channel_id in chosen:
-            definition = ChaincodeDefinition(
+        former = self._ccids(name)
+        for channel in chosen:
+            wanted = WantedDefinition(
                 name=name,
                 version=version,
-                ccid=package.ccid,
+                package_id=package.ccid,
                 init_required=init_required,
-                collections=frozenset(collections),
+                collections=_collections(channel, collections),
             )
-            self._definitions.define(channel_id, definition)
-        for ccid in former - self._definitions.ccids():
-            await self.chaincode.stop(ccid)
+            await define(self._admin, channel, wanted)
+        for ccid in former - self._ccids(name):
+            if self.packages.is_directory(ccid) and not await self._names_of(ccid):
+                await self._remove(ccid)
+            else:
+                await self.chaincode.stop(ccid)
         return package
+
+    async def uninstall(self, name: str) -> None:
+        """Stop a chaincode and remove its package with everything built of it.
+
+        What was committed stays in the ledgers, its definition, too: installing it again is enough
+        to call it again.
+
+        Args:
+            name: of a chaincode, whose packages go, unless another chaincode runs them. Or the id
+                of a package.
+
+        Raises:
+            NotInstalled: there is neither.
+            PackageInUse: it is the id of a package that chaincodes run.
+
+        Cancellation: before it has begun; then it is finished, within the limits of a stop.
+        """
+        ccids = {ccid for ccid in self._ccids(name) if self.packages.is_installed(ccid)}
+        if not ccids:
+            self.packages.check_installed(name)
+            if names := await self._names_of(name):
+                raise PackageInUse(name, names)
+            ccids = {name}
+        alone = [ccid for ccid in ccids if not set(await self._names_of(ccid)) - {name}]
+        await trio.lowlevel.checkpoint()
+        with trio.CancelScope(shield=True):
+            for ccid in alone:
+                await self._remove(ccid)
 
     async def invoke(
         self,
@@ -195,11 +208,12 @@ class Peer:
             UnknownChannel, UnknownChaincode, InvalidInvocation: the call makes no sense here.
             LaunchError: the chaincode could not be started.
             ExecuteError: it gave no response. A response of any status is a result.
+            BroadcastRefused: the ordering service does not take the transaction.
 
-        Cancellation: nothing is committed, unless the commit has begun; that is finished.
+        Cancellation: nothing is committed, unless the ordering service has the transaction.
         """
         payload = ChaincodeInput(args=prepare_args(args), is_init=is_init)
-        return await self._call(channel_id, name, payload, transient or {}, commits=True)
+        return await self._client.submit(channel_id, name, payload, transient)
 
     async def query(
         self,
@@ -214,77 +228,44 @@ class Peer:
         A system chaincode may be asked without a channel (``""``).
         """
         payload = ChaincodeInput(args=prepare_args(args))
-        return await self._call(channel_id, name, payload, transient or {}, commits=False)
+        return await self._client.evaluate(channel_id, name, payload, transient)
 
-    async def _call(
-        self,
-        channel_id: str,
-        name: str,
-        payload: ChaincodeInput,
-        transient: Mapping[str, bytes],
-        *,
-        commits: bool,
-    ) -> Result:
-        proposal = prepare_proposal(self._identity, channel_id, name, payload, transient)
-        with logs.bind(channel=channel_id, tx=proposal.tx_id):
-            if not channel_id:
-                params = TransactionParams(
-                    channel_id="",
-                    tx_id=proposal.tx_id,
-                    namespace=name,
-                    signed_proposal=proposal.signed,
-                )
-                return _result(proposal, await self.chaincode.execute(params, name, payload))
-            return await self._simulate(channel_id, name, payload, proposal, commits=commits)
+    def _ccids(self, name: str) -> set[str]:
+        """Return the packages that this peer runs a chaincode by, on any channel."""
+        found = (self._definitions.deployed(channel_id, name) for channel_id in self.channels)
+        return {deployed.ccid for deployed in found if deployed is not None and deployed.ccid}
 
-    async def _simulate(
-        self,
-        channel_id: str,
-        name: str,
-        payload: ChaincodeInput,
-        proposal: PreparedProposal,
-        *,
-        commits: bool,
-    ) -> Result:
-        ledger = self.ledger(channel_id)
-        simulator = ledger.new_tx_simulator(proposal.tx_id)
-        try:
-            params = TransactionParams(
-                channel_id=channel_id,
-                tx_id=proposal.tx_id,
-                namespace=name,
-                signed_proposal=proposal.signed,
-                simulator=simulator,
-                history=ledger.new_history_query_executor() if ledger.has_history else None,
-                collections=self._definitions,
-            )
-            execution = await self.chaincode.execute(params, name, payload)
-            if not commits or execution.response.status >= ERROR_THRESHOLD:
-                return _result(proposal, execution)
-            results = simulator.get_tx_simulation_results()
-        finally:
-            simulator.done()
-        [code] = await ledger.commit_unordered(
-            [
-                CommittingTransaction(
-                    tx_id=proposal.tx_id,
-                    timestamp=Timestamp(proposal.timestamp.seconds, proposal.timestamp.nanos),
-                    results=results,
-                )
-            ]
+    async def _names_of(self, ccid: str) -> list[str]:
+        """Return the chaincodes that a package runs, on any channel."""
+        names = set()
+        for channel_id in self.channels:
+            reader = self.ledger(channel_id).new_query_executor()
+            try:
+                defined = await state.defined_names(reader)
+            finally:
+                reader.done()
+            names |= {name for name in defined if ccid in self._ccids(name)}
+        return sorted(names)
+
+    async def _remove(self, ccid: str) -> None:
+        """Stop what runs of a package and remove it."""
+        await self.chaincode.stop(ccid)
+        await self.packages.uninstall(ccid)
+        await self.chaincode.stop(ccid)  # a call may have launched it once more
+        await self.packages.prune()
+
+
+def _collections(channel: Channel, names: Collection[str]) -> CollectionConfigPackage:
+    """Return private data collections that every organisation of a channel is a member of."""
+    application = channel.bundle.application
+    members = application.organisations.values() if application else ()
+    anyone = standard.signed_by_any(standard.Role.MEMBER, [each.msp_id for each in members])
+    return CollectionConfigPackage(config=[_collection(name, anyone) for name in sorted(names)])
+
+
+def _collection(name: str, members: SignaturePolicyEnvelope) -> CollectionConfig:
+    return CollectionConfig(
+        static_collection_config=StaticCollectionConfig(
+            name=name, member_orgs_policy=CollectionPolicyConfig(signature_policy=members)
         )
-        return _result(proposal, execution, code)
-
-
-def _result(
-    proposal: PreparedProposal, execution: Execution, code: ValidationCode | None = None
-) -> Result:
-    response = execution.response
-    return Result(
-        tx_id=proposal.tx_id,
-        status=response.status,
-        message=response.message,
-        payload=response.payload,
-        event=execution.event,
-        validation_code=code,
     )

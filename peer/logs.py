@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, Protocol
 
 OURS = ("peer", "runtimes")
 """Loggers the default level is for; a library stays at WARNING unless it is named."""
@@ -71,6 +71,19 @@ def bound() -> Mapping[str, str]:
 def chaincode_logger(name: str) -> logging.Logger:
     """Return the logger of one chaincode's output, named after its container as in Fabric."""
     return logging.getLogger(f"peer.chaincode.{name}")
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer a terminal: without colours, control characters shown."""
+    return _COLOUR.sub("", text).translate(_CONTROLS)
+
+
+class Stream(Protocol):
+    """Where records are written to: a text file, or what stands before one."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...
 
 
 class Spec(NamedTuple):
@@ -130,7 +143,7 @@ def parse_spec(text: str) -> Spec:
     return Spec(default, levels)
 
 
-def configure(spec: str = "info", format: str = "text", *, stream: TextIO | None = None) -> None:  # noqa: A002 - the setting is called format
+def configure(spec: str = "info", format: str = "text", *, stream: Stream | None = None) -> None:  # noqa: A002 - the setting is called format
     """Send log records to `stream` (standard error) at the levels of `spec`.
 
     May be called again, with the new specification taking the place of the old one; other handlers
@@ -152,10 +165,10 @@ def configure(spec: str = "info", format: str = "text", *, stream: TextIO | None
     root.setLevel(max(parsed.default, logging.WARNING))
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+class _Handler(logging.StreamHandler[Stream]):
     """The handler `configure` installs; remembers whose levels it set."""
 
-    def __init__(self, spec: Spec, stream: TextIO) -> None:
+    def __init__(self, spec: Spec, stream: Stream) -> None:
         super().__init__(stream)
         self.addFilter(lambda record: record.levelno >= spec.level(record.name))
         self._loggers = []
@@ -186,7 +199,7 @@ class _TextFormatter(logging.Formatter):
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         head = f"{moment}.{int(record.msecs):03d} {record.levelname:<7} {record.name}: "
         text = "".join(f"{name}={value} " for name, value in ids.items()) + message
-        return head + _COLOUR.sub("", text).translate(_CONTROLS)
+        return head + printable(text)
 
 
 class _JsonFormatter(logging.Formatter):

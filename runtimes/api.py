@@ -17,37 +17,52 @@ Rules every backend keeps, and `tests/contract/` checks on each one:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Literal, Protocol
 
 PEER_ADDRESS = "{peer.address}"
 """Stands for the address to dial in `ImagePlan.command`."""
-
-BUILD_MARK = "TRIOPEER_BUILD"
-"""The build argument that tells whose build a process belongs to."""
+PEER_HOST, PEER_PORT = "{peer.host}", "{peer.port}"
+"""Stand for its parts in `ImagePlan.probe`."""
+BUILD_INPUT = "/chaincode/input"
+"""Where a build in a container finds the code; Fabric's images prepare it."""
+BUILD_OUTPUT = "/chaincode/output"
+"""Where such a build leaves what is to run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePlan:
-    """How a container engine makes the image of a package: one build of one context.
+    """How a container engine makes the image of a package: a build in a container, then the image.
 
     Attributes:
-        dockerfile: text; an earlier stage builds the code, the last one is the image that runs.
-            Stages that execute something declare the argument `BUILD_MARK`.
-        images: what its stages start from. An engine that lacks one pulls it or refuses.
+        builder: image the code is built in. An engine that lacks one pulls it or refuses.
+        script: what ``/bin/sh`` executes in it; it finds the code unpacked at `BUILD_INPUT`, and
+            what it leaves at `BUILD_OUTPUT` goes into the image.
+        build_env: variables of the build.
         offline: the build needs no network, so it gets none.
+        runtime: what the image is made from.
+        target: where in it the output goes.
+        env, labels: of the image.
         command: program and arguments in the image, `PEER_ADDRESS` among them.
-        write_context: writes the gzip tar that holds ``Dockerfile`` and the code; blocks.
+        probe: program and arguments in the image that connect to `PEER_HOST` and `PEER_PORT`; exit
+            code 1, and the reason in the last line of output, if that fails.
+        code: returns the code as a gzip tar; blocks.
     """
 
-    dockerfile: str
-    images: tuple[str, ...]
-    offline: bool
+    builder: str
+    script: str
+    runtime: str
+    target: str
     command: tuple[str, ...]
-    write_context: Callable[[BinaryIO], None] = field(repr=False, compare=False)
+    probe: tuple[str, ...]
+    offline: bool
+    build_env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    code: Callable[[], bytes] = field(repr=False, compare=False)
 
     def argv(self, peer_address: str) -> tuple[str, ...]:
         """Return the command of a chaincode that dials `peer_address`."""
@@ -227,6 +242,16 @@ class RuntimeBackend(Protocol):
 
         Cancellation: leaves nothing of this start behind.
         Source: DockerVM.Start, core/container/dockercontroller/dockercontroller.go (release-2.5).
+        """
+        ...
+
+    async def prune(self, installed: Collection[str]) -> None:
+        """Remove what was built for packages that are not in `installed` and do not run.
+
+        Raises:
+            RuntimeUnavailable: the engine does not answer.
+
+        Cancellation: the rest is removed by the next call.
         """
         ...
 

@@ -186,7 +186,8 @@ class LaunchState:
             times = ", ".join(map(str, stages))
             log.info("launch of %s: ready after %.1f ms: %s", self.ccid, total_ms, times)
         else:
-            log.error("%s", error)
+            level = logging.INFO if isinstance(error, PeerClosing) else logging.ERROR
+            log.log(level, "%s", error)
         self._tell("ready" if error is None else "failed")
         if self._on_launch is not None:
             self._on_launch(self.ccid, self._stages(), error)

@@ -6,6 +6,8 @@ Loop:      starts Trio
 
 from __future__ import annotations
 
+import errno
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ import peer
 from fabric_protos.stream import ChaincodeId, ChaincodeMessage, ChaincodeMessageType
 from peer import logs
 from peer.app import DEFAULT_CHANNEL, open_peer
+from peer.cli.progress import Progress
 from peer.config import PeerConfig
 from peer.library import Peer, Result
 
@@ -47,24 +50,30 @@ STEPS = (
 
 
 class Narrator:
-    """Prints what happens, with the time since the beginning."""
+    """Prints what happens, with the time since the beginning.
 
-    def __init__(self) -> None:
+    Args:
+        reading: cancelled once nobody reads; the peer, in whose midst that shows, ends in order.
+    """
+
+    def __init__(self, progress: Progress, reading: trio.CancelScope) -> None:
+        self._progress = progress
+        self._reading = reading
         self._began = time.perf_counter()
 
     def title(self, text: str) -> None:
         """Announce a part."""
-        click.secho(f"\n{text}", bold=True)
+        self._print(click.style(f"\n{text}", bold=True))
 
     def line(self, what: str, detail: str = "", *, color: str | None = None) -> None:
         """Print one event."""
         elapsed_ms = (time.perf_counter() - self._began) * 1e3
-        click.echo(f"{elapsed_ms:8.1f} ms  {click.style(what, fg=color)}  {detail}".rstrip())
+        self._print(f"{elapsed_ms:8.1f} ms  {click.style(what, fg=color)}  {detail}".rstrip())
 
     def on_stage(self, ccid: str, stage: str, elapsed_s: float) -> None:
         """Print a stage of a launch."""
-        if not ccid.endswith(".syscc"):
-            self.line(f"launch: {stage}", f"{elapsed_s * 1e3:.1f} ms after its start", color="cyan")
+        self._progress.on_stage(ccid, stage, elapsed_s)
+        self.line(f"launch: {stage}", f"{elapsed_s * 1e3:.1f} ms after its start", color="cyan")
 
     def on_message(self, ccid: str, from_chaincode: bool, message: ChaincodeMessage) -> None:
         """Print a message of the stream."""
@@ -87,6 +96,13 @@ class Narrator:
         if result.event is not None and result.committed:
             self.line(f"event {result.event.event_name}", result.event.payload.decode())
 
+    def _print(self, text: str) -> None:
+        self._progress.hide()
+        try:
+            click.echo(text)
+        except BrokenPipeError:
+            self._reading.cancel()
+
 
 @click.command()
 @click.option("--runtime", help="Where the chaincode runs, if not where the configuration says.")
@@ -102,15 +118,29 @@ def demo(runtime: str | None, chaincode: Path, verbose: bool) -> None:
     config = PeerConfig.load(overrides={"vm.runtime": runtime} if runtime else None)
     # Always on a ledger of its own: it initialises a chaincode and leaves nothing.
     config = replace(config, peer=replace(config.peer, file_system_path=""))
-    logs.configure("info" if verbose else "error", "text")
-    trio.run(_run, config, chaincode)
+    progress = Progress(sys.stderr)
+    logs.configure("info" if verbose else "error", "text", stream=progress)
+    trio.run(_run, config, chaincode, progress)
 
 
-async def _run(config: PeerConfig, path: Path) -> None:
-    narrator = Narrator()
+async def _run(config: PeerConfig, path: Path, progress: Progress) -> None:
+    async with progress.showing():
+        with trio.CancelScope() as reading:
+            await _show(config, path, progress, Narrator(progress, reading))
+        if reading.cancel_called:
+            raise BrokenPipeError(errno.EPIPE, "nobody reads")  # click ends quietly with 1
+
+
+async def _show(config: PeerConfig, path: Path, progress: Progress, narrator: Narrator) -> None:
     narrator.title(f"Open a peer; chaincodes run as: {config.vm.runtime}")
-    async with open_peer(config, trace=narrator.on_message, on_stage=narrator.on_stage) as opened:
-        package = await opened.install(path, name=NAME, init_required=True)
+    async with open_peer(
+        config,
+        trace=narrator.on_message,
+        on_stage=narrator.on_stage,
+        on_output=progress.on_output,
+    ) as opened:
+        with progress.work(NAME, "install"):
+            package = await opened.install(path, name=NAME, init_required=True)
         narrator.line("installed", f"{package.type} chaincode as {package.ccid[:34]}...")
         for step in STEPS:
             narrator.title(f"{step.title}: {' '.join(step.args)}")

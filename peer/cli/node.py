@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ import trio
 
 from peer import logs
 from peer.app import open_peer
+from peer.cli.progress import Progress
 from peer.config import PeerConfig
 
 log = logging.getLogger("peer")
@@ -34,16 +36,20 @@ def start(path: Path | None, runtime: str | None, dev: bool) -> int:
     """Run a peer until SIGTERM or SIGINT, then stop its chaincodes and leave."""
     overrides = {"vm.runtime": runtime or "", "chaincode.mode": "dev" if dev else ""}
     config = PeerConfig.load(path, overrides={key: text for key, text in overrides.items() if text})
-    logs.configure(config.logging.spec, config.logging.format)
+    progress = Progress(sys.stderr)
+    logs.configure(config.logging.spec, config.logging.format, stream=progress)
     for warning in config.warnings:
         log.warning("%s", warning)
-    return trio.run(_run, config)
+    return trio.run(_run, config, progress)
 
 
-async def _run(config: PeerConfig) -> int:
+async def _run(config: PeerConfig, progress: Progress) -> int:
     """Hold the peer until a signal asks for its end; return the exit code."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_peer(config) as peer:
+        async with (
+            progress.showing(),
+            open_peer(config, on_stage=progress.on_stage, on_output=progress.on_output) as peer,
+        ):
             if not config.peer.file_system_path:
                 log.warning("the ledger is temporary; set peer.fileSystemPath to keep it")
             channels = ", ".join(peer.channels)

@@ -87,7 +87,7 @@ vm.docker.hostConfig: BlkioWeight CapAdd CapDrop CgroupParent CpuPeriod CpuQuota
 vm.docker.hostConfig: CpusetCPUs CpusetMEMs Dns DnsSearch ExtraHosts IpcMode LogConfig Memory
 vm.docker.hostConfig: MemorySwap MemorySwappiness NetworkMode OomKillDisable PidMode ReadonlyRootfs
 vm.docker.hostConfig: SecurityOpt UTSMode
-vm.docker: hardening stopGrace
+vm.docker: hardening leftovers stopGrace
 vm.docker.hostConfig: Labels PidsLimit Runtime Tmpfs Ulimits User
 """
 

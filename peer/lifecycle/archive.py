@@ -193,15 +193,9 @@ def pack(files: Mapping[str, bytes | Path]) -> bytes:
     Equal files give equal bytes: ordered by name, times zero, user and group 500, the mode 0644.
     """
     packed = io.BytesIO()
-    write(packed, files)
-    return packed.getvalue()
-
-
-def write(target: BinaryIO, files: Mapping[str, bytes | Path]) -> None:
-    """Write what `pack` returns; a file's content goes through in chunks."""
     # GzipFile itself, whose header is the same in every version of Python
     with (
-        gzip.GzipFile(filename="", fileobj=target, mode="wb", compresslevel=6, mtime=0) as zipped,
+        gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=6, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
         for name, content in sorted(files.items()):
@@ -216,6 +210,7 @@ def write(target: BinaryIO, files: Mapping[str, bytes | Path]) -> None:
                 found = os.fstat(file.fileno())
                 member.size = found.st_size
                 tar.addfile(member, file)
+    return packed.getvalue()
 
 
 def files_below(directory: Path, *, without: Iterable[str] = ()) -> dict[str, Path]:

@@ -9,13 +9,13 @@ Fabric:    core/container/container.go `Router`, core/chaincode/lifecycle/lifecy
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import trio
 
@@ -26,13 +26,12 @@ from peer.lifecycle.directories import InstalledPackage, copy_files, index_files
 from peer.lifecycle.external import ExternalBuilders
 from peer.lifecycle.packages import Package, code_files
 from peer.lifecycle.platforms import PLATFORMS
-from peer.lifecycle.platforms.platform import CODE, Code, Images, Platform, Recipe
+from peer.lifecycle.platforms.platform import Code, Images, Platform
 from peer.lifecycle.service import CONNECTION, SERVICE_TYPES, connection_info, expand
 from peer.lifecycle.store import MAX_PACKAGE_BYTES, Installed, PackageStore
 from runtimes.api import (
     BuildFailed,
     ChaincodePackage,
-    ImagePlan,
     ReportStage,
     RuntimeBackend,
     RuntimeFailure,
@@ -40,6 +39,8 @@ from runtimes.api import (
     unreported,
 )
 from runtimes.process.tool import run_tool
+
+log = logging.getLogger("peer.lifecycle")
 
 COMPLETE = "complete"
 """Marks a build that was finished; its content is the platform's fingerprint."""
@@ -143,6 +144,52 @@ class BuildRegistry:
                 self._startable[ccid] = found
             return found
 
+    def check_installed(self, ccid: str) -> None:
+        """
+        Raises:
+            NotInstalled: nothing is installed under this id.
+        """
+        if ccid not in self._linked:
+            self._store.find(ccid)
+
+    def is_directory(self, ccid: str) -> bool:
+        """Tell whether a directory was installed under this id."""
+        return ccid in self._linked
+
+    async def uninstall(self, ccid: str) -> None:
+        """Remove a package and what was built of it, except images; see `prune`.
+
+        None there is fine.
+
+        Cancellation: before it is removed. Then what is left of it goes with the next start.
+        """
+        async with self._locks[ccid]:
+            if self._linked.pop(ccid, None) is None:
+                self._store.delete(ccid)
+            self._startable.pop(ccid, None)
+            await trio.to_thread.run_sync(self._external.forget, ccid)
+            await trio.to_thread.run_sync(_remove, self._home(ccid))
+
+    async def close(self, *, keeps_packages: bool) -> None:
+        """Remove images of directories; of package files, too, if these are not kept.
+
+        Cancellation: shielded; bounded by the backend's limits.
+        """
+        self._linked.clear()
+        installed = [package.ccid for package in self._store.list()] if keeps_packages else []
+        with trio.CancelScope(shield=True):
+            await self._prune(installed)
+
+    async def prune(self) -> None:
+        """Remove images of packages that are not installed; what fails is left to the next call."""
+        await self._prune({package.ccid for package in self._store.list()} | self._linked.keys())
+
+    async def _prune(self, installed: Collection[str]) -> None:
+        try:
+            await self._backend.prune(installed)
+        except RuntimeFailure as exc:
+            log.warning("images of packages that have gone stay for now: %s", exc)
+
     def list(self) -> list[Installed]:
         """Return every package file that is installed, ordered by id."""
         return self._store.list()
@@ -236,7 +283,8 @@ class BuildRegistry:
         code = Code(source=home / "code" / source, names=names, module=package.module)
         if self._backend.capabilities.image_build:
             recipe = platform.recipe(code, self._images)
-            plan = self._plan(recipe, package.type, partial(_packaged_code, self._store, ccid))
+            code_of = partial(_packaged_code, self._store, ccid)
+            plan = recipe.plan(package.type, self._images.version, code_of)
             return ChaincodePackage(ccid=ccid, type=package.type, path=self._directory, image=plan)
         path = await self._compile(ccid, platform, code, partial(_extract, package.code))
         return ChaincodePackage(ccid=ccid, type=package.type, path=path)
@@ -257,7 +305,8 @@ class BuildRegistry:
         plan = None
         if self._backend.capabilities.image_build:
             recipe = platform.recipe(code, self._images)
-            plan = self._plan(recipe, linked.type, partial(_directory_code, linked.path))
+            code_of = partial(_directory_code, linked.path)
+            plan = recipe.plan(linked.type, self._images.version, code_of)
         elif not platform.is_ready(code):
             copy = Code(source=self._home(ccid) / "code" / "src", names=names)
             path = await self._compile(ccid, platform, copy, partial(copy_files, files))
@@ -313,22 +362,6 @@ class BuildRegistry:
             lines = (f"{command}: {ended.status}; last output:", *ended.tail)
             raise BuildFailed("\n  ".join(lines))
 
-    def _plan(
-        self, recipe: Recipe, kind: str, code: Callable[[], Mapping[str, bytes | Path]]
-    ) -> ImagePlan:
-        dockerfile = recipe.dockerfile(kind, self._images.version)
-
-        def write_context(target: BinaryIO) -> None:
-            archive.write(target, {"Dockerfile": dockerfile.encode(), **code()})
-
-        return ImagePlan(
-            dockerfile=dockerfile,
-            images=tuple(dict.fromkeys((recipe.builder, recipe.runtime))),
-            offline=recipe.offline,
-            command=recipe.command,
-            write_context=write_context,
-        )
-
     def _remove_leftovers(self) -> None:
         """Remove the builds of packages that have gone, and those that were never finished."""
         if not self._directory.is_dir():
@@ -337,28 +370,6 @@ class BuildRegistry:
         for home in self._directory.iterdir():
             if home.name not in wanted or not (home / COMPLETE).is_file():
                 _remove(home)
-
-
-class StartedByHand:
-    """What is installed, in development mode: services are dialled, all else its author starts."""
-
-    def __init__(self, packages: BuildRegistry) -> None:
-        self._packages = packages
-
-    async def build(
-        self, ccid: str, on_stage: ReportStage
-    ) -> ChaincodePackage | ChaincodeServerInfo:
-        """Return where a service runs; see `BuildRegistry.build`.
-
-        Raises:
-            PackageError: for code, with what to do.
-        """
-        if (await self._packages.find(ccid)).type in SERVICE_TYPES:
-            return await self._packages.build(ccid, on_stage)
-        raise PackageError(
-            "chaincode.mode is dev and it has not registered; "
-            f"start it with CORE_CHAINCODE_ID_NAME={ccid} and the peer's chaincode address"
-        )
 
 
 def _platform(kind: str) -> Platform:
@@ -419,9 +430,9 @@ def _remove(home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def _packaged_code(store: PackageStore, ccid: str) -> Mapping[str, bytes | Path]:
-    return {CODE: store.find(ccid).read().code}
+def _packaged_code(store: PackageStore, ccid: str) -> bytes:
+    return store.find(ccid).read().code
 
 
-def _directory_code(directory: Path) -> Mapping[str, bytes | Path]:
-    return {CODE: archive.pack(code_files(directory))}
+def _directory_code(directory: Path) -> bytes:
+    return archive.pack(code_files(directory))

@@ -119,7 +119,7 @@ class ExternalBuilders:
         if not self._builders:
             return None
         on_stage("build")
-        durable = self._directory / _UNSAFE.sub("-", package.ccid)
+        durable = self._durable(package.ccid)
         if durable.is_dir():
             return self._kept(package.ccid, durable)
         async with _work_directory(package) as work:
@@ -130,6 +130,13 @@ class ExternalBuilders:
                     await trio.to_thread.run_sync(_keep, builder, work, durable)
                     return self._result(builder, durable)
         return None
+
+    def forget(self, ccid: str) -> None:
+        """Remove the result for a package; none there is fine."""
+        shutil.rmtree(self._durable(ccid), ignore_errors=True)
+
+    def _durable(self, ccid: str) -> Path:
+        return self._directory / _UNSAFE.sub("-", ccid)
 
     def _kept(self, ccid: str, durable: Path) -> ExternalBuild:
         try:

@@ -42,6 +42,8 @@ PARAMETERS = "ChaincodeParameters"
 LOCAL_PACKAGE = "ChaincodeLocalPackage"
 IMPLICIT = "_implicit_org_"
 
+_NAMES_AT_ONCE = 1000
+
 
 class Reader(Protocol):
     """Reads public state."""
@@ -218,6 +220,19 @@ def read_package_id(reader: PrivateReader, msp_id: str, name: str, sequence: int
     key = field_key(SOURCES, approval_name(name, sequence), "PackageID")
     data = reader.get_private_data(LIFECYCLE, implicit_collection(msp_id), key)
     return None if data is None else _decoded(StateData, data, name).string or ""
+
+
+async def defined_names(reader: QueryExecutor) -> list[str]:
+    """Return the names of everything that ``_lifecycle`` has a definition of, sorted."""
+    first = metadata_key(NAMESPACES, "")
+    found = reader.get_state_range(LIFECYCLE, first, first[:-1] + chr(ord("/") + 1))
+    names = []
+    try:
+        while records := await found.take(_NAMES_AT_ONCE):
+            names += [record.key.removeprefix(first) for record in records]
+    finally:
+        found.close()
+    return names
 
 
 def read_chaincode_data(reader: Reader, name: str) -> ChaincodeData | None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from peer.errors import AlreadyInstalled, PackageError
+from peer.errors import AlreadyInstalled, NotInstalled, PackageError
 from peer.lifecycle.legacy import read_deployment
 from peer.lifecycle.packages import Package, read_package
 
@@ -105,11 +105,11 @@ class PackageStore:
         """Look a package up, among those of lifecycle v2 first.
 
         Raises:
-            PackageError: it is not installed.
+            NotInstalled: it is not.
         """
         found = self._place(ccid)
         if not found.path.is_file():
-            raise PackageError(f"chaincode install package '{ccid}' not found")
+            raise NotInstalled(ccid)
         return found
 
     def list(self) -> list[Installed]:
@@ -130,7 +130,7 @@ class PackageStore:
         """Return where a package is or would be.
 
         Raises:
-            PackageError: no package has such an id.
+            NotInstalled: no package has such an id.
         """
         name = ccid.replace(":", ".", 1)
         label = ccid.partition(":")[0]
@@ -138,7 +138,7 @@ class PackageStore:
             return Installed(ccid, label, self._packages_dir / f"{name}.tar.gz")
         if ":" in ccid and _LEGACY_FILE.fullmatch(name):
             return Installed(ccid, label, self._legacy_dir / name, legacy=True)
-        raise PackageError(f"chaincode install package '{ccid}' not found")
+        raise NotInstalled(ccid)
 
     def _entries(self, directory: Path) -> Iterator[Path]:
         if directory.is_dir():

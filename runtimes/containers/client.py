@@ -11,7 +11,7 @@ Docker and Podman differ in a few words and in the status of some refusals; `Dia
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -29,14 +29,16 @@ from runtimes.api import RuntimeUnavailable
 from runtimes.containers import bridge
 from runtimes.containers.address import EngineAddress
 from runtimes.containers.engine import (
-    BuildStepFailed,
     ContainerState,
     EngineRefused,
     Found,
+    FoundImage,
     Image,
     ImageMissing,
     Labels,
+    NameTaken,
     Network,
+    PullFailed,
 )
 
 API_VERSION = "v1.41"
@@ -44,7 +46,7 @@ API_VERSION = "v1.41"
 
 _UNREACHABLE = 900
 """The status aiodocker makes up for an engine it cannot connect to."""
-_UPLOAD_HEADERS = {"Content-Type": "application/x-tar"}
+_NO_NAME = "<none>:<none>"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,15 +57,15 @@ class Dialect:
     """In what an engine's interface differs.
 
     Attributes:
-        no_network: the network mode of a build without one; a wrong word may be ignored.
         network_exists: status of the creation of a network whose name is taken.
         network_in_use: status of the removal of one with containers on it.
+        name_taken: status of the creation of a container whose name is taken.
         wait: path of the wait for the end of a container, whose name goes into it.
     """
 
-    no_network: str
     network_exists: frozenset[int]
     network_in_use: frozenset[int]
+    name_taken: frozenset[int]
     wait: str
 
 
@@ -91,45 +93,42 @@ class EngineClient:
             id=found["Id"], user=config.get("User") or "", labels=config.get("Labels") or {}
         )
 
-    async def build(
-        self,
-        name: str,
-        context: BinaryIO,
-        *,
-        labels: Labels,
-        arguments: Mapping[str, str],
-        offline: bool,
-        on_line: Callable[[str], None],
-    ) -> None:
-        params = {
-            "t": name,
-            "rm": "1",
-            "forcerm": "1",
-            "labels": json.dumps(dict(labels)),
-            "buildargs": json.dumps(dict(arguments)),
-        }
-        if offline:
-            params["networkmode"] = self._dialect.no_network
-        with self._translated():
-            await bridge.follow(self._build, params, context, on_line)
+    async def images(self, label: str) -> list[FoundImage]:
+        listed = await self._request(self._docker.images.list, filters={"label": [label]})
+        return [
+            FoundImage(
+                id=image["Id"],
+                has_name=any(name != _NO_NAME for name in image["RepoTags"] or ()),
+                labels=image["Labels"] or {},
+            )
+            for image in listed
+        ]
 
-    async def _build(
-        self, params: Mapping[str, str], context: BinaryIO, on_line: Callable[[str], None]
-    ) -> None:
-        # aiodocker's own build knows no network mode
+    async def pull(self, name: str) -> None:
+        with self._translated():
+            await bridge.follow(self._pull, name)
+
+    async def _pull(self, name: str) -> None:
+        if "@" not in name and ":" not in name.rpartition("/")[2]:
+            name = f"{name}:latest"  # without it, some engines pull every tag there is
+        params = {"fromImage": name}
         async with (
-            self._docker._query(
-                "build", "POST", params=params, data=context, headers=_UPLOAD_HEADERS
-            ) as response,
+            self._docker._query("images/create", "POST", params=params) as response,
             response,
         ):
             async for packet in response.content:
                 report = json.loads(packet)
-                if "error" in report:
-                    raise BuildStepFailed(str(report["error"]).strip())
-                for line in str(report.get("stream", "")).splitlines():
-                    if line.strip():
-                        on_line(line.rstrip())
+                if failure := report.get("error") or report.get("errorDetail"):
+                    raise PullFailed(_text_of(failure))
+
+    async def commit(self, container: str, image: str) -> None:
+        await self._request(
+            self._container(container).commit,
+            repository=image,
+            tag="latest",
+            pause=False,
+            config={},
+        )
 
     async def remove_image(self, name: str) -> None:
         with _fine(404, 409):
@@ -141,6 +140,8 @@ class EngineClient:
         except EngineRefused as exc:
             if exc.status == 404:
                 raise ImageMissing(exc.status, exc.text) from exc
+            if exc.status in self._dialect.name_taken:
+                raise NameTaken(exc.status, exc.text) from exc
             raise
 
     async def attach(self, name: str) -> trio.abc.ReceiveStream:
@@ -156,6 +157,36 @@ class EngineClient:
 
     async def upload(self, name: str, directory: str, archive: bytes) -> None:
         await self._request(self._container(name).put_archive, directory, archive)
+
+    async def fill(self, name: str, directory: str, archive: BinaryIO) -> None:
+        with self._translated():
+            await bridge.follow(self._container(name).put_archive, directory, archive)
+
+    async def fetch(self, name: str, path: str, target: BinaryIO) -> None:
+        with self._translated():
+            await bridge.follow(self._fetch, name, path, target)
+
+    async def _fetch(self, name: str, path: str, target: BinaryIO) -> None:
+        # aiodocker's own keeps all of it in memory
+        async with (
+            self._docker._query(f"containers/{name}/archive", params={"path": path}) as response,
+            response,
+        ):
+            async for chunk in response.content.iter_any():
+                target.write(chunk)
+
+    async def execute(self, name: str, argv: Sequence[str]) -> tuple[int | None, str]:
+        with self._translated():
+            return await bridge.follow(self._execute, name, argv)
+
+    async def _execute(self, name: str, argv: Sequence[str]) -> tuple[int | None, str]:
+        program = await self._container(name).exec(argv)
+        said = b""
+        async with program.start() as stream:
+            while message := await stream.read_out():
+                said += message.data
+        state = await program.inspect()
+        return state["ExitCode"], said.decode(errors="replace")
 
     async def start(self, name: str) -> None:
         with _fine(304):
@@ -341,6 +372,11 @@ def _is_address(text: str) -> bool:
     except ValueError:  # Podman writes "<nil>"
         return False
     return True
+
+
+def _text_of(failure: object) -> str:
+    text = failure.get("message") if isinstance(failure, Mapping) else failure
+    return str(text).strip()
 
 
 @contextmanager

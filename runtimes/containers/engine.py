@@ -11,7 +11,7 @@ already, is an answer and no error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -41,8 +41,15 @@ class ImageMissing(EngineRefused):
     """A container was to be created from an image that is not there."""
 
 
-class BuildStepFailed(Exception):
-    """A step of a build failed; the text is the engine's."""
+class NameTaken(EngineRefused):
+    """A container was to be created, and another one has its name.
+
+    Engines that have no status for it alone raise it for other failures, too.
+    """
+
+
+class PullFailed(Exception):
+    """An image cannot be had; the text is the engine's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,19 @@ class Found:
     labels: Labels
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundImage:
+    """An image with its labels.
+
+    Attributes:
+        has_name: no other image has taken its name.
+    """
+
+    id: str
+    has_name: bool
+    labels: Labels
+
+
 class Engine(Protocol):
     """A container engine.
 
@@ -101,8 +121,8 @@ class Engine(Protocol):
         EngineRefused: from every method: the engine cannot do it.
         RuntimeUnavailable: from every method: it does not answer.
 
-    Cancellation: everything but `build`, `wait` and reading output takes effect whole or not at
-    all, with a limit on how long it may take.
+    Cancellation: `pull`, `fill`, `fetch`, `execute`, `wait` and reading output are cut. All else
+    takes effect whole or not at all, with a limit on how long it may take.
     """
 
     async def ping(self) -> None:
@@ -117,25 +137,22 @@ class Engine(Protocol):
         """Look for an image."""
         ...
 
-    async def build(
-        self,
-        name: str,
-        context: BinaryIO,
-        *,
-        labels: Labels,
-        arguments: Mapping[str, str],
-        offline: bool,
-        on_line: Callable[[str], None],
-    ) -> None:
-        """Build an image from a gzip tar with a ``Dockerfile`` in it.
+    async def images(self, label: str) -> list[FoundImage]:
+        """Return all images that carry ``key=value``."""
+        ...
 
-        Args:
-            arguments: for what the Dockerfile declares.
+    async def pull(self, name: str) -> None:
+        """Get an image from its registry.
 
         Raises:
-            BuildStepFailed: with what the engine says of it.
+            PullFailed: with what the engine says of it.
+        """
+        ...
 
-        Cancellation: ends the build; some engines finish the step that is under way.
+    async def commit(self, container: str, image: str) -> None:
+        """Make an image of a container, its labels and variables included.
+
+        An image that had the name stays, without one.
         """
         ...
 
@@ -148,6 +165,7 @@ class Engine(Protocol):
 
         Raises:
             ImageMissing: there is no such image.
+            NameTaken: there is a container of that name.
         """
         ...
 
@@ -157,6 +175,21 @@ class Engine(Protocol):
 
     async def upload(self, name: str, directory: str, archive: bytes) -> None:
         """Extract a gzip tar into a directory of a container."""
+        ...
+
+    async def fill(self, name: str, directory: str, archive: BinaryIO) -> None:
+        """Extract a tar of any size into a directory of a container."""
+        ...
+
+    async def fetch(self, name: str, path: str, target: BinaryIO) -> None:
+        """Write a tar of a directory; the names in it begin with the directory's own."""
+        ...
+
+    async def execute(self, name: str, argv: Sequence[str]) -> tuple[int | None, str]:
+        """Run a program in a container and return its exit code, if known, and its output.
+
+        A program that is not there ends with 126 or 127.
+        """
         ...
 
     async def start(self, name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -22,7 +23,7 @@ from runtimes.api import (
     TcpOrigin,
     UnixOrigin,
 )
-from runtimes.containers.engine import Engine, EngineRefused
+from runtimes.containers.engine import ContainerState, Engine, EngineRefused
 from runtimes.containers.start_contract import (
     Build,
     ContainerPlan,
@@ -43,6 +44,8 @@ RETRY_S = 0.5
 
 _SIGNALLED = 128
 
+Check = Callable[[], Awaitable[None]]
+
 
 class ContainerInstance:
     """A chaincode and the container it runs in."""
@@ -58,6 +61,7 @@ class ContainerInstance:
         self._scope = trio.CancelScope()
         self._running = False
         self._removed = False
+        self._state: ContainerState | None = None
         self._status = ExitStatus(signal=signal.SIGKILL)
         self._exited = trio.Event()
         self._released = trio.Event()
@@ -88,15 +92,9 @@ class ContainerInstance:
         return self._output.tail()
 
     async def owns(self, origin: Origin) -> bool:
-        """Tell whether a connection comes from the container.
-
-        Raises:
-            RuntimeUnavailable: the engine does not answer.
-        """
-        if not self._running:
-            return False
-        state = await self._engine.inspect(self._name)
-        if state is None or not state.pid or not self._running:
+        """Tell whether a connection comes from the container."""
+        state = self._state
+        if state is None or not state.pid:
             return False
         match origin:
             case UnixOrigin(pid=pid):
@@ -107,25 +105,38 @@ class ContainerInstance:
                 return await trio.to_thread.run_sync(_below_holds, state.pid, origin)
 
     async def hold(
-        self, plan: ContainerPlan, build: Build, *, task_status: trio.TaskStatus[None]
+        self,
+        plan: ContainerPlan,
+        build: Build,
+        check: Check,
+        *,
+        task_status: trio.TaskStatus[None],
     ) -> None:
         """Own the container, from the first step of its start until it is removed.
+
+        Args:
+            check: looks from inside whether the chaincode can reach the peer.
 
         Raises:
             StartFailed, BuildFailed, RuntimeUnavailable: before it has started.
 
         Cancellation: removes the container, shielded and bounded.
         """
+        ready = False
         try:
             with self._scope:
-                async with await start_container(self._engine, plan, build) as output:
+                started = await start_container(self._engine, plan, build)
+                async with started.output:
+                    self._state = started.state
                     self._running = True
+                    await check()
+                    ready = True
                     task_status.started()
-                    await self._follow(output)
-            if not self._running:
+                    await self._follow(started.output)
+            if not ready:
                 raise StartFailed(f"{self.ccid} was stopped while it was starting")
         finally:
-            self._running = False
+            self._running, self._state = False, None
             self._removed = await clean_up(self._engine, self._name)
             self._exited.set()
             self._released.set()
@@ -135,6 +146,7 @@ class ContainerInstance:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._output.pump, output)
             self._status = await self._end()
+            self._state = None
             self._output.hurry()
             with trio.move_on_after(DRAIN_LIMIT_S):
                 await self._output.ended.wait()

@@ -44,6 +44,8 @@ class ContainerOptions:
     Attributes:
         hardened: ``hardening``; `HARDENED`, a user without privileges, and no network but the way
             to the peer.
+        keeps_leftovers: ``leftovers: keep``; a chaincode's container that a killed peer left stays
+            until the next launch of that chaincode replaces it, or its package goes.
         stop_grace_s: ``stopGrace``; between SIGTERM and SIGKILL, whole seconds. A program that is
             its container's first process and does not handle SIGTERM never gets it.
         network: ``hostConfig.NetworkMode``; empty means the backend chooses.
@@ -54,6 +56,7 @@ class ContainerOptions:
     """
 
     hardened: bool = True
+    keeps_leftovers: bool = False
     stop_grace_s: float = 0.0
     network: str = ""
     user: str = ""
@@ -96,6 +99,7 @@ class ContainerOptions:
         tls = EngineTls(*(given.get(f"tls.{part}.file", "") for part in ("ca", "cert", "key")))
         return cls(
             hardened=hardened,
+            keeps_leftovers=given.get("leftovers", False),
             stop_grace_s=given.get("stopgrace", 0.0),
             network=given.get("hostconfig.networkmode", ""),
             user=given.get("hostconfig.user", ""),
@@ -130,6 +134,12 @@ def _flag(value: object) -> bool:
         case "false" | "off" | "no" | "0":
             return False
     raise ValueError(f"{value!r} is neither true nor false")
+
+
+def _keep(value: object) -> bool:
+    if value not in ("remove", "keep"):
+        raise ValueError(f"{value!r} is neither remove nor keep")
+    return value == "keep"
 
 
 def _number(value: object, *, least: int = 0, most: int | None = None) -> int:
@@ -219,6 +229,7 @@ _HOST_FIELDS = {key.lower(): engine_key for key, (engine_key, _) in _HOST.items(
 _SPELLINGS: Mapping[str, Callable[[object], Any]] = {
     "attachStdout": _flag,  # without effect: output is always followed
     "hardening": _flag,
+    "leftovers": _keep,
     "stopGrace": _seconds,
     "tls.enabled": _flag,
     "tls.ca.file": _anything,

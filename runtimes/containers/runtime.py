@@ -11,13 +11,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO, cast
 
 import trio
 
@@ -32,13 +29,14 @@ from runtimes.api import (
     RuntimeUnavailable,
 )
 from runtimes.containers.address import find_engine
+from runtimes.containers.building import build_image
 from runtimes.containers.client import Dialect, open_engine
 from runtimes.containers.config import container_plan
-from runtimes.containers.engine import BuildStepFailed, Engine, EngineRefused, Image
-from runtimes.containers.instance import ContainerInstance
+from runtimes.containers.engine import Engine, EngineRefused, Found, Image, Labels
+from runtimes.containers.instance import Check, ContainerInstance
 from runtimes.containers.network import Networks, own_network_name
 from runtimes.containers.options import ContainerOptions
-from runtimes.containers.orphans import kill_builds, marked
+from runtimes.containers.reach import Reach
 from runtimes.containers.session import CCID, CONTENT, PEER, Session, open_session, sweep
 from runtimes.containers.start_contract import Build, ContainerPlan
 from runtimes.holding import holders
@@ -48,7 +46,6 @@ from runtimes.output import Output
 log = logging.getLogger("runtimes.containers")
 
 HEALTH_LIMIT_S = 5.0
-BUILD_TAIL_LINES = 50
 
 _DIAL_UNIX = frozenset({"golang", "python"})
 
@@ -126,7 +123,13 @@ async def run(
     Raises:
         RuntimeUnavailable: the engine does not answer.
     """
-    await sweep(engine, session)
+    ids = {"network_id": settings.network_id, "peer_id": settings.peer_id}
+
+    def is_kept(container: Found) -> bool:
+        ccid = container.labels.get(CCID, "")
+        return options.keeps_leftovers and container.name == container_name(ccid, **ids)
+
+    await sweep(engine, session, is_kept)
     async with holders() as nursery:
         runtime = ContainerRuntime(
             name=name,
@@ -163,6 +166,7 @@ class ContainerRuntime:
         self.capabilities = capabilities
         self._engine = engine
         self._networks = networks
+        self._reach = Reach(engine)
         self._session = session
         self._options = options
         self._on_output = settings.on_output
@@ -187,7 +191,7 @@ class ContainerRuntime:
             return
         await self._build(package, plan)
         if found is not None:
-            await self._remove_former(found)
+            await self._remove_image(found.id)
 
     async def start(self, spec: InstanceSpec) -> ContainerInstance:
         """Start a package; what an earlier start under the same id left is removed first.
@@ -209,13 +213,14 @@ class ContainerRuntime:
 
         image = self._built.get(spec.ccid) or await self._image(package) or await build()
         name = container_name(spec.ccid, **self._ids)
+        network = await self._networks.join(spec.peer_address)
         container = container_plan(
             spec,
             name=name,
             image_name=image_name(spec.ccid, **self._ids),
             image=image,
             plan=plan,
-            network=await self._networks.join(spec.peer_address),
+            network=network,
             options=self._options,
             labels=self._labels_of(package),
         )
@@ -229,8 +234,33 @@ class ContainerRuntime:
             output=Output(partial(self._on_output, spec.ccid)),
             grace_s=self._options.stop_grace_s,
         )
-        await self._holders.start(partial(self._hold, instance, container, build))
+        check = partial(
+            self._reach.check, name, network=network, peer_address=spec.peer_address, plan=plan
+        )
+        await self._holders.start(partial(self._hold, instance, container, build, check))
         return instance
+
+    async def prune(self, installed: Collection[str]) -> None:
+        """Remove images of this peer, and containers kept for inspection, of other packages.
+
+        An image whose name a newer one has taken goes, too. One of another live peer stays.
+
+        Raises:
+            RuntimeUnavailable: the engine does not answer.
+
+        Cancellation: the rest is removed by the next call.
+        """
+        wanted = {*installed, *self._instances}
+        for ccid in self._built.keys() - wanted:
+            del self._built[ccid]
+        await sweep(self._engine, self._session, lambda found: found.labels.get(CCID) in wanted)
+        try:
+            for image in await self._engine.images(f"{PEER}={self._session.peer}"):
+                is_wanted = image.has_name and image.labels.get(CCID) in wanted
+                if self._is_ours(image.labels) and not is_wanted:
+                    await self._remove_image(image.id)
+        except EngineRefused as exc:
+            raise RuntimeUnavailable(f"images cannot be listed: {exc}") from exc
 
     async def listen_host(self) -> str:
         """Return the address of this machine that containers reach by TCP.
@@ -261,7 +291,6 @@ class ContainerRuntime:
             async with trio.open_nursery() as stops:
                 for instance in self._instances.values():
                     stops.start_soon(_stop_or_log, instance)
-            kill_builds(self._session.owns)  # one cut off before its first step began
             await self._networks.close()
 
     async def _hold(
@@ -269,11 +298,12 @@ class ContainerRuntime:
         instance: ContainerInstance,
         container: ContainerPlan,
         build: Build,
+        check: Check,
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
         try:
-            await instance.hold(container, build, task_status=task_status)
+            await instance.hold(container, build, check, task_status=task_status)
         finally:
             del self._instances[instance.ccid]
 
@@ -289,42 +319,33 @@ class ContainerRuntime:
     async def _build(self, package: ChaincodePackage, plan: ImagePlan) -> Image:
         """Build the image of a package, its output going where the chaincode's goes."""
         name = image_name(package.ccid, **self._ids)
-        labels = {
-            PEER: self._session.peer,
-            CCID: package.ccid,
-            CONTENT: _content(package, plan),
-        }
-        tail: deque[str] = deque(maxlen=BUILD_TAIL_LINES)
-
-        def on_line(line: str) -> None:
-            tail.append(line)
-            self._on_output(package.ccid, line)
-
-        try:
-            with tempfile.TemporaryFile() as file, marked(self._labels_of(package)) as arguments:
-                context = cast("BinaryIO", file)
-                await trio.to_thread.run_sync(_write, plan, context)
-                await self._engine.build(
-                    name,
-                    context,
-                    labels=labels,
-                    arguments=arguments,
-                    offline=plan.offline,
-                    on_line=on_line,
-                )
-        except (BuildStepFailed, EngineRefused, OSError) as exc:
-            raise BuildFailed("\n".join((f"image {name}: {exc}", *tail))) from exc
+        await build_image(
+            self._engine,
+            name,
+            plan,
+            image_labels={
+                **plan.labels,
+                **self._labels_of(package),
+                CONTENT: _content(package, plan),
+            },
+            container_labels={**self._options.labels, **self._session.labels},
+            on_line=partial(self._on_output, package.ccid),
+        )
         image = await self._image(package)
         if image is None:
-            raise BuildFailed("\n".join((f"the build of image {name} broke off", *tail)))
+            raise BuildFailed(f"image {name} was removed as soon as it was made")
         self._built[package.ccid] = image
         return image
 
-    async def _remove_former(self, image: Image) -> None:
+    async def _remove_image(self, image: str) -> None:
         try:
-            await self._engine.remove_image(image.id)
+            await self._engine.remove_image(image)
         except EngineRefused as exc:
-            log.warning("image %s, which has been replaced, stays: %s", image.id, exc)
+            log.warning("image %s, which nobody needs, stays: %s", image, exc)
+
+    def _is_ours(self, labels: Labels) -> bool:
+        """Tell whether this session made it, or one of this peer that has ended."""
+        return self._session.owns(labels) or self._session.is_left_over(labels)
 
 
 def _plan_of(package: ChaincodePackage) -> ImagePlan:
@@ -335,12 +356,15 @@ def _plan_of(package: ChaincodePackage) -> ImagePlan:
 
 def _content(package: ChaincodePackage, plan: ImagePlan) -> str:
     """Return what an image is made from: the id stands for the code."""
-    return hashlib.sha256(f"{package.ccid}\n{plan.dockerfile}".encode()).hexdigest()
+    made_from = (
+        *(package.ccid, plan.builder, plan.script, *_sorted(plan.build_env)),
+        *(plan.runtime, plan.target, *_sorted(plan.env), *_sorted(plan.labels)),
+    )
+    return hashlib.sha256("\0".join(made_from).encode()).hexdigest()
 
 
-def _write(plan: ImagePlan, context: BinaryIO) -> None:
-    plan.write_context(context)
-    context.seek(0)
+def _sorted(pairs: Mapping[str, str]) -> Iterator[str]:
+    return (f"{key}={value}" for key, value in sorted(pairs.items()))
 
 
 async def _stop_or_log(instance: ContainerInstance) -> None:

@@ -14,14 +14,13 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.api import RuntimeSettings, RuntimeUnavailable
-from runtimes.containers.engine import Engine, EngineRefused, Labels
-from runtimes.containers.orphans import kill_builds
+from runtimes.containers.engine import Engine, EngineRefused, Found, Labels
 from runtimes.containers.start_contract import stop_and_remove
 from runtimes.holding import LOCK, is_locked, locked
 
@@ -81,19 +80,25 @@ def open_session(settings: RuntimeSettings) -> Iterator[Session]:
         )
 
 
-async def sweep(engine: Engine, session: Session) -> None:
+async def sweep(engine: Engine, session: Session, is_kept: Callable[[Found], bool]) -> None:
     """Remove what dead sessions of this peer have left, and nothing of one that lives.
+
+    Args:
+        is_kept: tells which containers stay all the same.
 
     Raises:
         RuntimeUnavailable: the engine does not answer, or cannot remove something.
     """
     label = f"{PEER}={session.peer}"
-    kill_builds(session.is_left_over)
     try:
         for container in await engine.containers(label):
-            if session.is_left_over(container.labels):
-                log.warning("removing container %s of a peer that was killed", container.name)
-                await stop_and_remove(engine, container.name)
+            if not session.is_left_over(container.labels):
+                continue
+            if is_kept(container):
+                log.info("keeping container %s of a peer that was killed", container.name)
+                continue
+            log.warning("removing container %s of a peer that was killed", container.name)
+            await stop_and_remove(engine, container.name)
         for network in await engine.networks(label):
             if session.is_left_over(network.labels):
                 await engine.remove_network(network.name)

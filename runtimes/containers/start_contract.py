@@ -26,7 +26,13 @@ from runtimes.api import (
     UploadFailed,
     unreported,
 )
-from runtimes.containers.engine import Engine, EngineRefused, ImageMissing
+from runtimes.containers.engine import (
+    ContainerState,
+    Engine,
+    EngineRefused,
+    ImageMissing,
+    NameTaken,
+)
 from runtimes.upload import pack_files
 
 log = logging.getLogger("runtimes.containers")
@@ -61,10 +67,21 @@ class ContainerPlan:
 Build = Callable[[], Awaitable[object]]
 
 
-async def start_container(
-    engine: Engine, plan: ContainerPlan, build: Build
-) -> trio.abc.ReceiveStream:
-    """Start a container and return its output from the first byte on.
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A container that has been started.
+
+    Attributes:
+        output: all it writes, from the first byte on.
+        state: how it was right after the start; None if somebody has removed it already.
+    """
+
+    output: trio.abc.ReceiveStream
+    state: ContainerState | None
+
+
+async def start_container(engine: Engine, plan: ContainerPlan, build: Build) -> Started:
+    """Start a container; one that has its name is removed.
 
     Args:
         build: makes the image, if it turns out to be missing.
@@ -77,7 +94,6 @@ async def start_container(
     Cancellation: leaves nothing of this start behind, like every failure.
     """
     name = plan.name
-    await stop_and_remove(engine, name)
     output: trio.abc.ReceiveStream | None = None
     try:
         await _create(engine, plan, build)
@@ -90,21 +106,25 @@ async def start_container(
         plan.on_stage("start")
         with _refusal(f"cannot start container {name}"):
             await engine.start(name)
+            # at once, while the chaincode is on its way: it is needed when that has arrived
+            return Started(output, await engine.inspect(name))
     except BaseException:  # Cancelled too: nothing may be left behind
         if output is not None:
             await trio.aclose_forcefully(output)
         await clean_up(engine, name)  # by name: an attempt that failed may have succeeded unseen
         raise
-    return output
 
 
 async def _create(engine: Engine, plan: ContainerPlan, build: Build) -> None:
     with _refusal(f"cannot create container {plan.name}"):
         try:
-            await engine.create(plan.name, plan.config)
+            return await engine.create(plan.name, plan.config)
         except ImageMissing:
             await build()
-            await engine.create(plan.name, plan.config)
+        except NameTaken as exc:
+            log.debug("%s", exc)
+        await stop_and_remove(engine, plan.name)
+        await engine.create(plan.name, plan.config)
 
 
 async def stop_and_remove(engine: Engine, name: str, grace_s: float = 0.0) -> None:

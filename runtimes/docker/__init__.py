@@ -19,9 +19,9 @@ FLAVOUR = Flavour(
     has_contexts=True,
     sockets=("/run/docker.sock", "/var/run/docker.sock", "~run/docker.sock"),
     dialect=Dialect(
-        no_network="none",
         network_exists=frozenset({409}),
         network_in_use=frozenset({403}),
+        name_taken=frozenset({409}),
         wait=f"{API_VERSION}/containers/{{}}/wait",
     ),
 )

@@ -19,9 +19,9 @@ FLAVOUR = Flavour(
     has_contexts=False,
     sockets=("~run/podman/podman.sock", "/run/podman/podman.sock"),
     dialect=Dialect(
-        no_network="NetworkDisabled",
         network_exists=frozenset({409, 500}),
         network_in_use=frozenset({409, 500}),
+        name_taken=frozenset({409, 500}),
         # its own interface: Podman 4 answers Docker's wait by asking itself without any pause
         wait="v4.0.0/libpod/containers/{}/wait",
     ),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -275,6 +275,10 @@ class ProcessRuntime:
         )
         await self._holders.start(self._hold, instance, command, spec.on_stage)
         return instance
+
+    async def prune(self, installed: Collection[str]) -> None:
+        """Do nothing: what is built for processes belongs to the peer."""
+        await trio.lowlevel.checkpoint()
 
     async def health(self) -> None:
         """Return once the keeper has answered; one that died is replaced.

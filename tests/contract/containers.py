@@ -6,22 +6,23 @@ Loop:      Trio; the engine itself is asked by blocking calls
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import socket
-import tarfile
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 
 import trio
 
 from peer.rpc.loop import open_loop
 from runtimes.api import (
+    BUILD_OUTPUT,
     PEER_ADDRESS,
     BackendFactory,
     Capabilities,
@@ -40,7 +41,8 @@ from runtimes.containers.address import EngineAddress
 from runtimes.containers.network import Networks
 from runtimes.containers.options import ContainerOptions
 from runtimes.containers.session import PEER, open_session
-from tests.contract.harness import EXITS
+from runtimes.upload import pack_files
+from tests.contract.harness import EXITS, SERVES
 from tests.engines.engine import Engine
 from tests.fakes.engine import FakeContainer, FakeEngine
 
@@ -82,16 +84,21 @@ class ContainerHouse:
 
     def containers(self, label: str = "") -> list[str]:
         """Return the ids of containers, running or not."""
-        found = self._listed("/containers/json?all=true&", label)
+        found = self.listed("/containers/json?all=true&", label)
         return [container["Id"] for container in found]
 
     def networks(self) -> list[str]:
-        return [network["Name"] for network in self._listed("/networks?")]
+        return [network["Name"] for network in self.listed("/networks?")]
 
     def images(self) -> list[str]:
-        return [image["Id"] for image in self._listed("/images/json?")]
+        return [image["Id"] for image in self.listed("/images/json?")]
 
-    def _listed(self, path: str, label: str = "") -> list[dict[str, Any]]:
+    def nameless(self, label: str) -> list[str]:
+        """Return the ids of images that carry `label` and no name."""
+        found = self.listed("/images/json?", label)
+        return [image["Id"] for image in found if set(image["RepoTags"] or ()) <= {"<none>:<none>"}]
+
+    def listed(self, path: str, label: str = "") -> list[dict[str, Any]]:
         wanted = label or f"{PEER}={NETWORK_ID}.{self.peer_id}"
         listed: list[dict[str, Any]] = self.call(
             "GET", f"{path}filters={quote(json.dumps({'label': [wanted]}))}"
@@ -233,19 +240,46 @@ def package(ccid: str, base: str, script: str) -> ChaincodePackage:
     else:
         command = ("/bin/sh", "-c", script, "sh", PEER_ADDRESS)
     return ChaincodePackage(
-        ccid=ccid, type="golang", path=Path("/nowhere"), image=image(f"FROM {base}\n", command)
+        ccid=ccid, type="golang", path=Path("/nowhere"), image=image(base, command=command)
     )
 
 
-def image(dockerfile: str, command: tuple[str, ...] = ()) -> ImagePlan:
-    """Return a plan whose context is the Dockerfile alone."""
+def steps_spec(*, base: str, peer_id: str, mark: str, built: str, run: str) -> InstanceSpec:
+    """Return what takes every step there is: build, network, files.
 
-    def write(context: BinaryIO) -> None:
-        with tarfile.open(fileobj=context, mode="w:gz") as archive:
-            member = tarfile.TarInfo("Dockerfile")
-            member.size = len(dockerfile)
-            archive.addfile(member, io.BytesIO(dockerfile.encode()))
+    Args:
+        peer_id: is in the environment of every process of the build and of the chaincode.
+        mark: label of the image.
+        built: makes the image one of its own; without it, all have the same.
+        run: what the build does.
+    """
+    command = ("/bin/sh", "-c", f"echo {peer_id}; {SERVES}")
+    return InstanceSpec(
+        package=ChaincodePackage(
+            ccid=f"steps:{built}1",
+            type="golang",
+            path=Path("/nowhere"),
+            image=replace(
+                image(base, f"echo begun; {run}", command),
+                build_env={"OF_PEER": peer_id},
+                labels={TEST: mark if built else peer_id},
+            ),
+        ),
+        peer_address="127.0.0.1:7052",
+        env={"OF_PEER": peer_id},
+        files=FILES,
+    )
 
+
+def image(base: str, script: str = "", command: tuple[str, ...] = ()) -> ImagePlan:
+    """Return a plan whose build does as the script says, and whose address is good."""
     return ImagePlan(
-        dockerfile=dockerfile, images=(), offline=True, command=command, write_context=write
+        builder=base,
+        script=f"set -e; mkdir -p {BUILD_OUTPUT}; {script}",
+        runtime=base,
+        target="/usr/local/src",
+        command=command,
+        probe=("true",),
+        offline=True,
+        code=partial(pack_files, {}),
     )

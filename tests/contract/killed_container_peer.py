@@ -1,69 +1,37 @@
-"""A peer that is killed by SIGKILL at a step of a container's start; run by a test.
+"""A peer that starts a chaincode until it is killed; run by a test.
 
-Arguments: engine, endpoint, base image, peer id, state directory, socket, label, step. With ``!``
-after its name the step has taken effect.
+Its argument is a JSON object: engine, endpoint, state directory, and what `steps_spec` takes.
 """
 
 from __future__ import annotations
 
-import os
-import signal
+import json
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import trio
 
 from peer.rpc.loop import open_loop
 from runtimes import docker, podman
-from runtimes.api import InstanceSpec, RuntimeSettings
-from runtimes.containers.client import EngineClient
-from tests.contract.containers import FILES, NETWORK_ID, TEST, image, package
+from runtimes.api import RuntimeSettings
+from tests.contract.containers import NETWORK_ID, TEST, steps_spec
 
 BACKENDS = {"docker": docker.backend, "podman": podman.backend}
 
 
-def die_at(step: str) -> None:
-    name, after = step.removesuffix("!"), step.endswith("!")
-    method = getattr(EngineClient, name)
-
-    async def call_and_die(self: EngineClient, *args: Any, **kwargs: Any) -> Any:
-        if after:
-            await method(self, *args, **kwargs)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    setattr(EngineClient, name, call_and_die)
-
-
-async def main(
-    engine: str,
-    endpoint: str,
-    base: str,
-    peer_id: str,
-    state: str,
-    socket: str,
-    label: str,
-    step: str,
-) -> None:
+async def main(engine: str, endpoint: str, state: str, **spec: str) -> None:
     settings = RuntimeSettings(
         network_id=NETWORK_ID,
-        peer_id=peer_id,
+        peer_id=spec["peer_id"],
         state_dir=Path(state),
-        options={"endpoint": endpoint, engine: {"hostConfig": {"Labels": {TEST: label}}}},
+        options={"endpoint": endpoint, engine: {"hostConfig": {"Labels": {TEST: spec["mark"]}}}},
         on_output=lambda ccid, line: None,
     )
-    chaincode = package("asset:1.0", base, "exec sleep 1000")
-    if step.startswith("build"):
-        plan = image(f"FROM {base}\nRUN true\n", ("sleep", "1000"))
-        chaincode = replace(chaincode, ccid=f"built:{label}", image=plan)
-    spec = InstanceSpec(package=chaincode, peer_address=f"unix://{socket}", env={}, files=FILES)
     async with open_loop(), BACKENDS[engine](settings) as backend:
-        if step != "started":
-            die_at(step)
-        await backend.start(spec)
-        os.kill(os.getpid(), signal.SIGKILL)
+        instance = await backend.start(steps_spec(**spec))
+        await instance.wait()
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    arguments = json.loads(sys.argv[1])
+    trio.run(lambda: main(**arguments))

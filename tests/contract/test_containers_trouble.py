@@ -41,12 +41,11 @@ def spec_with_files(harness: ContainerHarness) -> InstanceSpec:
     return replace(harness.spec(SERVES), files=FILES)
 
 
-def fresh(harness: ContainerHarness, *lines: str) -> InstanceSpec:
+def fresh(harness: ContainerHarness, script: str) -> InstanceSpec:
     """Return what starts a chaincode whose image has yet to be built."""
     base = harness.house.engine.images["base"]
-    dockerfile = "\n".join((f"FROM {base}", *lines, ""))
     spec = harness.spec(SERVES, f"built:{harness.mark}")
-    plan = image(dockerfile, ("/bin/sh", "-c", SERVES))
+    plan = image(base, script, ("/bin/sh", "-c", SERVES))
     return replace(spec, package=replace(spec.package, image=plan))
 
 
@@ -194,7 +193,7 @@ async def test_a_command_that_does_not_exist(harness: ContainerHarness) -> None:
 
 @engines
 async def test_a_failed_build_shows_its_last_output(harness: ContainerHarness) -> None:
-    spec = fresh(harness, "RUN echo compiling; echo undefined symbol; exit 7")
+    spec = fresh(harness, "echo compiling; echo undefined symbol; exit 7")
     async with harness.open() as backend:
         with pytest.raises(BuildFailed, match=r"(?s)7.*undefined symbol"):
             await backend.build(spec.package)
@@ -207,7 +206,7 @@ async def test_a_failed_build_shows_its_last_output(harness: ContainerHarness) -
 @engines
 async def test_a_build_that_is_cancelled_ends(harness: ContainerHarness) -> None:
     before = set(running(harness))
-    spec = fresh(harness, "RUN echo begun; sleep 1000")
+    spec = fresh(harness, "echo begun; sleep 1000")
     async with harness.open() as backend:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -226,14 +225,14 @@ def running(harness: ContainerHarness) -> list[str]:
 @engines
 async def test_an_unchanged_package_is_not_built_again(harness: ContainerHarness) -> None:
     async with harness.open() as backend:
-        spec = fresh(harness, "RUN echo once")
+        spec = fresh(harness, "echo once")
         await backend.build(spec.package)
         assert harness.lines
         harness.lines.clear()
         await backend.build(spec.package)
         assert not harness.lines
         before = harness.house.images()
-        await backend.build(fresh(harness, "RUN echo twice").package)
+        await backend.build(fresh(harness, "echo twice").package)
         assert any("twice" in line for _, line in harness.lines)
         assert len(harness.house.images()) == len(before)
 

@@ -19,7 +19,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FABRIC = ROOT / "tests" / "unit" / "config" / "fabric-3.1.yaml"
-HEAVY = ("trio", "trio_asyncio", "grpclib", "betterproto2", "cryptography", "yaml", "rich")
+HEAVY = (
+    "trio",
+    "trio_asyncio",
+    "grpclib",
+    "betterproto2",
+    "cryptography",
+    "yaml",
+    "rich",
+    "prometheus_client",
+)
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -151,13 +160,14 @@ def test_options_of_the_chosen_runtime_are_used(runtime: str) -> None:
     assert json.loads(done.stdout)["vm.docker.hostConfig.LogConfig"]["used"] is True
 
 
-def test_config_show_is_a_table_on_a_terminal() -> None:
+def on_terminal(*args: str, env: Mapping[str, str] | None = None) -> str:
+    """Run a command that succeeds on a terminal and return what it wrote there, without colours."""
     near, far = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "peer", "config", "show"],
-        env=environment({"COLUMNS": "200", "TERM": "xterm", "CORE_PEER_ID": "[bold]me"}),
+        [sys.executable, "-m", "peer", *args],
+        env=environment({"COLUMNS": "200", "TERM": "xterm", **(env or {})}),
         stdout=far,
-        stderr=subprocess.PIPE,
+        stderr=far,
     )
     os.close(far)
     shown = b""
@@ -168,11 +178,60 @@ def test_config_show_is_a_table_on_a_terminal() -> None:
         pass
     finally:
         os.close(near)
-        process.communicate(timeout=60)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
-    assert process.returncode == 0
+        assert process.wait(timeout=60) == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+
+
+def test_config_show_is_a_table_on_a_terminal() -> None:
+    text = on_terminal("config", "show", env={"CORE_PEER_ID": "[bold]me"})
     assert re.search(r"^key +value +from *\r$", text, re.MULTILINE)
     assert re.search(r"^peer\.id +\[bold\]me +CORE_PEER_ID *\r$", text, re.MULTILINE)
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> str:
+    """A chaincode for the demo that takes its time."""
+    code = (ROOT / "examples" / "asset_transfer" / "chaincode.py").read_text()
+    waits = "import time\nprint('warming up', flush=True)\ntime.sleep(1)\nimport json\n"
+    (tmp_path / "chaincode.py").write_text(code.replace("import json\n", waits, 1))
+    return str(tmp_path)
+
+
+def test_a_slow_launch_is_shown_on_a_terminal_until_it_is_over(slow: str) -> None:
+    text = on_terminal("demo", "--chaincode", slow)
+    assert re.search(r"\r\x1b\[2Kassets: connect, 0\.\d s: warming up", text)
+    seen = [line.rpartition("\r\x1b[2K")[2] for line in text.split("\r\n")]
+    assert not [line for line in seen if "warming up" in line]
+    assert "closed  no process, socket or file is left" in seen[-2]
+
+
+def test_a_slow_launch_is_in_the_log_where_there_is_no_terminal(slow: str) -> None:
+    done = peer("demo", "--verbose", "--chaincode", slow)
+    assert done.returncode == 0
+    assert re.search(r"INFO +peer\.cli: assets: connect, 0\.\d s: warming up\n", done.stderr)
+    assert "warming up" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "lines"), [(["demo"], 0), (["demo"], 1), (["demo"], 6), (["config", "show"], 0)]
+)
+def test_output_that_nobody_reads_ends_the_program_quietly(args: list[str], lines: int) -> None:
+    """The demo's sixth line is that of a launch: its callbacks are who cannot print any more."""
+    near, far = os.pipe()
+    with open(near, "rb", buffering=0) as reader:
+        if not lines:
+            reader.close()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "peer", *args],
+            env=environment(),
+            stdout=far,
+            stderr=subprocess.PIPE,
+        )
+        os.close(far)
+        for _ in range(lines):
+            reader.readline()
+    _, said = process.communicate(timeout=60)
+    assert (said, process.returncode) == (b"", 1)
 
 
 def test_a_replaced_value_is_a_warning_on_standard_error() -> None:

@@ -10,7 +10,8 @@ Lifetime:  one test
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import trio
@@ -20,13 +21,17 @@ from runtimes.containers.engine import (
     ContainerState,
     EngineRefused,
     Found,
+    FoundImage,
     Image,
     ImageMissing,
     Labels,
+    NameTaken,
     Network,
 )
 
 KILLED = 137
+BASES = frozenset({"base"})
+"""Images that are there from the beginning."""
 _pids = itertools.count(1_000_000_000)  # above any real one
 
 
@@ -64,7 +69,9 @@ class FakeEngine:
         calls: the methods called, in order.
         failures: method → raised by its next call; with ``method!`` it takes effect before.
         hanging: methods that never return; they have no effect.
-        build_lines: what a build says.
+        missing: those of `BASES` that are not there until they have been pulled.
+        build_lines, build_code: what a build says, and how it ends.
+        probe: what comes of a program executed in a container.
         internal_gateway: address of this machine on internal networks, if any.
     """
 
@@ -74,13 +81,16 @@ class FakeEngine:
         self.failures: dict[str, Exception] = {}
         self.hanging: set[str] = set()
         self.containers_by_name: dict[str, FakeContainer] = {}
-        self.images: dict[str, Image] = {}
+        self.images_by_name: dict[str, Image] = {}
+        self.missing: set[str] = set()
         self.removed_images: list[str] = []
         self.networks_by_name: dict[str, tuple[bool, Labels]] = {}
-        self.contexts: list[bytes] = []
         self.build_lines: tuple[str, ...] = ()
+        self.build_code = 0
+        self.probe: tuple[int | None, str] = (0, "")
         self.internal_gateway = "127.0.0.1"
         self.rootless = False
+        self.executed: list[list[str]] = []
         self._image_ids = itertools.count(1)
 
     async def ping(self) -> None:
@@ -92,36 +102,41 @@ class FakeEngine:
 
     async def image(self, name: str) -> Image | None:
         await self._call("image")
-        return self.images.get(name)
+        return self.images_by_name.get(name)
 
-    async def build(
-        self,
-        name: str,
-        context: BinaryIO,
-        *,
-        labels: Labels,
-        arguments: Mapping[str, str],
-        offline: bool,
-        on_line: Callable[[str], None],
-    ) -> None:
-        await self._call("build")
-        self.contexts.append(context.read())
-        for line in self.build_lines:
-            on_line(line)
-        image = Image(id=f"sha256:{next(self._image_ids)}", user="", labels=labels)
-        self.images[name] = image
-        self._fail("build!")
+    async def images(self, label: str) -> list[FoundImage]:
+        await self._call("images")
+        return [
+            FoundImage(id=image.id, has_name=True, labels=image.labels)
+            for image in self.images_by_name.values()
+            if _carries(image.labels, label)
+        ]
+
+    async def pull(self, name: str) -> None:
+        await self._call("pull")
+        self.missing.discard(name)
+
+    async def commit(self, container: str, image: str) -> None:
+        await self._call("commit")
+        labels = self._container(container).config["Labels"]
+        self.images_by_name[image] = Image(
+            id=f"sha256:{next(self._image_ids)}", user="", labels=labels
+        )
+        self._fail("commit!")
 
     async def remove_image(self, name: str) -> None:
         await self._call("remove_image")
         self.removed_images.append(name)
+        left = {key: image for key, image in self.images_by_name.items() if image.id != name}
+        self.images_by_name = left
 
     async def create(self, name: str, config: Mapping[str, Any]) -> None:
         await self._call("create")
-        if config["Image"] not in self.images:
+        is_base = config["Image"] in BASES - self.missing
+        if not is_base and config["Image"] not in self.images_by_name:
             raise ImageMissing(404, f"No such image: {config['Image']}")
         if name in self.containers_by_name:
-            raise EngineRefused(409, f"the name {name} is in use")
+            raise NameTaken(409, f"the name {name} is in use")
         self.containers_by_name[name] = FakeContainer(name, config)
         self._fail("create!")
 
@@ -134,11 +149,29 @@ class FakeEngine:
         self._container(name).files[directory] = archive
         self._fail("upload!")
 
+    async def fill(self, name: str, directory: str, archive: BinaryIO) -> None:
+        await self._call("fill")
+        self._container(name).files[directory] = archive.read()
+
+    async def fetch(self, name: str, path: str, target: BinaryIO) -> None:
+        await self._call("fetch")
+        with tarfile.open(fileobj=target, mode="w"):
+            self._container(name)
+
+    async def execute(self, name: str, argv: Sequence[str]) -> tuple[int | None, str]:
+        await self._call("execute")
+        self.executed.append(list(argv))
+        self._container(name)
+        return self.probe
+
     async def start(self, name: str) -> None:
         await self._call("start")
         container = self._container(name)
         container.pid = next(_pids)
-        self.on_start(container)
+        if "Entrypoint" in container.config:  # a build
+            container.exit(self.build_code, *self.build_lines)
+        else:
+            self.on_start(container)
         self._fail("start!")
 
     async def stop(self, name: str, grace_s: float) -> None:

@@ -10,7 +10,7 @@ Lifetime:  one test
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 import trio
@@ -85,6 +85,7 @@ class FakeRuntime:
 
     Attributes:
         built: ids in the order of `build`.
+        pruned: what was installed, each time `prune` was called.
         started: instances in the order of `start`.
         running: instances that have not ended.
         starting: number of starts under way.
@@ -104,6 +105,7 @@ class FakeRuntime:
         self.on_start = on_start
         self.on_output: Callable[[str, str], None] = lambda ccid, line: None
         self.built: list[str] = []
+        self.pruned: list[set[str]] = []
         self.started: list[FakeInstance] = []
         self.running: set[FakeInstance] = set()
         self.starting = 0
@@ -146,6 +148,12 @@ class FakeRuntime:
     def after_start(self, instance: FakeInstance) -> None:
         """What a chaincode does in its first moment."""
         self.on_start(instance)
+
+    async def prune(self, installed: Collection[str]) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.available:
+            raise RuntimeUnavailable("the fake engine is switched off")
+        self.pruned.append(set(installed))
 
     async def listen_host(self) -> str:
         await trio.lowlevel.checkpoint()

@@ -16,15 +16,14 @@ from pathlib import Path
 
 from peer.lifecycle.archive import Entry
 from peer.lifecycle.platforms.platform import (
-    INPUT,
-    OUTPUT,
+    BASH_PROBE,
     Code,
     Images,
     Recipe,
     Run,
     check_names,
 )
-from runtimes.api import PEER_ADDRESS, BuildFailed
+from runtimes.api import BUILD_INPUT, BUILD_OUTPUT, PEER_ADDRESS, BuildFailed
 
 PROGRAM = "chaincode"
 _NAMES = re.compile(r"(src|META-INF)/.*")
@@ -33,9 +32,9 @@ _MODES = 0o100777
 _STATIC = "-ldflags=-linkmode external -extldflags '-static'"
 _COPY = f"""\
 set -e
-mkdir -p {OUTPUT}
-cp {INPUT}/src/{PROGRAM} {OUTPUT}
-chmod 755 {OUTPUT}/{PROGRAM}
+mkdir -p {BUILD_OUTPUT}
+cp {BUILD_INPUT}/src/{PROGRAM} {BUILD_OUTPUT}
+chmod 755 {BUILD_OUTPUT}/{PROGRAM}
 """
 
 
@@ -77,6 +76,7 @@ class Golang:
             runtime=images.golang,
             target="/usr/local/bin",
             command=(PROGRAM, f"-peer.address={PEER_ADDRESS}"),
+            probe=BASH_PROBE,
             offline=built or _is_vendored(code),
             env={name: os.environ[name] for name in ("GOPROXY", "GOSUMDB") if name in os.environ},
         )
@@ -107,14 +107,14 @@ def _is_vendored(code: Code) -> bool:
 def _script(code: Code, *, static: bool) -> Iterator[str]:
     directory, mode, target = _layout(code)
     yield "set -e"
-    yield f"mkdir -p {OUTPUT}"
-    yield f"cd {shlex.quote(os.path.join(INPUT, 'src', directory))}"
+    yield f"mkdir -p {BUILD_OUTPUT}"
+    yield f"cd {shlex.quote(os.path.join(BUILD_INPUT, 'src', directory))}"
     if mode:
         yield "export GO111MODULE=on"
     else:
-        yield f'export GO111MODULE=off GOPATH="{INPUT}:$GOPATH"'
+        yield f'export GO111MODULE=off GOPATH="{BUILD_INPUT}:$GOPATH"'
     yield "set --"
     if static:  # without a C compiler there is nothing that could be dynamic
         yield f'[ "$(go env CGO_ENABLED)" != 1 ] || set -- {shlex.quote(_STATIC)}'
-    arguments = [*mode, "-buildvcs=false", "-o", f"{OUTPUT}/{PROGRAM}", target]
+    arguments = [*mode, "-buildvcs=false", "-o", f"{BUILD_OUTPUT}/{PROGRAM}", target]
     yield f'go build "$@" {shlex.join(arguments)}'

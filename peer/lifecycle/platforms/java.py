@@ -15,8 +15,7 @@ from pathlib import Path
 
 from peer.lifecycle.archive import Entry
 from peer.lifecycle.platforms.platform import (
-    INPUT,
-    OUTPUT,
+    BASH_PROBE,
     PLAIN_FILE_MODE,
     Code,
     Images,
@@ -24,7 +23,7 @@ from peer.lifecycle.platforms.platform import (
     Run,
     check_names,
 )
-from runtimes.api import PEER_ADDRESS, BuildFailed
+from runtimes.api import BUILD_INPUT, BUILD_OUTPUT, PEER_ADDRESS, BuildFailed
 
 JAR = "chaincode.jar"
 # Fabric takes prebuilt jars too, though its own rule for names forgets them.
@@ -37,8 +36,8 @@ _HOME = "/root/chaincode-java"
 _BUILD = f"""\
 set -e
 if [ -x ./build.sh ]; then exec ./build.sh; fi
-mkdir -p {OUTPUT}
-cp {INPUT}/src/*.jar {OUTPUT}/{JAR}
+mkdir -p {BUILD_OUTPUT}
+cp {BUILD_INPUT}/src/*.jar {BUILD_OUTPUT}/{JAR}
 """
 _START = f"""\
 if [ -x {_HOME}/start ]; then exec {_HOME}/start --peerAddress "$0"; fi
@@ -87,6 +86,7 @@ class Java:
             runtime=images.java,
             target=f"{_HOME}/chaincode",
             command=("/bin/sh", "-c", _START, PEER_ADDRESS),
+            probe=BASH_PROBE,
             offline=not code.names & _MADE.keys(),
         )
 

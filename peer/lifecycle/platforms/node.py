@@ -17,8 +17,6 @@ from pathlib import Path
 from peer.errors import PackageError
 from peer.lifecycle.archive import Entry
 from peer.lifecycle.platforms.platform import (
-    INPUT,
-    OUTPUT,
     PLAIN_FILE_MODE,
     Code,
     Images,
@@ -27,7 +25,7 @@ from peer.lifecycle.platforms.platform import (
     check_names,
     require,
 )
-from runtimes.api import PEER_ADDRESS
+from runtimes.api import BUILD_INPUT, BUILD_OUTPUT, PEER_ADDRESS, PEER_HOST, PEER_PORT
 
 CACHE = "npm-cache"
 """A package that brings npm's cache in this directory is built without a network."""
@@ -43,6 +41,11 @@ set -e
 if [ -x /chaincode/start.sh ]; then exec /chaincode/start.sh --peer.address "$0"; fi
 cd /usr/local/src
 exec npm start -- --peer.address "$0"
+"""
+_PROBE = """\
+require("net").connect(process.argv[2], process.argv[1])
+  .on("connect", () => process.exit(0))
+  .on("error", error => { console.error(error.message); process.exit(1); });
 """
 
 
@@ -85,14 +88,15 @@ class Node:
 set -e
 {_QUICKLY}
 if [ {own} ]; then exec /chaincode/build.sh; fi
-mkdir -p {OUTPUT}
-cp -R {INPUT}/src/. {OUTPUT}
-cd {OUTPUT}
+mkdir -p {BUILD_OUTPUT}
+cp -R {BUILD_INPUT}/src/. {BUILD_OUTPUT}
+cd {BUILD_OUTPUT}
 {install}
 """,
             runtime=images.node,
             target="/usr/local/src",
             command=("/bin/sh", "-c", _START, PEER_ADDRESS),
+            probe=("node", "-e", _PROBE, PEER_HOST, PEER_PORT),
             offline=_is_complete(code),
         )
 

@@ -6,27 +6,24 @@ Lifetime:  one build
 Fabric:    core/chaincode/platforms/platforms.go (release-2.5)
 
 A platform builds in one of two places. On this machine `build` works in a copy of the code, and
-what it compiles goes into a directory beside it. In an engine the first stage of a Dockerfile finds
-the code package unpacked at `INPUT`, and `recipe` says what it does there.
+what it compiles goes into a directory beside it. In a container it finds the code package unpacked
+at `BUILD_INPUT`, and `recipe` says what it does there.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from peer.errors import PackageError
 from peer.lifecycle.archive import Entry
-from runtimes.api import BUILD_MARK
+from runtimes.api import PEER_HOST, PEER_PORT, ImagePlan
 
-INPUT = "/chaincode/input"
-OUTPUT = "/chaincode/output"
-CODE = "code.tar.gz"
-"""The code package in a build context."""
+BASH_PROBE = ("bash", "-c", 'exec 3<>"/dev/tcp/$1/$2"', "bash", PEER_HOST, PEER_PORT)
+"""See `runtimes.api.ImagePlan.probe`."""
 
 PLAIN_FILE_MODE = 0o100666
 
@@ -91,14 +88,10 @@ class Code:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How an engine builds the code.
+    """How an engine builds the code; see `runtimes.api.ImagePlan`.
 
     Attributes:
-        builder: image of the first stage.
-        script: what ``/bin/sh`` executes in it; what it leaves in `OUTPUT` goes to `target`.
-        runtime: image of the last stage.
-        command: see `runtimes.api.ImagePlan.command`.
-        offline: the script needs no network.
+        env: variables of the build.
     """
 
     builder: str
@@ -106,24 +99,28 @@ class Recipe:
     runtime: str
     target: str
     command: tuple[str, ...]
+    probe: tuple[str, ...]
     offline: bool
     env: Mapping[str, str] = field(default_factory=dict)
 
-    def dockerfile(self, kind: str, version: str) -> str:
-        """Return the Dockerfile; its labels are those of Fabric's images."""
-        lines = [
-            f"FROM {self.builder} AS build",
-            f"ARG {BUILD_MARK}",
-            *(f"ENV {name}={json.dumps(value)}" for name, value in self.env.items()),
-            f"ADD {CODE} {INPUT}",
-            f"RUN {json.dumps(['/bin/sh', '-c', _PRELUDE + self.script])}",
-            f"FROM {self.runtime}",
-            f"COPY --from=build {OUTPUT} {self.target}",
-            f"LABEL org.hyperledger.fabric.chaincode.type={json.dumps(kind.upper())}",
-            f"LABEL org.hyperledger.fabric.version={json.dumps(version)}",
-            f"ENV CORE_CHAINCODE_BUILDLEVEL={version}",
-        ]
-        return "\n".join(lines) + "\n"
+    def plan(self, kind: str, version: str, code: Callable[[], bytes]) -> ImagePlan:
+        """Return it as the backend needs it; labels and variable are those of Fabric's images."""
+        return ImagePlan(
+            builder=self.builder,
+            script=_PRELUDE + self.script,
+            build_env=self.env,
+            offline=self.offline,
+            runtime=self.runtime,
+            target=self.target,
+            env={"CORE_CHAINCODE_BUILDLEVEL": version},
+            labels={
+                "org.hyperledger.fabric.chaincode.type": kind.upper(),
+                "org.hyperledger.fabric.version": version,
+            },
+            command=self.command,
+            probe=self.probe,
+            code=code,
+        )
 
 
 class Platform(Protocol):

@@ -15,15 +15,13 @@ from pathlib import Path
 
 from peer.lifecycle.archive import Entry
 from peer.lifecycle.platforms.platform import (
-    INPUT,
-    OUTPUT,
     Code,
     Images,
     Recipe,
     Run,
     check_names,
 )
-from runtimes.api import PEER_ADDRESS, BuildFailed
+from runtimes.api import BUILD_INPUT, BUILD_OUTPUT, PEER_ADDRESS, PEER_HOST, PEER_PORT, BuildFailed
 
 ENTRY_FILES = ("chaincode.py", "main.py")
 REQUIREMENTS = "requirements.txt"
@@ -32,6 +30,7 @@ WHEELHOUSES = ("wheelhouse", "vendor")
 
 _NAMES = re.compile(r"(?!/).*")
 _MODES = 0o100777
+_PROBE = "import socket, sys; socket.create_connection(sys.argv[1:])"
 
 
 class Python:
@@ -70,11 +69,11 @@ class Python:
         interpreter = "venv/bin/python" if needs else "python3"
         lines = [
             "set -e",
-            f"mkdir -p {OUTPUT}",
-            f"cd {INPUT}",
+            f"mkdir -p {BUILD_OUTPUT}",
+            f"cd {BUILD_INPUT}",
             "[ ! -d src ] || cd src",
-            f"cp -R . {OUTPUT}",
-            f"cd {OUTPUT}",
+            f"cp -R . {BUILD_OUTPUT}",
+            f"cd {BUILD_OUTPUT}",
         ]
         if needs:
             lines.append("python3 -m venv venv")
@@ -83,13 +82,14 @@ class Python:
             builder=images.python,
             script="\n".join(lines),
             runtime=images.python,
-            target=OUTPUT,
+            target=BUILD_OUTPUT,
             command=(
                 "/bin/sh",
                 "-c",
-                f'cd {OUTPUT} && exec {interpreter} {entry} -peer.address "$0"',
+                f'cd {BUILD_OUTPUT} && exec {interpreter} {entry} -peer.address "$0"',
                 PEER_ADDRESS,
             ),
+            probe=("python3", "-c", _PROBE, PEER_HOST, PEER_PORT),
             offline=not needs or _wheelhouse(code) is not None,
         )
 

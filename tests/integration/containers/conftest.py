@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtimes import docker, podman
+from runtimes.api import ImagePlan
+from runtimes.containers import building, runtime
 from tests.contract.containers import ContainerHouse
 from tests.engines.engine import Engine
 from tests.integration.containers.code import ImageCode
@@ -50,14 +53,11 @@ def code(tmp_path: Path) -> ImageCode:
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each build that the engine is asked for has its network cut off, as they come."""
-    from runtimes.containers.client import EngineClient
-
     asked: list[bool] = []
-    build: Callable[..., object] = EngineClient.build
 
-    def record(*args: object, offline: bool, **kwargs: object) -> object:
-        asked.append(offline)
-        return build(*args, offline=offline, **kwargs)
+    async def record(engine: object, name: str, plan: ImagePlan, **kwargs: Any) -> None:
+        asked.append(plan.offline)
+        await building.build_image(engine, name, plan, **kwargs)
 
-    monkeypatch.setattr(EngineClient, "build", record)
+    monkeypatch.setattr(runtime, "build_image", record)
     return asked

@@ -37,6 +37,8 @@ async def test_from_package_to_event_and_state(
             assert (await peer.query(CHANNEL, name, ["get", "key"])).payload == value.encode()
             container = await site.inspect(installed.ccid)
             assert f"CORE_PEER_TLS_ENABLED={str(tls).lower()}" in container["Config"]["Env"]
+            isolated = container["HostConfig"]["NetworkMode"] == "none"
+            assert isolated is (language != "node")  # its library cannot dial a Unix socket
         assert site.left() == []
     assert builds == [True]  # once, with the network cut off
 

@@ -15,7 +15,7 @@ import trio.testing
 from fabric_protos.codec import encode
 from peer.chaincode.connections import ChaincodeServerInfo
 from peer.errors import AlreadyInstalled, PackageError
-from peer.lifecycle import archive, builds
+from peer.lifecycle import builds
 from peer.lifecycle.builds import BuildRegistry
 from peer.lifecycle.directories import link
 from peer.lifecycle.external import ExternalBuilders
@@ -61,13 +61,6 @@ async def plan_of(packages: BuildRegistry, ccid: str) -> ImagePlan:
     return found.image
 
 
-def context(plan: ImagePlan) -> dict[str, bytes]:
-    target = io.BytesIO()
-    plan.write_context(target)
-    with archive.opened(target.getvalue()) as opened:
-        return {entry.name: opened.read(entry) for entry in opened.entries}
-
-
 def names_in(code: bytes) -> Sequence[str]:
     with tarfile.open(fileobj=io.BytesIO(code)) as tar:
         return tar.getnames()
@@ -78,11 +71,10 @@ async def test_a_plan_for_a_package(tmp_path: Path) -> None:
     packages = registry(tmp_path, runtime)
     ccid = (await packages.install(written(tmp_path / "p", package(PYTHON)))).ccid
     plan = await plan_of(packages, ccid)
-    assert context(plan) == {"Dockerfile": plan.dockerfile.encode(), "code.tar.gz": PYTHON}
-    assert plan.images == ("p",)
+    assert plan.code() == PYTHON
+    assert (plan.builder, plan.runtime) == ("p", "p")
     assert not plan.offline
     assert plan.argv("unix:///s")[-1] == "unix:///s"
-    assert "write_context" not in repr(plan)
     assert runtime.built == [ccid, ccid]  # the engine itself knows whether it has the image
     assert not (tmp_path / "lifecycle" / "builds").exists()
 
@@ -95,10 +87,9 @@ async def test_a_plan_for_a_directory(tmp_path: Path) -> None:
     packages = registry(tmp_path / "data", images())
     installed = await packages.install(source)
     plan = await plan_of(packages, installed.ccid)
-    assert plan.images == ("b", "g")
-    first = context(plan)
-    assert names_in(first["code.tar.gz"]) == ["src/go.mod", "src/main.go"]
-    assert context(plan) == first
+    assert (plan.builder, plan.runtime) == ("b", "g")
+    assert names_in(plan.code()) == ["src/go.mod", "src/main.go"]
+    assert plan.code() == plan.code()
 
 
 async def test_an_image_that_cannot_be_built(tmp_path: Path) -> None:

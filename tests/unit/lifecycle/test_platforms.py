@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +15,7 @@ from peer.errors import PackageError
 from peer.lifecycle import archive
 from peer.lifecycle.platforms import PLATFORMS
 from peer.lifecycle.platforms.platform import Code, Images, Recipe
-from runtimes.api import PEER_ADDRESS, BuildFailed
+from runtimes.api import PEER_ADDRESS, PEER_HOST, PEER_PORT, BuildFailed
 from tests.unit.lifecycle.archives import member, tar_gz
 
 IMAGES = Images(builder="b", golang="g", node="n", java="j", python="p", version="9")
@@ -299,21 +302,32 @@ def test_every_script_is_a_script(tmp_path: Path) -> None:
         assert sum(PEER_ADDRESS in word for word in recipe.command) == 1
 
 
-def test_a_dockerfile(tmp_path: Path) -> None:
-    lines = PLATFORMS["golang"].recipe(code(tmp_path, "go.mod"), IMAGES)
-    text = lines.dockerfile("golang", "9").splitlines()
-    run = [line for line in text if line.startswith("RUN ")]
-    assert len(run) == 1
-    assert [line for line in text if not line.startswith(("RUN ", "ENV GO"))] == [
-        "FROM b AS build",
-        "ARG TRIOPEER_BUILD",
-        "ADD code.tar.gz /chaincode/input",
-        "FROM g",
-        "COPY --from=build /chaincode/output /usr/local/bin",
-        'LABEL org.hyperledger.fabric.chaincode.type="GOLANG"',
-        'LABEL org.hyperledger.fabric.version="9"',
-        "ENV CORE_CHAINCODE_BUILDLEVEL=9",
-    ]
+def test_a_plan(tmp_path: Path) -> None:
+    recipe = PLATFORMS["golang"].recipe(code(tmp_path, "go.mod"), IMAGES)
+    plan = recipe.plan("golang", "9", lambda: b"code")
+    assert (plan.builder, plan.runtime, plan.target) == ("b", "g", "/usr/local/bin")
+    assert plan.script.endswith(recipe.script)
+    assert plan.labels == {
+        "org.hyperledger.fabric.chaincode.type": "GOLANG",
+        "org.hyperledger.fabric.version": "9",
+    }
+    assert plan.env == {"CORE_CHAINCODE_BUILDLEVEL": "9"}
+    assert plan.code() == b"code"
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_probes_tell_whether_an_address_answers(tmp_path: Path, platform: str) -> None:
+    names = {"node": "package.json", "python": "main.py"}.get(platform, "go.mod")
+    probe = PLATFORMS[platform].recipe(code(tmp_path, names), IMAGES).probe
+    if shutil.which(probe[0]) is None:
+        pytest.skip(f"no {probe[0]} here")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = {PEER_HOST: "127.0.0.1", PEER_PORT: str(server.getsockname()[1])}
+        argv = [address.get(word, word) for word in probe]
+        assert subprocess.run(argv, check=False).returncode == 0
+    refused = subprocess.run(argv, capture_output=True, check=False)
+    assert refused.returncode == 1
+    assert re.search(rb"refused|ECONNREFUSED", refused.stderr.splitlines()[-1])
 
 
 def test_a_program_that_came_alone_needs_no_compiler(tmp_path: Path) -> None:

@@ -14,9 +14,7 @@ import pytest
 import trio
 
 from runtimes.api import (
-    BuildFailed,
     ExitStatus,
-    ImagePlan,
     RuntimeFailure,
     RuntimeSettings,
     RuntimeUnavailable,
@@ -29,7 +27,7 @@ from runtimes.api import (
 from runtimes.containers import bridge, start_contract
 from runtimes.containers.address import EngineAddress
 from runtimes.containers.config import container_plan
-from runtimes.containers.engine import BuildStepFailed, EngineRefused, Image
+from runtimes.containers.engine import EngineRefused, Image
 from runtimes.containers.instance import exit_status
 from runtimes.containers.network import Networks, own_network_name
 from runtimes.containers.options import ContainerOptions
@@ -39,6 +37,10 @@ from tests.contract.harness import EXITS, SERVES
 from tests.fakes.engine import FakeContainer, FakeEngine
 
 NAME = "dev-peer0-asset-1.0"
+BUILD = (
+    *("create", "fill", "attach", "start", "wait", "inspect", "fetch", "remove"),
+    *("create", "fill", "commit", "remove"),
+)
 
 
 @pytest.fixture
@@ -51,10 +53,23 @@ async def test_the_steps_of_a_start_in_their_order(harness: FakeEngineHarness) -
         harness.engine.calls.clear()
         await backend.start(harness.spec(SERVES))
         steps = [
-            *("image", "build", "image", "network", "is_rootless", "remove_network"),
-            *("create_network", "network", "remove", "create", "attach", "upload", "start"),
+            *("image", *BUILD, "image", "network", "is_rootless", "remove_network"),
+            *("create_network", "network", "create", "attach", "upload", "start", "inspect"),
+            "execute",
         ]
         assert harness.engine.calls[: len(steps)] == steps
+
+
+async def test_what_has_its_name_is_removed(harness: FakeEngineHarness) -> None:
+    async with harness.open() as backend:
+        spec = harness.spec(SERVES)
+        await backend.build(spec.package)
+        former = harness.engine.containers_by_name[NAME] = FakeContainer(NAME, {})
+        harness.engine.calls.clear()
+        await backend.start(spec)
+        assert former.removed
+        steps = ["create", "remove", "create", "attach"]
+        assert [call for call in harness.engine.calls if call in steps] == steps
 
 
 async def test_a_build_with_nothing_to_do_asks_nobody(harness: FakeEngineHarness) -> None:
@@ -71,40 +86,40 @@ async def test_an_image_that_has_gone_meanwhile_is_built_again(harness: FakeEngi
     async with harness.open() as backend:
         spec = replace(harness.spec(SERVES), on_stage=stages.append)
         await backend.build(spec.package)
-        found = await harness.engine.image(next(iter(harness.engine.images)))
-        harness.engine.images.clear()
-
-        async def stale(name: str) -> Image | None:
-            return harness.engine.images.get(name, found)
-
-        harness.engine.image = stale
+        harness.engine.images_by_name.clear()
+        harness.engine.containers_by_name[NAME] = FakeContainer(NAME, {})
         harness.engine.calls.clear()
         await backend.start(spec)
-        creates = [call for call in harness.engine.calls if call in ("create", "build")]
-        assert creates == ["create", "build", "create"]
+        steps = ["create", *BUILD, "image", "remove", "create"]
+        begin = harness.engine.calls.index("create")
+        assert harness.engine.calls[begin : begin + len(steps)] == steps
         assert stages == ["build", "create", "upload", "start"]
 
 
-@pytest.mark.parametrize("when", ["", "!"])
 @pytest.mark.parametrize(
     ("step", "kind"),
-    [("create", StartFailed), ("upload", UploadFailed), ("start", StartFailed)],
+    [
+        *(("create", StartFailed), ("create!", StartFailed)),
+        *(("upload", UploadFailed), ("upload!", UploadFailed)),
+        *(("start", StartFailed), ("start!", StartFailed), ("inspect", StartFailed)),
+    ],
 )
 async def test_a_step_that_fails_leaves_nothing(
-    harness: FakeEngineHarness, step: str, when: str, kind: type[RuntimeFailure]
+    harness: FakeEngineHarness, step: str, kind: type[RuntimeFailure]
 ) -> None:
     async with harness.open() as backend:
+        await backend.build(harness.spec(SERVES).package)
         for failure, raised in (
             (EngineRefused(500, "disk full"), kind),
             (RuntimeUnavailable("gone"), RuntimeUnavailable),
         ):
-            harness.engine.failures[f"{step}{when}"] = failure
+            harness.engine.failures[step] = failure
             with pytest.raises(raised, match=r"disk full|gone"):
                 await backend.start(harness.spec(SERVES))
             assert not harness.left()
 
 
-@pytest.mark.parametrize("step", ["image", "build", "create", "attach", "upload", "start"])
+@pytest.mark.parametrize("step", ["image", *sorted({*BUILD} - {"remove"}), "upload"])
 async def test_a_step_that_hangs_can_be_cancelled(
     harness: FakeEngineHarness, step: str, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -149,6 +164,7 @@ async def test_a_removal_that_is_refused_is_an_error(
         raise EngineRefused(500, "device busy")
 
     async with harness.open() as backend:
+        harness.engine.containers_by_name[NAME] = FakeContainer(NAME, {})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(harness.engine, "remove", refuse)
             with pytest.raises(RuntimeUnavailable, match=r"cannot be removed: device busy \(stat"):
@@ -186,11 +202,10 @@ async def test_an_engine_that_goes_away_is_waited_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with harness.open() as backend:
-        harness.engine.failures |= {
-            "wait": RuntimeUnavailable("gone"),
-            "inspect": EngineRefused(500, ""),
-        }
+        await backend.build(harness.spec(EXITS).package)
+        harness.engine.failures["wait"] = RuntimeUnavailable("gone")
         instance = await backend.start(harness.spec(EXITS))
+        harness.engine.failures["inspect"] = EngineRefused(500, "")
         assert await instance.wait() == ExitStatus(3)
         assert caplog.text.count("lost sight of asset:1.0") == 1
 
@@ -227,9 +242,9 @@ async def test_owning(harness: FakeEngineHarness) -> None:
         assert await instance.owns(TcpOrigin(("10.0.0.2", 1), ("10.0.0.1", 2)))
         assert await instance.owns(TcpOrigin(("::ffff:10.0.0.2", 1), ("::ffff:10.0.0.1", 2)))
         assert not await instance.owns(TcpOrigin(("10.0.0.3", 1), ("10.0.0.1", 2)))
-        harness.engine.containers_by_name.clear()
-        assert not await instance.owns(UnixOrigin(pid=container.pid, uid=0))
         container.exit(0)
+        await instance.wait()
+        assert not await instance.owns(UnixOrigin(pid=container.pid, uid=0))
 
 
 @pytest.mark.parametrize(
@@ -255,57 +270,6 @@ async def test_health(harness: FakeEngineHarness, autojump_clock: trio.testing.M
         harness.engine.hanging.add("ping")
         with pytest.raises(RuntimeUnavailable, match="does not answer within 5 s"):
             await backend.health()
-
-
-async def test_builds(harness: FakeEngineHarness) -> None:
-    engine = harness.engine
-    spec = harness.spec(SERVES)
-    async with harness.open() as backend:
-        engine.build_lines = ("step 1", "step 2")
-        engine.failures["build!"] = BuildStepFailed("no space left on device")
-        with pytest.raises(BuildFailed, match=r"(?s)no space left on device\nstep 1\nstep 2"):
-            await backend.build(spec.package)
-        assert harness.lines == [("asset:1.0", "step 1"), ("asset:1.0", "step 2")]
-        engine.images.clear()
-        await backend.build(spec.package)
-        await backend.build(spec.package)
-        assert len(engine.contexts) == 2
-        former = next(iter(engine.images.values()))
-        assert engine.removed_images == []
-        assert spec.package.image is not None
-        changed = replace(spec.package.image, dockerfile="FROM other\n")
-        engine.failures["remove_image"] = EngineRefused(500, "no")
-        await backend.build(replace(spec.package, image=changed))
-        await backend.build(spec.package)
-        assert former.id not in {image.id for image in engine.images.values()}
-        assert len(engine.removed_images) == 1
-
-
-async def test_builds_that_cannot_be(harness: FakeEngineHarness) -> None:
-    spec = harness.spec(SERVES)
-    async with harness.open() as backend:
-        with pytest.raises(BuildFailed, match="no image of chaincode type golang"):
-            await backend.build(replace(spec.package, image=None))
-        harness.engine.failures["image"] = EngineRefused(500, "sick")
-        with pytest.raises(BuildFailed, match="docker image inspection failed: sick"):
-            await backend.build(spec.package)
-
-        async def nothing(*args: object, **kwargs: object) -> None:
-            await trio.lowlevel.checkpoint()
-
-        harness.engine.build = nothing
-        with pytest.raises(BuildFailed, match="broke off"):
-            await backend.build(spec.package)
-
-
-async def test_a_context_that_cannot_be_written(harness: FakeEngineHarness) -> None:
-    def full(file: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    plan = ImagePlan(dockerfile="", images=(), offline=True, command=(), write_context=full)
-    async with harness.open() as backend:
-        with pytest.raises(BuildFailed, match="No space left on device"):
-            await backend.build(replace(harness.spec(SERVES).package, image=plan))
 
 
 def networks(engine: FakeEngine, address: str = "", **options: Any) -> Networks:
