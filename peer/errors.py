@@ -356,6 +356,10 @@ class ProposalRefused(PeerError):
     """
 
 
+class AccessDenied(ProposalRefused):
+    """Whoever signed a proposal may not use the service it asks for."""
+
+
 class SimulationFailed(PeerError):
     """A proposal was taken, and there is nothing to endorse: its chaincode gave no response.
 

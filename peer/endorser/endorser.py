@@ -32,7 +32,6 @@ from peer.errors import (
     LaunchError,
     LedgerError,
     PeerError,
-    PolicyError,
     ProposalRefused,
     SimulationFailed,
     UnknownChannel,
@@ -40,6 +39,7 @@ from peer.errors import (
 from peer.ledger.api import SimulationResults, TxSimulator
 from peer.msp.identity import SigningIdentity
 from peer.msp.policies import SignedData
+from peer.scc.access import check_channel
 
 log = logging.getLogger("peer.endorser")
 
@@ -138,7 +138,9 @@ class Endorser:
                 f"duplicate transaction found [{unpacked.tx_id}]. Creator [{creator}]"
             )
         if not self._chaincode.is_system(unpacked.name):
-            _check_writer(unpacked, channel)
+            signed, header = unpacked.signed, unpacked.signature_header
+            data = SignedData(signed.proposal_bytes, header.creator, signed.signature)
+            check_channel(channel, PROPOSE, data)
 
     async def _endorsed(
         self, unpacked: UnpackedProposal, channel: Channel | None
@@ -236,23 +238,6 @@ class Endorser:
             if not self._chaincode.is_system(each.namespace)
         ]
         return ChaincodeInterest(chaincodes=calls) if calls else None
-
-
-def _check_writer(unpacked: UnpackedProposal, channel: Channel) -> None:
-    bundle = channel.bundle
-    path = bundle.acl(PROPOSE)
-    signed = SignedData(
-        unpacked.signed.proposal_bytes,
-        unpacked.signature_header.creator,
-        unpacked.signed.signature,
-    )
-    try:
-        bundle.policy(path).evaluate([signed])
-    except PolicyError as exc:
-        raise ProposalRefused(
-            "Failed evaluating policy on signed data during check policy on channel "
-            f"[{channel.channel_id}] with policy [{path}]: [{exc}]"
-        ) from exc
 
 
 def _reason(exc: PeerError, unpacked: UnpackedProposal) -> str:

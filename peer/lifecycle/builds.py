@@ -226,7 +226,10 @@ class BuildRegistry:
         return package.indexes if build is None else build.indexes()
 
     async def _install_file(self, source: Path) -> InstalledPackage:
-        data = await trio.to_thread.run_sync(_read_file, source)
+        return await self.install_package(await trio.to_thread.run_sync(_read_file, source))
+
+    async def install_package(self, data: bytes) -> InstalledPackage:
+        """Install and build the content of a package file; otherwise like `install`."""
         kept = False
         try:
             saved, package = await trio.to_thread.run_sync(self._store.save, data)
@@ -234,7 +237,7 @@ class BuildRegistry:
             await self._build_in_time(exc.ccid)
             raise
         except OSError as exc:
-            raise PackageError(f"{source} cannot be kept: {exc}") from exc
+            raise PackageError(f"the package cannot be kept: {exc}") from exc
         try:
             await self._build_in_time(saved.ccid)
             kept = True

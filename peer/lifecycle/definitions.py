@@ -14,7 +14,7 @@ definitions.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -201,6 +201,24 @@ class Definitions:
                 self._deployed.setdefault(channel_id, {})[name] = known
         return known
 
+    async def references(
+        self, channel_ids: Sequence[str]
+    ) -> dict[str, dict[str, list[tuple[str, str]]]]:
+        """Return package id → channel → name and version of the chaincodes that run it.
+
+        Raises:
+            LedgerError: the state of a channel is damaged.
+        """
+        found: dict[str, dict[str, list[tuple[str, str]]]] = {}
+        for channel_id in channel_ids:
+            for name in await self._names(channel_id):
+                deployed = self.deployed(channel_id, name)
+                if deployed is not None and deployed.definition is not None and deployed.ccid:
+                    version = deployed.definition.endorsement.version
+                    chaincodes = found.setdefault(deployed.ccid, {}).setdefault(channel_id, [])
+                    chaincodes.append((name, version))
+        return found
+
     def collection_names(self, channel_id: str) -> Callable[[str], frozenset[str]]:
         """Return what tells the names of a chaincode's private data collections."""
 
@@ -226,6 +244,16 @@ class Definitions:
             return CollectionPolicy(found.block_to_live, self._is_member(channel, found))
 
         return policy
+
+    async def _names(self, channel_id: str) -> list[str]:
+        channel = self._channel(channel_id)
+        if channel is None:
+            return []
+        reader = channel.ledger.new_query_executor()
+        try:
+            return await state.defined_names(reader)
+        finally:
+            reader.done()
 
     def _agreed(self, channel: Channel, name: str, sequence: int) -> EndorsementInfo:
         channel_id = channel.channel_id

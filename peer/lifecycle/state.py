@@ -255,6 +255,24 @@ def read_legacy_collections(reader: Reader, name: str) -> CollectionConfigPackag
     return _decoded(CollectionConfigPackage, data or b"", name)
 
 
+def read_parameters(reader: Reader, approval: str, sequence: int) -> CommittedDefinition | None:
+    """Return the definition an organisation agrees to; None where it has not.
+
+    Raises:
+        LedgerError: the state holds something else there, or the value is not here.
+    """
+    fields = read_structure(reader, NAMESPACES, approval, PARAMETERS)
+    if not fields:
+        return None
+    content = {field: data.bytes or b"" for field, data in fields.items()}
+    return CommittedDefinition(
+        sequence=sequence,
+        endorsement=_decoded(ChaincodeEndorsementInfo, content["EndorsementInfo"], approval),
+        validation=_decoded(ChaincodeValidationInfo, content["ValidationInfo"], approval),
+        collections=_decoded(CollectionConfigPackage, content["Collections"], approval),
+    )
+
+
 def read_structure(reader: Reader, space: str, name: str, datatype: str) -> dict[str, StateData]:
     """Return the fields of a structure; none where there is none of that type.
 
