@@ -51,7 +51,9 @@ from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
 from peer.rpc.loop import open_loop
 from peer.rpc.tls import server_context
+from peer.scc.access import AccessControl
 from peer.scc.cscc import Cscc
+from peer.scc.lifecycle import Lifecycle
 from peer.scc.runner import SystemChaincode, serve
 from runtimes import loader, naming
 from runtimes.api import RuntimeBackend, RuntimeFailure, RuntimeSettings
@@ -202,7 +204,16 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         trace=hooks.trace,
         on_execute_timeout=metrics.execute_timed_out,
     )
-    for system in _system_chaincodes(packages, channels, network):
+    lifecycle = Lifecycle(
+        access=AccessControl(channel=channels.find, local=network.local),
+        channel=channels.find,
+        channels=lambda: channels.ids,
+        definitions=definitions,
+        packages=packages,
+        msp_id=network.peer.msp_id,
+    )
+    system: SystemChaincode
+    for system in (Cscc(lambda: channels.ids), lifecycle):
         await instances.start(chaincode.run_in_process, system.name, partial(serve, system))
     endorser = Endorser(
         chaincode=chaincode,
@@ -270,12 +281,6 @@ async def _run_orderer(orderer: SoloOrderer, *, task_status: trio.TaskStatus[Non
         await orderer.run(task_status=task_status)
     except PeerError as exc:
         log.error("channel %s is not ordered any more: %s", orderer.channel_id, exc)
-
-
-def _system_chaincodes(
-    packages: BuildRegistry, channels: Channels, network: Embedded
-) -> list[SystemChaincode]:
-    return [Cscc(lambda: channels.ids)]
 
 
 async def _open_runtime(
