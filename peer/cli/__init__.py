@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "doctor": Lazy(
         "peer.cli.doctor:doctor", "Check the runtime and the configuration, and say what to do."
     ),
+    "ledger": Lazy("peer.cli.ledger:ledger", "Audit a ledger, this peer's or one of Fabric's."),
     "network": Lazy(
         "peer.cli.network:network", "Make a development network: organisations, keys, a channel."
     ),
