@@ -13,13 +13,10 @@ from types import MappingProxyType
 
 import trio
 
-from fabric_protos.codec import decode
-from fabric_protos.common import Block, Envelope
-from peer.channel import configtx
+from fabric_protos.common import Block
 from peer.channel.channel import Channel
 from peer.channel.verification import verify_block
-from peer.ledger.api import CommittedBlock, ValidationCode
-from peer.ledger.blocks import envelopes_of, is_config_block
+from peer.ledger.api import CommittedBlock
 from peer.validation.validator import validate
 
 
@@ -57,11 +54,8 @@ class Committer:
             info = channel.ledger.blockchain_info()
             verify_block(channel.bundle, block, info.height, info.current_block_hash)
             verdicts = await validate(channel, block)
-            committed = await channel.ledger.commit(block, verdicts, private)
-            if is_config_block(block) and committed.codes == [ValidationCode.VALID]:
-                envelope = decode(Envelope, envelopes_of(block)[0])
-                config = configtx.validate(channel.bundle, envelope)
-                channel.bundle = channel.bundle.updated(config)
+            committed = await channel.ledger.commit(block, verdicts.codes, private)
+            channel.bundle = verdicts.bundle or channel.bundle
             for listener in self._listeners:
                 listener(committed)
             return committed

@@ -9,6 +9,7 @@ Fabric:    core/chaincode/lifecycle/deployedcc_infoprovider.go `ValidationInfo` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fabric_protos.codec import encode
@@ -68,10 +69,10 @@ class Definitions:
         Raises:
             Invalid: the definition has no such collection.
         """
-        if name.startswith(state.IMPLICIT):
-            return self._implicit(name.removeprefix(state.IMPLICIT))
         if rules.collections is None:
             return rules.policy
+        if name.startswith(state.IMPLICIT):
+            return self._implicit(name.removeprefix(state.IMPLICIT))
         found = state.find_collection(rules.collections, name)
         if found is None:
             raise Invalid(
@@ -79,11 +80,14 @@ class Definitions:
             )
         if found.endorsement_policy is None:
             return rules.policy
-        return self._application_policy(name, encode(found.endorsement_policy))
+        parameter = encode(found.endorsement_policy)
+        return _built(name, self._bundle.policies.application_policy, parameter)
 
     def _find(self, name: str) -> EndorsementRules:
         if name == state.LIFECYCLE:
-            return EndorsementRules(policy=self._of_lifecycle(), collections=None)
+            return EndorsementRules(
+                policy=self._of_lifecycle(), collections=CollectionConfigPackage()
+            )
         found = state.read_definition(self._reader, name)
         if found is not None:
             info = found.validation
@@ -92,13 +96,14 @@ class Definitions:
                     ValidationCode.INVALID_CHAINCODE,
                     f"{name}: validation plugin {info.validation_plugin!r} is not to be had here",
                 )
-            policy = self._application_policy(name, info.validation_parameter)
+            policies = self._bundle.policies
+            policy = _built(name, policies.application_policy, info.validation_parameter)
             return EndorsementRules(policy=policy, collections=found.collections)
         legacy = state.read_chaincode_data(self._reader, name)
         if legacy is None or legacy.vscc != PLUGIN or legacy.policy is None:
             raise Invalid(ValidationCode.INVALID_CHAINCODE, f"{name} is not defined")
         return EndorsementRules(
-            policy=self._bundle.policies.signature_policy(encode(legacy.policy)),
+            policy=_built(name, self._bundle.policies.signature_policy, encode(legacy.policy)),
             collections=None,
             version=legacy.version,
         )
@@ -129,11 +134,12 @@ class Definitions:
         application = self._bundle.application
         return [each.msp_id for each in application.organisations.values()] if application else []
 
-    def _application_policy(self, name: str, parameter: bytes) -> Policy:
-        try:
-            return self._bundle.policies.application_policy(parameter)
-        except PolicyError as exc:
-            raise Invalid(ValidationCode.ENDORSEMENT_POLICY_FAILURE, f"{name}: {exc}") from exc
+
+def _built(name: str, build: Callable[[bytes], Policy], parameter: bytes) -> Policy:
+    try:
+        return build(parameter)
+    except PolicyError as exc:
+        raise Invalid(ValidationCode.ENDORSEMENT_POLICY_FAILURE, f"{name}: {exc}") from exc
 
 
 def key_policy(bundle: Bundle, parameter: bytes) -> Policy:

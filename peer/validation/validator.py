@@ -9,6 +9,7 @@ Fabric:    core/committer/txvalidator/v20/validator.go (release-2.5)
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import trio
 
@@ -16,7 +17,9 @@ from fabric_protos.common import Block
 from fabric_protos.stream import HeaderType
 from peer import logs
 from peer.channel import configtx
+from peer.channel.bundle import Bundle
 from peer.channel.channel import Channel
+from peer.errors import ConfigUpdateRefused
 from peer.ledger.api import ValidationCode
 from peer.ledger.blocks import envelopes_of
 from peer.validation.endorsement import EndorsementCheck, read_action
@@ -28,12 +31,25 @@ log = logging.getLogger("peer.validation")
 Code = ValidationCode
 
 
-async def validate(channel: Channel, block: Block) -> list[ValidationCode]:
-    """Return the verdict on each transaction of a block that follows the channel's last one.
+class Verdicts(NamedTuple):
+    """What a block's transactions are worth before conflicts between them are looked for.
+
+    Attributes:
+        codes: one for each transaction.
+        bundle: the configuration that takes effect with the block; None where it brings none.
+    """
+
+    codes: list[ValidationCode]
+    bundle: Bundle | None
+
+
+async def validate(channel: Channel, block: Block) -> Verdicts:
+    """Judge each transaction of a block that follows the channel's last one.
 
     Raises:
         ConfigUpdateRefused, ChannelConfigRefused: a configuration that the ordering service let
-            pass does not follow from the present one; the channel cannot go on.
+            pass does not follow from the present one, or is not alone in its block; the channel
+            cannot go on.
         LedgerError: the state is damaged; likewise.
 
     Cancellation: nothing has happened.
@@ -41,17 +57,20 @@ async def validate(channel: Channel, block: Block) -> list[ValidationCode]:
     reader = channel.ledger.new_query_executor()
     try:
         work = _BlockValidation(channel, EndorsementCheck(channel.bundle, reader))
-        verdicts = []
+        codes = []
         for data in envelopes_of(block):
             await trio.lowlevel.checkpoint()
-            verdicts.append(work.verdict(data))
-        return verdicts
+            codes.append(work.verdict(data))
     finally:
         reader.done()
+    if work.bundle is not None and len(codes) > 1:
+        raise ConfigUpdateRefused("a configuration must be alone in its block")
+    return Verdicts(codes, work.bundle)
 
 
 class _BlockValidation:
     def __init__(self, channel: Channel, endorsements: EndorsementCheck) -> None:
+        self.bundle: Bundle | None = None
         self._channel = channel
         self._endorsements = endorsements
         self._tx_ids: set[str] = set()
@@ -75,7 +94,7 @@ class _BlockValidation:
                 self._check_transaction(signed)
             case HeaderType.CONFIG:
                 bundle = self._channel.bundle
-                bundle.updated(configtx.validate(bundle, signed.envelope))
+                self.bundle = bundle.updated(configtx.validate(bundle, signed.envelope))
             case other:
                 raise Invalid(Code.UNSUPPORTED_TX_PAYLOAD, f"a transaction of type {other}")
 
