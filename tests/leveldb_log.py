@@ -10,6 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from fabric_protos.wire import varint
+
+State = dict[tuple[str, bytes], tuple[bytes, bytes, bytes]]
+"""Namespace and key to version, value and metadata."""
+
 BLOCK_BYTES = 32 * 1024
 HEADER_BYTES = 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -23,6 +28,28 @@ def read_log(directory: Path) -> dict[bytes, bytes]:
         for batch in _records(path.read_bytes()):
             _apply(batch, found)
     return found
+
+
+def read_state(ledger: Path, channel_id: str) -> State:
+    """Return a channel's state in a peer's ledger directory."""
+    state: State = {}
+    prefix = channel_id.encode() + b"\0d"
+    for key, value in read_log(ledger / "stateLeveldb").items():
+        if key.startswith(prefix):
+            namespace, _, key = key[len(prefix) :].partition(b"\0")
+            fields = dict.fromkeys((1, 2, 3), b"") | dict(_chunks(value))
+            state[namespace.decode(), key] = (fields[1], fields[2], fields[3])
+    return state
+
+
+def _chunks(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield number and content of the fields of a message that has bytes only."""
+    at = 0
+    while at < len(message):
+        tag, first = message[at], message[at + 1]
+        size, at = varint(first, message, at + 2) if first > 0x7F else (first, at + 2)
+        yield tag >> 3, message[at : at + size]
+        at += size
 
 
 def _records(data: bytes) -> Iterator[bytes]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 from fabric_protos.codec import decode, encode
 from fabric_protos.common import Block
 from fabric_protos.rwset import CollectionPvtReadWriteSet, NsPvtReadWriteSet, TxPvtReadWriteSet
-from fabric_protos.wire import varint
 from peer.ledger import open_ledger, rebuild_databases
 from peer.ledger.api import CollectionPolicy, Ledger, ValidationCode, Version
 from peer.ledger.blocks import commit_hash_of, flags_of, header_hash, version_bytes
-from tests.leveldb_log import read_log
+from tests.leveldb_log import State, read_log, read_state
 
 OUR_COLLECTIONS = (
     "_implicit_org_Org2MSP",
@@ -22,33 +20,11 @@ OUR_COLLECTIONS = (
     "collectionMarblePrivateDetails",
 )
 CHANNEL = b"testchannel\0"
-State = dict[tuple[str, bytes], tuple[bytes, bytes, bytes]]
-"""Namespace and key to version, value and metadata."""
 
 
 def policy(namespace: str, collection: str) -> CollectionPolicy:
     lifetime = 1_000_000 if namespace == "marblesp" else 0
     return CollectionPolicy(block_to_live=lifetime, is_member=collection in OUR_COLLECTIONS)
-
-
-def real_state(ledger: Path) -> State:
-    state: State = {}
-    for key, value in read_log(ledger / "stateLeveldb").items():
-        if key.startswith(CHANNEL + b"d"):
-            namespace, _, key = key[len(CHANNEL) + 1 :].partition(b"\0")
-            fields = dict.fromkeys((1, 2, 3), b"") | dict(chunks(value))
-            state[namespace.decode(), key] = (fields[1], fields[2], fields[3])
-    return state
-
-
-def chunks(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield number and content of the fields of a message that has bytes only."""
-    at = 0
-    while at < len(message):
-        tag, first = message[at], message[at + 1]
-        size, at = varint(first, message, at + 2) if first > 0x7F else (first, at + 2)
-        yield tag >> 3, message[at : at + size]
-        at += size
 
 
 def real_private_data(ledger: Path) -> dict[Version, bytes]:
@@ -106,7 +82,7 @@ async def test_real_blocks_lead_to_the_same_hashes_state_and_history(
         assert await ledger.last_config_block() == real_blocks[4]
         assert real_blocks[19].header is not None
         assert ledger.blockchain_info().current_block_hash == header_hash(real_blocks[19].header)
-    expected = real_state(real_ledger)
+    expected = read_state(real_ledger, "testchannel")
     assert len(expected) == 91
     assert our_state(tmp_path) == expected
     with sqlite3.connect(tmp_path / "testchannel" / "ledger.sqlite") as database:
@@ -141,7 +117,7 @@ async def test_the_databases_are_made_again_from_blocks_and_private_store(
     await rebuild_databases(tmp_path, "testchannel")
     async with open_ledger(tmp_path, "testchannel") as ledger:
         assert ledger.height == 20
-    assert our_state(tmp_path) == real_state(real_ledger)
+    assert our_state(tmp_path) == read_state(real_ledger, "testchannel")
 
 
 async def test_without_the_private_data_the_hashes_are_the_same(
@@ -158,7 +134,7 @@ async def test_without_the_private_data_the_hashes_are_the_same(
             (13, 0),
             (15, 0),
         ]
-    expected = real_state(real_ledger)
+    expected = read_state(real_ledger, "testchannel")
     assert our_state(tmp_path) == {
         (namespace, key): held
         for (namespace, key), held in expected.items()
