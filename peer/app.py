@@ -146,7 +146,9 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     await packages.prune()
     keeps_packages = bool(config.peer.file_system_path)
     stack.push_async_callback(packages.close, keeps_packages=keeps_packages)
-    network = await trio.to_thread.run_sync(open_embedded, home / "network")
+    network = await trio.to_thread.run_sync(
+        open_embedded, home / "network", config.peer.local_msp_id
+    )
     listeners = ChaincodeListeners(
         run_dir,
         tls=_chaincode_tls(authority) if authority is not None else None,

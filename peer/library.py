@@ -27,7 +27,7 @@ from peer.channel.channel import Channel
 from peer.channels import Channels
 from peer.client.calls import Client
 from peer.client.calls import Result as Result
-from peer.client.definitions import WantedDefinition, define
+from peer.client.definitions import WantedDefinition, define, withdraw
 from peer.endorser.endorser import Endorser
 from peer.endorser.proposal import prepare_args
 from peer.errors import AlreadyInstalled, PackageInUse
@@ -164,8 +164,8 @@ class Peer:
     async def uninstall(self, name: str) -> None:
         """Stop a chaincode and remove its package with everything built of it.
 
-        What was committed stays in the ledgers, its definition, too: installing it again is enough
-        to call it again.
+        What was committed stays in the ledgers, the definition, too; that this peer's organisation
+        has no package for it any more is committed as well.
 
         Args:
             name: of a chaincode, whose packages go, unless another chaincode runs them. Or the id
@@ -177,17 +177,21 @@ class Peer:
 
         Cancellation: before it has begun; then it is finished, within the limits of a stop.
         """
-        ccids = {ccid for ccid in self._ccids(name) if self.packages.is_installed(ccid)}
+        await trio.lowlevel.checkpoint()
+        ccids = self._ccids(name)
         if not ccids:
             self.packages.check_installed(name)
             if names := await self._names_of(name):
                 raise PackageInUse(name, names)
             ccids = {name}
-        alone = [ccid for ccid in ccids if not set(await self._names_of(ccid)) - {name}]
-        await trio.lowlevel.checkpoint()
         with trio.CancelScope(shield=True):
-            for ccid in alone:
-                await self._remove(ccid)
+            for channel_id in self.channels:
+                deployed = self._definitions.deployed(channel_id, name)
+                if deployed is not None and deployed.ccid:
+                    await withdraw(self._admin, self.joined.get(channel_id).channel, name)
+            for ccid in ccids:
+                if not await self._names_of(ccid):
+                    await self._remove(ccid)
 
     async def invoke(
         self,

@@ -14,12 +14,15 @@ from pathlib import Path
 from fabric_protos.common import Block
 from peer.channel import network
 from peer.channel.network import Network, NetworkDescription
+from peer.errors import ConfigError
 from peer.msp.directory import load_config, load_signing_identity
 from peer.msp.identity import SigningIdentity
 from peer.msp.msp import Msp, MspVersion
 
 BATCH_TIMEOUT = "10ms"
 """One user does not wait for the transactions of others, and many still share blocks."""
+
+MSP_SUFFIX = "MSP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +56,25 @@ class Embedded:
         return network.new_channel(self.network, channel_id)
 
 
-def open_embedded(directory: Path) -> Embedded:
+def open_embedded(directory: Path, msp_id: str) -> Embedded:
     """Return the network in a directory, made there if there is none.
 
+    Args:
+        msp_id: of its organisation.
+
     Raises:
+        ConfigError: no organisation can have this MSP id, or the one of the directory has another.
         NetworkDirectoryError, MspDirectoryError: it is damaged, or cannot be written.
     """
     if (directory / network.DESCRIPTION).exists():
         found = network.load(directory)
     else:
-        found = network.create(directory, NetworkDescription(batch_timeout=BATCH_TIMEOUT))
+        found = network.create(directory, _description(msp_id))
     orderer, [organisation, *_] = found.orderer, found.organisations
-    msp_id, node = organisation.msp_id, organisation.nodes[0]
+    if organisation.msp_id != msp_id:
+        problem = f"peer.localMspId is {msp_id}, but the organisation of the network in {directory}"
+        raise ConfigError([f"{problem} is {organisation.msp_id}"])
+    node = organisation.nodes[0]
     admin, client = organisation.users[:2]
     return Embedded(
         network=found,
@@ -73,4 +83,13 @@ def open_embedded(directory: Path) -> Embedded:
         admin=load_signing_identity(admin.msp, msp_id),
         orderer=load_signing_identity(orderer.nodes[0].msp, orderer.msp_id),
         local=Msp(load_config(node.msp, msp_id), version=MspVersion.V1_4_3),
+    )
+
+
+def _description(msp_id: str) -> NetworkDescription:
+    name = msp_id.removesuffix(MSP_SUFFIX)
+    return NetworkDescription(
+        organisations=(name,),
+        msp_suffix=MSP_SUFFIX if name != msp_id else "",
+        batch_timeout=BATCH_TIMEOUT,
     )

@@ -59,6 +59,7 @@ class NetworkDescription:
         users: how many each organisation has, besides its administrator.
         capability: of the application, a key of `genesis.CAPABILITIES`.
         batch_timeout: longest time a transaction waits for others, a Go duration.
+        msp_suffix: what makes an MSP id of an organisation's name.
 
     Raises:
         ConfigError: names or numbers that cannot be used.
@@ -70,6 +71,7 @@ class NetworkDescription:
     users: int = 1
     capability: str = "V2_0"
     batch_timeout: str = "2s"
+    msp_suffix: str = "MSP"
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
@@ -250,6 +252,7 @@ def _laid_out(directory: Path, description: NetworkDescription) -> Network:
         "orderers",
         {"orderer": f"localhost:{_ORDERER_PORT}"},
         users=0,
+        msp_suffix=description.msp_suffix,
     )
     organisations = []
     for index, name in enumerate(description.organisations):
@@ -259,18 +262,33 @@ def _laid_out(directory: Path, description: NetworkDescription) -> Network:
             for number in range(description.peers)
         }
         place = directory / "peerOrganizations" / f"{name.lower()}.{DOMAIN}"
-        organisations.append(_organisation(place, name, "peers", peers, users=description.users))
+        organisations.append(
+            _organisation(
+                place,
+                name,
+                "peers",
+                peers,
+                users=description.users,
+                msp_suffix=description.msp_suffix,
+            )
+        )
     return Network(directory, description, orderer, tuple(organisations))
 
 
 def _organisation(
-    directory: Path, name: str, place: str, nodes: Mapping[str, str], *, users: int
+    directory: Path,
+    name: str,
+    place: str,
+    nodes: Mapping[str, str],
+    *,
+    users: int,
+    msp_suffix: str,
 ) -> NetworkOrganisation:
     domain = directory.name
     user_names = [ADMIN, *(f"User{number}" for number in range(1, users + 1))]
     return NetworkOrganisation(
         name,
-        f"{name}MSP",
+        f"{name}{msp_suffix}",
         directory,
         tuple(
             Member(f"{node}.{domain}", directory / place / f"{node}.{domain}", address)

@@ -1,4 +1,4 @@
-"""Define chaincode on a channel: approve for the own organisation, then commit.
+"""Define chaincode on a channel: approve for the own organisation, then commit; or withdraw.
 
 Room:      peer.client   (imports channel, lifecycle; used by library)
 Loop:      Trio
@@ -17,6 +17,7 @@ from fabric_protos.lifecycle import (
     ApproveChaincodeDefinitionForMyOrgArgs,
     ChaincodeSource,
     ChaincodeSourceLocal,
+    ChaincodeSourceUnavailable,
     CommitChaincodeDefinitionArgs,
 )
 from fabric_protos.protos import ApplicationPolicy, CollectionConfigPackage
@@ -88,6 +89,38 @@ async def define(client: Client, channel: Channel, wanted: WantedDefinition) -> 
         await _call(client, channel, wanted.name, _approval(wanted, sequence))
     if not agreed:
         await _call(client, channel, wanted.name, _commit(wanted, sequence))
+
+
+async def withdraw(client: Client, channel: Channel, name: str) -> None:
+    """Choose no package for a definition any more; the definition stays.
+
+    Args:
+        client: an administrator of this peer's organisation.
+
+    Raises:
+        InvalidDefinition: the lifecycle refuses it.
+        BroadcastRefused: the ordering service does not take the transaction.
+    """
+    reader = channel.ledger.new_query_executor()
+    try:
+        found = state.read_definition(reader, name)
+    finally:
+        reader.done()
+    if found is None:
+        return
+    endorsement, validation = found.endorsement, found.validation
+    approval = ApproveChaincodeDefinitionForMyOrgArgs(
+        sequence=found.sequence,
+        name=name,
+        version=endorsement.version,
+        endorsement_plugin=endorsement.endorsement_plugin,
+        validation_plugin=validation.validation_plugin,
+        validation_parameter=validation.validation_parameter,
+        collections=found.collections,
+        init_required=endorsement.init_required,
+        source=ChaincodeSource(unavailable=ChaincodeSourceUnavailable()),
+    )
+    await _call(client, channel, name, approval)
 
 
 async def _call(

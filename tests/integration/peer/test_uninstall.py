@@ -10,7 +10,13 @@ import trio
 
 from fabric_protos.stream import ChaincodeMessageType as Type
 from peer import Peer
-from peer.errors import NotInstalled, PackageError, PackageInUse, StreamTerminated, UnknownChaincode
+from peer.errors import (
+    DefinitionNotUsable,
+    NotInstalled,
+    PackageError,
+    PackageInUse,
+    StreamTerminated,
+)
 from tests.integration.peer.packing import archive, package, tree
 from tests.integration.peer.scene import CHANNEL, Code, processes, watched_peer
 
@@ -47,7 +53,7 @@ async def test_a_name_goes_with_its_package_and_its_process(code: Code, tmp_path
         assert peer.packages.list() == []
         assert builds(home) == []
         for channel_id in (CHANNEL, OTHER):
-            with pytest.raises(UnknownChaincode):
+            with pytest.raises(DefinitionNotUsable, match="is not installed"):
                 await peer.query(channel_id, "book", ["get", "key"])
         for gone in ("book", installed.ccid):
             with pytest.raises(NotInstalled) as caught:

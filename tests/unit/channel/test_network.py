@@ -245,4 +245,5 @@ def test_the_description_lies_in_the_directory(made: Network) -> None:
         "users": 2,
         "capability": "V1_4_2",
         "batch_timeout": "10ms",
+        "msp_suffix": "MSP",
     }
