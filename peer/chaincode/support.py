@@ -50,6 +50,8 @@ INITIALIZED_KEY = "\x00\U0010ffffinitialized"
 """Holds the version a chaincode was initialised for; range scans of plain keys never show it."""
 
 
+_INSTALLING = frozenset({("_lifecycle", b"InstallChaincode"), ("lscc", b"install")})
+
 Executions = Callable[[str, str], TransactionParams | None]
 """Finds what an execution runs with by channel and transaction id; None once it has ended."""
 
@@ -97,12 +99,14 @@ class ExecutionSettings:
 
     Attributes:
         execute_s: seconds one INIT or TRANSACTION may take.
+        install_s: the same of a call that installs a package, if it is longer.
         keepalive_s: seconds between KEEPALIVE messages on a stream, 0 for none.
         ready_params: what READY offers beyond the base protocol.
         total_query_limit: records one query may return.
     """
 
     execute_s: float = 30.0
+    install_s: float = 300.0
     keepalive_s: float = 0.0
     ready_params: ChaincodeAdditionalParams
     total_query_limit: int = 100_000
@@ -309,12 +313,16 @@ class ChaincodeSupport:
             args=payload.args, decorations=dict(params.decorations), is_init=payload.is_init
         )
         try:
-            return await handler.execute(
-                route.message_type, params, payload, self._settings.execute_s
-            )
+            limit_s = self._limit_s(name, payload)
+            return await handler.execute(route.message_type, params, payload, limit_s)
         except ExecuteTimeout:
             self._on_execute_timeout(route.ccid)
             raise
+
+    def _limit_s(self, name: str, payload: ChaincodeInput) -> float:
+        settings = self._settings
+        installs = payload.args and (name, bytes(payload.args[0])) in _INSTALLING
+        return max(settings.execute_s, settings.install_s) if installs else settings.execute_s
 
     async def _call_chaincode(self, caller: TransactionContext, spec: ChaincodeSpec) -> bytes:
         """Run INVOKE_CHAINCODE: same channel, same read-write set; another channel, a query.

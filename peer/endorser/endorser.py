@@ -13,14 +13,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from fabric_protos.codec import decode
+from fabric_protos.errors import DecodeError
 from fabric_protos.protos import (
     ChaincodeCall,
+    ChaincodeDeploymentSpec,
     ChaincodeInterest,
     ProposalResponse,
 )
 from fabric_protos.protos import Response as ResponseMessage
 from fabric_protos.rwset import TxReadWriteSet
-from fabric_protos.stream import SignedProposal
+from fabric_protos.stream import ChaincodeInput, SignedProposal
 from peer import logs
 from peer.chaincode.support import ChaincodeSupport, Definitions, Execution
 from peer.chaincode.transactions import CollectionStore, TransactionParams
@@ -29,6 +31,7 @@ from peer.endorser import endorsement, preprocess
 from peer.endorser.preprocess import Identities, UnpackedProposal
 from peer.errors import (
     ExecuteError,
+    InvalidInvocation,
     LaunchError,
     LedgerError,
     PeerError,
@@ -218,7 +221,32 @@ class Endorser:
         execution = await self._chaincode.execute(params, unpacked.name, unpacked.input)
         if execution.response.status >= ERROR_THRESHOLD:
             return Execution(execution.response, None)
+        args = unpacked.input.args
+        if unpacked.name == "lscc" and len(args) > 2 and args[0] in (b"deploy", b"upgrade"):
+            await self._initialise(params, args[2])
         return execution
+
+    async def _initialise(self, params: TransactionParams, deployment: bytes) -> None:
+        """Run Init of a chaincode that this very simulation defines; only its errors count.
+
+        Source: `callChaincode`, core/endorser/endorser.go (release-2.5).
+        """
+        try:
+            spec = decode(ChaincodeDeploymentSpec, deployment)
+        except DecodeError as exc:
+            raise InvalidInvocation(f"error unmarshalling ChaincodeDeploymentSpec: {exc}") from exc
+        chaincode = spec.chaincode_spec
+        if chaincode is None or chaincode.chaincode_id is None:
+            raise InvalidInvocation("the ChaincodeDeploymentSpec names no chaincode")
+        name, version = chaincode.chaincode_id.name, chaincode.chaincode_id.version
+        if self._chaincode.is_system(name):
+            raise InvalidInvocation(
+                f"attempting to deploy a system chaincode {name}/{params.channel_id}"
+            )
+        if spec.code_package:
+            raise InvalidInvocation("lscc upgrade/deploy should not include a code packages")
+        payload = ChaincodeInput(args=chaincode.input.args if chaincode.input else [])
+        await self._chaincode.execute_legacy_init(params, name, version, payload)
 
     async def _keep_private(
         self, unpacked: UnpackedProposal, channel: Channel, results: SimulationResults

@@ -24,6 +24,7 @@ from peer.errors import AlreadyInstalled, PackageError
 from peer.lifecycle import archive
 from peer.lifecycle.directories import InstalledPackage, copy_files, index_files_of, link
 from peer.lifecycle.external import ExternalBuilders
+from peer.lifecycle.legacy import Deployment
 from peer.lifecycle.packages import Package, code_files
 from peer.lifecycle.platforms import PLATFORMS
 from peer.lifecycle.platforms.platform import Code, Images, Platform
@@ -197,6 +198,10 @@ class BuildRegistry:
     def is_installed(self, ccid: str) -> bool:
         """Tell whether a package of this id is here."""
         return ccid in self._linked or self._store.has(ccid)
+
+    def deployment(self, ccid: str) -> Deployment | None:
+        """Return what an installed deployment spec is; None if there is none."""
+        return self._store.deployment(ccid)
 
     async def find(self, ccid: str) -> InstalledPackage:
         """

@@ -13,7 +13,6 @@ definitions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -41,14 +40,12 @@ from peer.ledger.api import (
     TxSimulator,
 )
 from peer.lifecycle import state
+from peer.lifecycle.legacy import NAME, VERSION, Deployment
 from peer.msp.identity import SigningIdentity
 from peer.msp.policies import Policy, SignedData
 
 SYSTEM_CHAINCODES = frozenset({"cscc", "escc", "lscc", "qscc", "vscc"})
 """Names that Fabric keeps for itself, whether this peer runs them or not."""
-
-_NAME = re.compile(r"[a-zA-Z0-9]+([-_][a-zA-Z0-9]+)*")
-_VERSION = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
 def check_name(name: str) -> None:
@@ -58,7 +55,7 @@ def check_name(name: str) -> None:
 
     Source: core/chaincode/lifecycle/scc.go `validateInput` (release-2.5).
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InvalidDefinition(
             name,
             f"invalid chaincode name '{name}': it must be letters and digits, with single '-' or "
@@ -73,7 +70,7 @@ def check_version(name: str, version: str) -> None:
     Raises:
         InvalidDefinition: `version` is not acceptable.
     """
-    if not _VERSION.fullmatch(version):
+    if not VERSION.fullmatch(version):
         raise InvalidDefinition(
             name,
             f"invalid chaincode version '{version}': it must be letters, digits, '_', '.', '+' "
@@ -85,6 +82,10 @@ class Packages(Protocol):
     """Knows which code is on this peer."""
 
     def is_installed(self, ccid: str) -> bool: ...
+
+    def deployment(self, ccid: str) -> Deployment | None:
+        """Return what an installed deployment spec is; None if there is none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +161,10 @@ class Definitions:
         data = state.read_chaincode_data(simulator, name)
         if data is None:
             raise UnknownChaincode(channel_id, name)
-        return EndorsementInfo(data.version, f"{data.name}:{data.version}", False)
+        ccid = f"{data.name}:{data.version}"
+        if not self._is_development:
+            check_deployment(self._packages.deployment(ccid), data)
+        return EndorsementInfo(data.version, ccid, False)
 
     def permissions(self, params: TransactionParams, collection: str) -> Permissions:
         """Tell what a transaction's creator may do; see `CollectionStore.permissions`."""
@@ -316,6 +320,25 @@ class Definitions:
             return policy is not None and policy.accepts([identity])
         except MembershipError:
             return False
+
+
+def check_deployment(installed: Deployment | None, data: ChaincodeData) -> None:
+    """Check that a package is the one that a legacy definition is about.
+
+    Raises:
+        DefinitionNotUsable: it is another one, or there is none.
+
+    Source: `SecurityCheckLegacyChaincode`, core/scc/lscc/lscc.go (release-2.5).
+    """
+    if installed is None:
+        raise DefinitionNotUsable(f"cannot get package for chaincode ({data.name}:{data.version})")
+    if installed.data != data.data:
+        raise DefinitionNotUsable("chaincode fingerprint mismatch: data mismatch")
+    policy = installed.instantiation_policy
+    if policy and (
+        data.instantiation_policy is None or policy != encode(data.instantiation_policy)
+    ):
+        raise DefinitionNotUsable("chaincode fingerprint mismatch: instantiation policy mismatch")
 
 
 def _legacy_collection(

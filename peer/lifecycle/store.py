@@ -9,6 +9,7 @@ Fabric:    core/chaincode/persistence/persistence.go, core/common/ccprovider/ccp
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -17,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peer.errors import AlreadyInstalled, NotInstalled, PackageError
-from peer.lifecycle.legacy import read_deployment
+from peer.lifecycle.legacy import Deployment, describe_deployment, read_deployment
 from peer.lifecycle.packages import Package, read_package
+
+log = logging.getLogger("peer.lifecycle")
 
 MAX_PACKAGE_BYTES = 1 << 30
 PART_PREFIX = ".ccpackage."
@@ -65,6 +68,10 @@ class PackageStore:
         for path in self._entries(self._packages_dir):
             if path.name.startswith(PART_PREFIX):  # of a peer that was killed
                 path.unlink()
+        self._deployments: dict[str, Deployment] = {}
+        for installed in self.list():
+            if installed.legacy:
+                self._describe(installed)
 
     def save(self, data: bytes) -> tuple[Installed, Package]:
         """Keep a package: one of lifecycle v2, or a deployment spec.
@@ -88,11 +95,18 @@ class PackageStore:
                 raise PackageError(f"chaincode {found.ccid} is installed with other content")
         found.path.parent.mkdir(parents=True, exist_ok=True, mode=DIRECTORY_MODE)
         _write(found.path, data)
+        if found.legacy:
+            self._deployments[found.ccid] = describe_deployment(data)
         return found, package
 
     def delete(self, ccid: str) -> None:
         """Remove a package; none there is fine."""
+        self._deployments.pop(ccid, None)
         self._place(ccid).path.unlink(missing_ok=True)
+
+    def deployment(self, ccid: str) -> Deployment | None:
+        """Return what a deployment spec is, without reading it again; None if there is none."""
+        return self._deployments.get(ccid)
 
     def has(self, ccid: str) -> bool:
         """Tell whether a package is here."""
@@ -125,6 +139,12 @@ class PackageStore:
             if (match := _LEGACY_FILE.fullmatch(path.name))
         ]
         return sorted(found, key=lambda package: package.ccid)
+
+    def _describe(self, installed: Installed) -> None:
+        try:
+            self._deployments[installed.ccid] = describe_deployment(installed.path.read_bytes())
+        except (OSError, PackageError) as exc:
+            log.warning("%s cannot be used: %s", installed.path, exc)
 
     def _place(self, ccid: str) -> Installed:
         """Return where a package is or would be.

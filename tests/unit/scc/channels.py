@@ -28,6 +28,7 @@ from peer.msp.directory import load_local
 from peer.msp.identity import SigningIdentity
 from peer.scc.access import AccessControl
 from peer.scc.lifecycle import Lifecycle
+from peer.scc.lscc import Lscc
 from peer.scc.runner import SystemCall, SystemChaincode
 from runtimes.api import Capabilities
 from tests.fakes.runtime import FakeRuntime
@@ -94,6 +95,7 @@ class Site:
         admin, user: of the peer's own organisation.
         lifecycle: as this peer has it.
         other: the same of the second organisation; what it writes comes here in blocks.
+        lscc: as this peer has it.
     """
 
     def __init__(self, network: Network, ledger: Ledger, directory: Path) -> None:
@@ -111,6 +113,7 @@ class Site:
         )
         self.lifecycle = self._lifecycle(own)
         self.other = self._lifecycle(other)
+        self.lscc = Lscc(access=self.access(own), channel=self.find, packages=self.packages)
 
     def access(self, organisation: NetworkOrganisation) -> AccessControl:
         local = load_local(organisation.nodes[0].msp, organisation.msp_id).msp

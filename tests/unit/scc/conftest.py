@@ -33,5 +33,5 @@ async def site(network: Network, tmp_path: Path) -> AsyncIterator[Site]:
 @pytest.fixture
 async def legacy_site(legacy_network: Network, tmp_path: Path) -> AsyncIterator[Site]:
     """A peer of Org1, on a channel of the old one."""
-    async with open_site(legacy_network, tmp_path) as site:
+    async with open_site(legacy_network, tmp_path / "legacy") as site:
         yield site
