@@ -175,15 +175,6 @@ class HistoryQueryExecutor(Protocol):
     def get_history_for_key(self, namespace: str, key: str) -> ResultsIterator[KeyModification]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommittingTransaction:
-    """One simulated transaction that no orderer put into a block."""
-
-    tx_id: str
-    timestamp: Timestamp
-    results: SimulationResults
-
-
 class ValidationCode(IntEnum):
     """Verdicts on transactions (``protos.TxValidationCode``), a byte each in a block's metadata.
 
@@ -318,16 +309,6 @@ class Ledger(Protocol):
 
         Cancellation: before the writing begins nothing is committed; from then on it is finished
             and the block is returned.
-        """
-        ...
-
-    async def commit_unordered(
-        self, transactions: Sequence[CommittingTransaction]
-    ) -> list[ValidationCode]:
-        """Make the next block of transactions that no orderer saw, and commit it.
-
-        Otherwise like `commit`. An id that is in the ledger already, or was used by an earlier
-        transaction of the block, is a DUPLICATE_TXID.
         """
         ...
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import trio
 
-from fabric_protos.codec import DecodeError, encode
+from fabric_protos.codec import encode
 from fabric_protos.common import Block, BlockchainInfo
 from fabric_protos.rwset import CollectionPvtReadWriteSet, NsPvtReadWriteSet, TxPvtReadWriteSet
 from peer.errors import LedgerError, LedgerStorageError
@@ -27,7 +27,6 @@ from peer.ledger.api import (
     CollectionPolicy,
     CommittedBlock,
     CommittedTransaction,
-    CommittingTransaction,
     Ledger,
     MissingSet,
     ValidationCode,
@@ -40,8 +39,6 @@ from peer.ledger.database import locked
 from peer.ledger.history import HistoryQueryExecutor
 from peer.ledger.simulator import CollectionNames, QueryExecutor, TxSimulator
 from peer.ledger.store import BlockRow
-from peer.ledger.transactions import read_sets
-from peer.ledger.unordered import make_block
 from peer.ledger.validation import CHANNEL_CONFIG_KEY
 
 LOCK_NAME = "lock"
@@ -105,17 +102,6 @@ class KVLedger:
         async with self._committer:
             return await self._commit(block, verdicts, private)
 
-    async def commit_unordered(
-        self, transactions: Sequence[CommittingTransaction]
-    ) -> list[ValidationCode]:
-        """Make the next block of transactions that no orderer saw, and commit it."""
-        async with self._committer:
-            block = make_block(self.height, self._chain.tip.hash, transactions)
-            tx_ids: set[str] = set()
-            verdicts = [self._verdict(transaction, tx_ids) for transaction in transactions]
-            private = {tx: each.results.private for tx, each in enumerate(transactions)}
-            return list((await self._commit(block, verdicts, private)).codes)
-
     async def keep_private_data(self, tx_id: str, private: bytes) -> None:
         """Keep the private data of an endorsed transaction until a block brings it."""
         await trio.to_thread.run_sync(self._chain.transient.persist, tx_id, self.height, private)
@@ -124,7 +110,8 @@ class KVLedger:
         """Return what this peer holds of a block's private data: tx to ``TxPvtReadWriteSet``."""
         await trio.lowlevel.checkpoint()
         found: dict[int, dict[str, list[CollectionPvtReadWriteSet]]] = {}
-        for tx, namespace, collection, rwset in self._chain.private.data(number):
+        held = self._chain.private.data(number) if number < self.height else ()
+        for tx, namespace, collection, rwset in held:
             found.setdefault(tx, {}).setdefault(namespace, []).append(
                 CollectionPvtReadWriteSet(collection_name=collection, rwset=rwset)
             )
@@ -143,7 +130,7 @@ class KVLedger:
     async def missing_private_data(self) -> list[MissingSet]:
         """Return what this peer should have of committed private data and has not."""
         await trio.lowlevel.checkpoint()
-        return self._chain.private.missing()
+        return self._chain.private.missing(self.height)
 
     def blockchain_info(self) -> BlockchainInfo:
         """Return height, hash of the last block and of the one before."""
@@ -219,17 +206,6 @@ class KVLedger:
         record = await trio.to_thread.run_sync(self._chain.files.read, found.position)
         return record.block
 
-    def _verdict(self, transaction: CommittingTransaction, tx_ids: set[str]) -> ValidationCode:
-        if transaction.tx_id in tx_ids or self.has_transaction(transaction.tx_id):
-            return ValidationCode.DUPLICATE_TXID
-        try:
-            read_sets(transaction.results.public)
-        except DecodeError:
-            return ValidationCode.INVALID_OTHER_REASON
-        # An id stays free after a transaction that is no transaction, not after a conflict.
-        tx_ids.add(transaction.tx_id)
-        return ValidationCode.VALID
-
     async def _commit(
         self, block: Block, verdicts: Sequence[ValidationCode], private: Mapping[int, bytes]
     ) -> CommittedBlock:
@@ -295,7 +271,7 @@ async def open_ledger(
     Cancellation: an opening that began is finished and closed again; catching up with the blocks
         ends between two of them.
     """
-    home = _home(directory, channel_id)
+    home = ledger_home(directory, channel_id)
     with locked(home / LOCK_NAME), ExitStack() as stack:
         opening = partial(
             recovery.open_chain,
@@ -316,19 +292,12 @@ async def open_ledger(
                 await trio.to_thread.run_sync(stack.close)
 
 
-async def rebuild_databases(directory: Path, channel_id: str) -> None:
-    """Drop state, history and index of a ledger that is not open; they are made again at opening.
+def ledger_home(directory: Path, channel_id: str) -> Path:
+    """Return where a channel's ledger lives.
 
     Raises:
-        LedgerLocked: a peer has it open.
-        LedgerStorageError: the files cannot be removed.
+        LedgerError: this is no channel id.
     """
-    home = _home(directory, channel_id)
-    with locked(home / LOCK_NAME):
-        await trio.to_thread.run_sync(recovery.drop_databases, home)
-
-
-def _home(directory: Path, channel_id: str) -> Path:
     if not CHANNEL_ID.fullmatch(channel_id):
         raise LedgerError(f"'{channel_id}' is not a channel id ({CHANNEL_ID.pattern})")
     return Path(directory) / channel_id

@@ -31,8 +31,9 @@ from peer.chaincode.requests import LongRequests
 from peer.chaincode.stream import MemoryStream, PeerEnd, memory_pipe
 from peer.chaincode.transactions import TransactionContext, TransactionParams
 from peer.ledger import open_ledger
-from peer.ledger.api import CommittingTransaction, Ledger, Timestamp, ValidationCode
+from peer.ledger.api import Ledger, Timestamp, ValidationCode
 from tests.shared_fixtures import shared_fixture
+from tests.unordered import CommittingTransaction, commit_unordered
 
 Type = ChaincodeMessageType
 NAMESPACE = "recgo"
@@ -169,5 +170,5 @@ async def replay(handler: Handler, side: FarSide, ledger: Ledger, messages: list
     assert answers[0].encode() == messages[-1].raw
     results = simulator.get_tx_simulation_results()
     transaction = CommittingTransaction(tx_id=begin.txid, timestamp=Timestamp(1), results=results)
-    assert await ledger.commit_unordered([transaction]) == [ValidationCode.VALID]
+    assert await commit_unordered(ledger, [transaction]) == [ValidationCode.VALID]
     return compared

@@ -24,8 +24,9 @@ from peer.errors import (
     RegistrationRefused,
 )
 from peer.ledger import open_ledger
-from peer.ledger.api import CommittingTransaction, Ledger, Timestamp, TxSimulator
+from peer.ledger.api import Ledger, Timestamp, TxSimulator
 from tests.fakes.stream import FakeChaincode, Type
+from tests.unordered import CommittingTransaction, commit_unordered
 
 from .house import Caller
 
@@ -158,14 +159,15 @@ def params(
 async def commit(
     ledger: Ledger, simulator: TxSimulator, tx_id: str = "setup", seconds: int = 1
 ) -> None:
-    [code] = await ledger.commit_unordered(
+    [code] = await commit_unordered(
+        ledger,
         [
             CommittingTransaction(
                 tx_id=tx_id,
                 timestamp=Timestamp(seconds, 5),
                 results=simulator.get_tx_simulation_results(),
             )
-        ]
+        ],
     )
     assert code == 0
 

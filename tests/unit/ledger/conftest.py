@@ -14,7 +14,6 @@ from fabric_protos.kvrwset import KvrwSet
 from fabric_protos.rwset import TxReadWriteSet
 from peer.ledger import open_ledger
 from peer.ledger.api import (
-    CommittingTransaction,
     Ledger,
     SimulationResults,
     Timestamp,
@@ -22,8 +21,8 @@ from peer.ledger.api import (
     ValidationCode,
 )
 from peer.ledger.blockfile import BlockFiles
-from peer.ledger.unordered import make_block
 from tests.shared_fixtures import shared_fixture
+from tests.unordered import CommittingTransaction, commit_unordered, make_block
 
 NS = "cc"
 COLLECTIONS = {NS: {"secrets", "others"}}
@@ -40,7 +39,9 @@ class Channel:
         return self.ledger.new_tx_simulator("tx")
 
     async def commit(self, *transactions: TxSimulator | SimulationResults) -> list[ValidationCode]:
-        return await self.ledger.commit_unordered([self.transaction(item) for item in transactions])
+        return await commit_unordered(
+            self.ledger, [self.transaction(item) for item in transactions]
+        )
 
     def transaction(self, item: TxSimulator | SimulationResults) -> CommittingTransaction:
         results = item if isinstance(item, SimulationResults) else item.get_tx_simulation_results()

@@ -22,14 +22,13 @@ import trio
 from peer.ledger import durable, open_ledger
 from peer.ledger.api import (
     CollectionPolicy,
-    CommittingTransaction,
     Ledger,
     SimulationResults,
     Timestamp,
     TxSimulator,
     ValidationCode,
 )
-from peer.ledger.unordered import make_block
+from tests.unordered import CommittingTransaction, make_block
 
 BLOCKS = 4
 MAX_FILE_BYTES = 4000

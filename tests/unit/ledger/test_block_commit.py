@@ -26,7 +26,6 @@ from fabric_protos.stream import ChannelHeader, HeaderType, SignatureHeader
 from peer.errors import BlockError, LedgerStorageError
 from peer.ledger import open_ledger
 from peer.ledger.api import (
-    CommittingTransaction,
     Ledger,
     SimulationResults,
     Timestamp,
@@ -34,6 +33,7 @@ from peer.ledger.api import (
     Version,
 )
 from peer.ledger.blocks import commit_hash_of, data_hash, flags_of, header_hash
+from tests.unordered import CommittingTransaction, commit_unordered
 
 VALID, BAD_PAYLOAD = ValidationCode.VALID, ValidationCode.BAD_PAYLOAD
 
@@ -82,14 +82,14 @@ async def test_commit_hashes(tmp_path: Path) -> None:
         stale = reader.get_tx_simulation_results()
         simulator.set_state("mycc", "a", b"1")
         simulator.delete_state("mycc", "b")
-        await ledger.commit_unordered([transaction_of("1", simulator.get_tx_simulation_results())])
+        await commit_unordered(ledger, [transaction_of("1", simulator.get_tx_simulation_results())])
         simulator = ledger.new_tx_simulator("")
         simulator.set_state("mycc", "a", b"2")
         simulator.set_private_data("mycc", "c1", "k", b"v")
         simulator.delete_private_data("zz", "c9", "k2")
         results = simulator.get_tx_simulation_results()
-        codes = await ledger.commit_unordered(
-            [transaction_of("2", stale), transaction_of("3", results)]
+        codes = await commit_unordered(
+            ledger, [transaction_of("2", stale), transaction_of("3", results)]
         )
         assert codes == [ValidationCode.MVCC_READ_CONFLICT, VALID]
         block = await ledger.block_by_number(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from fabric_protos.rwset import NsReadWriteSet, TxReadWriteSet
 from peer.errors import LedgerError
 from peer.ledger import open_ledger
 from peer.ledger.api import (
-    CommittingTransaction,
     KeyModification,
     Ledger,
     SimulationResults,
@@ -33,6 +33,7 @@ from peer.ledger.api import (
 from peer.ledger.api import Version as Height
 from peer.ledger.merkle import RangeReads
 from peer.ledger.rwset import kv_read
+from tests.unordered import CommittingTransaction, commit_unordered
 
 VALID, CONFLICT, PHANTOM = (
     ValidationCode.VALID,
@@ -232,7 +233,7 @@ async def test_a_transaction_id_is_used_once(channel: Any) -> None:
     garbage = CommittingTransaction(
         tx_id="b", timestamp=Timestamp(1), results=SimulationResults(public=b"\xff")
     )
-    commit = channel.ledger.commit_unordered
+    commit = partial(commit_unordered, channel.ledger)
     assert await commit([named("a", write("k", b"1")), named("a", write("k", b"2"))]) == [
         VALID,
         ValidationCode.DUPLICATE_TXID,
@@ -256,7 +257,7 @@ async def test_a_loser_in_the_same_block_takes_its_id(channel: Any) -> None:
         timestamp=Timestamp(1),
         results=simulation(channel, write("z")).get_tx_simulation_results(),
     )
-    codes = await channel.ledger.commit_unordered([winner, loser, again])
+    codes = await commit_unordered(channel.ledger, [winner, loser, again])
     assert codes == [VALID, CONFLICT, ValidationCode.DUPLICATE_TXID]
 
 

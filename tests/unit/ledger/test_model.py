@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from peer.ledger import open_ledger
 from peer.ledger.api import (
-    CommittingTransaction,
     Ledger,
     Timestamp,
     TxSimulator,
     ValidationCode,
 )
+from tests.unordered import CommittingTransaction, commit_unordered
 
 KEYS = ["\0c\0", "a", "a\0", "ab", "b", "é", "\uffff", "\U00010000"]
 
@@ -173,7 +173,7 @@ async def check(ledger: Ledger, chain: list[list[Planned]]) -> None:
                 touched |= apply(seen, state, (number, index))
                 for key, value in seen.writes.items():
                     history[key].insert(0, (tx_id, value))
-        assert await ledger.commit_unordered(committing) == expected
+        assert await commit_unordered(ledger, committing) == expected
         await same(ledger, state, history)
     for _, simulators in snapshots:
         for simulator in simulators:

@@ -24,7 +24,6 @@ from peer.errors import LedgerStorageError
 from peer.ledger import durable, open_ledger, rebuild_databases, transient
 from peer.ledger.api import (
     CollectionPolicy,
-    CommittingTransaction,
     Ledger,
     MissingSet,
     SimulationResults,
@@ -32,7 +31,7 @@ from peer.ledger.api import (
     TxSimulator,
     ValidationCode,
 )
-from peer.ledger.unordered import make_block
+from tests.unordered import CommittingTransaction, make_block
 
 VALID = ValidationCode.VALID
 Step = Callable[[TxSimulator], object]

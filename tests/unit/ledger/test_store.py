@@ -25,7 +25,8 @@ from peer.errors import (
     LedgerStorageError,
 )
 from peer.ledger import database, durable, open_ledger, store
-from peer.ledger.api import CommittingTransaction, Ledger, TxSimulator, ValidationCode
+from peer.ledger.api import Ledger, TxSimulator, ValidationCode
+from tests.unordered import CommittingTransaction, commit_unordered
 
 Wrap = Callable[[Ledger], Any]
 
@@ -112,7 +113,7 @@ async def test_reads_go_on_while_a_block_is_written(
 
     monkeypatch.setattr(store.Store, "write_block", held_up)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(channel.ledger.commit_unordered, [writing(channel, "k", b"new")])
+        nursery.start_soon(commit_unordered, channel.ledger, [writing(channel, "k", b"new")])
         await writing_now.wait()
         during = channel.simulate()
         assert (before.get_state("cc", "k"), during.get_state("cc", "k")) == (b"old", b"old")
@@ -127,7 +128,7 @@ async def test_reads_go_on_while_a_block_is_written(
 async def test_commits_queue_up(channel: Any) -> None:
     async with trio.open_nursery() as nursery:
         for i in range(5):
-            nursery.start_soon(channel.ledger.commit_unordered, [writing(channel, f"k{i}", b"v")])
+            nursery.start_soon(commit_unordered, channel.ledger, [writing(channel, f"k{i}", b"v")])
     assert channel.ledger.height == 5
     assert [channel.get(f"k{i}") for i in range(5)] == [b"v"] * 5
 
@@ -160,7 +161,7 @@ async def test_a_commit_cancelled_before_it_writes_has_done_nothing(channel: Any
         await channel.ledger.commit(channel.block(*transactions), Interrupted(2, scope.cancel))
     assert scope.cancelled_caught
     assert (channel.ledger.height, channel.get("a")) == (0, None)
-    assert await channel.ledger.commit_unordered(transactions) == [ValidationCode.VALID] * 2
+    assert await commit_unordered(channel.ledger, transactions) == [ValidationCode.VALID] * 2
 
 
 async def test_a_commit_cancelled_while_it_writes_is_finished(
@@ -174,7 +175,7 @@ async def test_a_commit_cancelled_while_it_writes_is_finished(
             write_block(self, rows)
 
         monkeypatch.setattr(store.Store, "write_block", cancelled_meanwhile)
-        codes = await channel.ledger.commit_unordered([writing(channel, "k", b"v")])
+        codes = await commit_unordered(channel.ledger, [writing(channel, "k", b"v")])
     assert codes == [ValidationCode.VALID]
     assert (channel.ledger.height, channel.get("k")) == (1, b"v")
 
@@ -222,10 +223,10 @@ async def test_a_full_disk_loses_one_block_and_nothing_else(channel: Any) -> Non
     writer.execute(f"PRAGMA max_page_count = {pages}")
     big = writing(channel, "big", b"v" * 100_000)
     with pytest.raises(LedgerFull, match=r"database or disk is full .*free some space"):
-        await channel.ledger.commit_unordered([big])
+        await commit_unordered(channel.ledger, [big])
     assert (channel.ledger.height, channel.get("big"), channel.get("k")) == (1, None, b"1")
     writer.execute("PRAGMA max_page_count = 1000000")
-    assert await channel.ledger.commit_unordered([big]) == [ValidationCode.VALID]
+    assert await commit_unordered(channel.ledger, [big]) == [ValidationCode.VALID]
     assert channel.get("big") == b"v" * 100_000
 
 
@@ -236,11 +237,11 @@ async def test_a_refused_write_is_typed_and_can_be_tried_again(channel: Any) -> 
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
         with pytest.raises(LedgerStorageError, match="File too large"):
-            await channel.ledger.commit_unordered([big])
+            await commit_unordered(channel.ledger, [big])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (channel.ledger.height, channel.get("big"), channel.get("k")) == (1, None, b"1")
-    assert await channel.ledger.commit_unordered([big]) == [ValidationCode.VALID]
+    assert await commit_unordered(channel.ledger, [big]) == [ValidationCode.VALID]
     assert channel.ledger.height == 2
 
 
@@ -257,7 +258,7 @@ async def test_a_block_that_cannot_be_indexed_is_taken_back(
     with monkeypatch.context() as patched:
         patched.setattr(durable, "commit", failing)
         with pytest.raises(OverflowError):
-            await channel.ledger.commit_unordered([writing(channel, "k", b"2")])
+            await commit_unordered(channel.ledger, [writing(channel, "k", b"2")])
     assert blocks.stat().st_size == size
     assert (channel.ledger.height, channel.get("k")) == (1, b"1")
     await channel.put(k=b"3")
@@ -274,11 +275,11 @@ async def test_another_program_that_locks_the_file_is_named(
         other.execute("BEGIN IMMEDIATE")
         transaction = writing(channel, "k", b"v")
         with pytest.raises(LedgerLocked, match=r"locked .* by another program"):
-            await ledger.commit_unordered([transaction])
+            await commit_unordered(ledger, [transaction])
         assert channel.get("k") is None
         other.execute("ROLLBACK")
         other.close()
-        assert await ledger.commit_unordered([transaction]) == [ValidationCode.VALID]
+        assert await commit_unordered(ledger, [transaction]) == [ValidationCode.VALID]
 
 
 async def test_opening_without_room_says_what_is_probably_wrong(tmp_path: Path) -> None:
@@ -366,8 +367,8 @@ async def test_damaged_pages_are_reported_not_read(tmp_path: Path, wrap: Wrap) -
         with pytest.raises(LedgerCorrupt, match="malformed"):
             await history.take(1)
         with pytest.raises(LedgerCorrupt, match="malformed"):
-            await ledger.commit_unordered(
-                [replace(writing(channel, "k0999", b"v"), tx_id="another")]
+            await commit_unordered(
+                ledger, [replace(writing(channel, "k0999", b"v"), tx_id="another")]
             )
         assert ledger.height == 1
 
@@ -392,7 +393,8 @@ from pathlib import Path
 import trio
 
 from peer.ledger import open_ledger
-from peer.ledger.api import CommittingTransaction, Timestamp
+from peer.ledger.api import Timestamp
+from tests.unordered import CommittingTransaction, commit_unordered
 
 
 async def main():
@@ -412,7 +414,7 @@ async def main():
                         results=simulator.get_tx_simulation_results(),
                     )
                 )
-            await ledger.commit_unordered(transactions)
+            await commit_unordered(ledger, transactions)
             print(ledger.height, flush=True)
 
 
@@ -429,7 +431,9 @@ def test_a_killed_peer_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
 def commit_until_killed(directory: Path, count: int) -> int:
     """Kill a committing process after `count` blocks; return the height it last printed."""
     with subprocess.Popen(
-        [sys.executable, "-c", COMMITS_FOR_EVER, str(directory)], stdout=subprocess.PIPE
+        [sys.executable, "-c", COMMITS_FOR_EVER, str(directory)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
     ) as process:
         assert process.stdout is not None
         try:
