@@ -12,7 +12,6 @@ hashes, which is enough to tell whether it approved a given definition.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import betterproto2
@@ -23,11 +22,9 @@ from fabric_protos.errors import DecodeError
 from fabric_protos.lifecycle import (
     ApproveChaincodeDefinitionForMyOrgArgs,
     ApproveChaincodeDefinitionForMyOrgResult,
-    ChaincodeEndorsementInfo,
     ChaincodeSource,
     ChaincodeSourceLocal,
     ChaincodeSourceUnavailable,
-    ChaincodeValidationInfo,
     CheckCommitReadinessArgs,
     CheckCommitReadinessResult,
     CommitChaincodeDefinitionArgs,
@@ -53,31 +50,20 @@ from fabric_protos.lifecycle import (
     QueryInstalledChaincodesResultInstalledChaincode,
     QueryInstalledChaincodesResultReferences,
 )
-from fabric_protos.protos import ApplicationPolicy, CollectionConfigPackage
 from fabric_protos.stream import Response
-from peer.channel.bundle import Application, Bundle
 from peer.channel.channel import Channel
 from peer.errors import AccessDenied, InvalidDefinition, NotInstalled, PackageError, PeerError
 from peer.ledger.api import TxSimulator
-from peer.lifecycle import collections, state
+from peer.lifecycle import state
 from peer.lifecycle.builds import BuildRegistry
-from peer.lifecycle.definitions import Definitions, check_name, check_version
+from peer.lifecycle.definitions import Definitions
+from peer.scc import agreement
 from peer.scc.access import AccessControl
 from peer.scc.runner import SystemCall
 
 OK = 200
 NOT_FOUND = 404
 ERROR = 500
-
-PLUGIN = "escc"
-VALIDATION_PLUGIN = "vscc"
-ENDORSEMENT = "/Channel/Application/Endorsement"
-
-DefinitionArgs = (
-    ApproveChaincodeDefinitionForMyOrgArgs
-    | CheckCommitReadinessArgs
-    | CommitChaincodeDefinitionArgs
-)
 
 
 class _NotDefined(PeerError):
@@ -90,24 +76,6 @@ class _NotDefined(PeerError):
 class _Function(NamedTuple):
     arguments: type[betterproto2.Message]
     run: Callable[[SystemCall, Any], Awaitable[betterproto2.Message]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a function works: a channel and the simulator of the call."""
-
-    channel: Channel
-    application: Application
-    simulator: TxSimulator
-
-    @property
-    def bundle(self) -> Bundle:
-        return self.channel.bundle
-
-    @property
-    def msp_ids(self) -> list[str]:
-        """The MSPs of the organisations with peers, sorted."""
-        return sorted(each.msp_id for each in self.application.organisations.values())
 
 
 class Lifecycle:
@@ -255,10 +223,10 @@ class Lifecycle:
     ) -> ApproveChaincodeDefinitionForMyOrgResult:
         place = self._place(call)
         name = arguments.name
-        _check_input(place, arguments)
+        agreement.check_input(place, arguments)
         current = state.read_sequence(place.simulator, name)
-        _check_approvable(arguments.sequence, current)
-        wanted = _wanted(place, arguments)
+        agreement.check_approvable(arguments.sequence, current)
+        wanted = agreement.wanted_definition(place, arguments)
         if wanted.sequence == current:
             found = state.read_definition(place.simulator, name)
             if found is None or found.parameters(name) != wanted.parameters(name):
@@ -286,21 +254,21 @@ class Lifecycle:
         self, call: SystemCall, arguments: CheckCommitReadinessArgs
     ) -> CheckCommitReadinessResult:
         place = self._place(call)
-        return CheckCommitReadinessResult(approvals=_readiness(place, arguments)[1])
+        return CheckCommitReadinessResult(approvals=agreement.readiness(place, arguments)[1])
 
     async def _commit(
         self, call: SystemCall, arguments: CommitChaincodeDefinitionArgs
     ) -> CommitChaincodeDefinitionResult:
         place = self._place(call)
-        _check_input(place, arguments)
+        agreement.check_input(place, arguments)
         if self._msp_id not in place.msp_ids:
             raise InvalidDefinition(
                 arguments.name,
                 "impossibly, this peer's org is processing requests for a channel it is not a "
                 "member of",
             )
-        wanted, approvals = _readiness(place, arguments)
-        if not approvals[self._msp_id]:
+        wanted, agreed = agreement.readiness(place, arguments)
+        if not agreed[self._msp_id]:
             raise InvalidDefinition(
                 arguments.name,
                 f"chaincode definition not agreed to by this org ({self._msp_id})",
@@ -347,7 +315,7 @@ class Lifecycle:
             validation_parameter=found.validation.validation_parameter,
             collections=found.collections,
             init_required=found.endorsement.init_required,
-            approvals=_approvals(place, arguments.name, found),
+            approvals=agreement.approvals(place, arguments.name, found),
         )
 
     async def _query_all(
@@ -373,110 +341,15 @@ class Lifecycle:
             )
         return QueryChaincodeDefinitionsResult(chaincode_definitions=definitions)
 
-    def _place(self, call: SystemCall) -> _Place:
+    def _place(self, call: SystemCall) -> agreement.Place:
         channel, simulator = self._channel(call.channel_id), call.params.simulator
         if channel is None or channel.bundle.application is None or simulator is None:
             raise PeerError(f"could not get channelconfig for channel '{call.channel_id}'")
-        return _Place(channel, channel.bundle.application, simulator)
+        return agreement.Place(channel, channel.bundle.application, simulator)
 
 
 def _error(message: str) -> Response:
     return Response(status=ERROR, message=message)
-
-
-def _check_input(place: _Place, arguments: DefinitionArgs) -> None:
-    """Check what is to be defined by itself, and beside what is defined now.
-
-    Raises:
-        InvalidDefinition: it breaks a rule.
-    """
-    name = arguments.name
-    try:
-        check_name(name)
-        check_version(name, arguments.version)
-        package = arguments.collections or CollectionConfigPackage()
-        wanted = collections.static_collections(name, package)
-        collections.check_collections(name, wanted, place.bundle.msps.msps)
-        former = collections.static_collections(name, _defined_collections(place.simulator, name))
-        collections.check_kept(name, wanted, former)
-    except InvalidDefinition as exc:
-        reason = f"error validating chaincode definition: {exc}"
-        raise InvalidDefinition(name, reason) from exc
-
-
-def _defined_collections(simulator: TxSimulator, name: str) -> CollectionConfigPackage:
-    found = state.read_definition(simulator, name)
-    if found is not None:
-        return found.collections
-    if state.read_chaincode_data(simulator, name) is None:
-        return CollectionConfigPackage()
-    return state.read_legacy_collections(simulator, name)
-
-
-def _check_approvable(requested: int, current: int) -> None:
-    if requested == current == 0:
-        raise PeerError("requested sequence is 0, but first definable sequence number is 1")
-    if requested < current:
-        raise PeerError(
-            f"currently defined sequence {current} is larger than requested sequence {requested}"
-        )
-    if requested > current + 1:
-        raise PeerError(
-            f"requested sequence {requested} is larger than the next available sequence number "
-            f"{current + 1}"
-        )
-
-
-def _wanted(place: _Place, arguments: DefinitionArgs) -> state.CommittedDefinition:
-    """Return the definition that is asked for, with defaults for what is left out."""
-    parameter = arguments.validation_parameter
-    if not parameter:
-        if not place.bundle.policies.has_policy(ENDORSEMENT):
-            raise PeerError(
-                f"could not set defaults for chaincode definition in channel "
-                f"{place.channel.channel_id}: policy '{ENDORSEMENT}' must be defined for channel "
-                f"'{place.channel.channel_id}' before chaincode operations can be attempted"
-            )
-        parameter = encode(ApplicationPolicy(channel_config_policy_reference=ENDORSEMENT))
-    return state.CommittedDefinition(
-        sequence=arguments.sequence,
-        endorsement=ChaincodeEndorsementInfo(
-            version=arguments.version,
-            init_required=arguments.init_required,
-            endorsement_plugin=arguments.endorsement_plugin or PLUGIN,
-        ),
-        validation=ChaincodeValidationInfo(
-            validation_plugin=arguments.validation_plugin or VALIDATION_PLUGIN,
-            validation_parameter=parameter,
-        ),
-        collections=arguments.collections or CollectionConfigPackage(),
-    )
-
-
-def _readiness(
-    place: _Place, arguments: CheckCommitReadinessArgs | CommitChaincodeDefinitionArgs
-) -> tuple[state.CommittedDefinition, dict[str, bool]]:
-    """Return what is asked for, and which organisation agrees to it.
-
-    Raises:
-        PeerError: it is not the next sequence.
-    """
-    following = state.read_sequence(place.simulator, arguments.name) + 1
-    if arguments.sequence != following:
-        raise PeerError(
-            f"requested sequence is {arguments.sequence}, but new definition must be sequence "
-            f"{following}"
-        )
-    wanted = _wanted(place, arguments)
-    return wanted, _approvals(place, arguments.name, wanted)
-
-
-def _approvals(place: _Place, name: str, definition: state.CommittedDefinition) -> dict[str, bool]:
-    parameters = definition.parameters(state.approval_name(name, definition.sequence))
-    return {
-        msp_id: state.is_saved(state.OrganisationReader(place.simulator, msp_id), parameters)
-        for msp_id in place.msp_ids
-    }
 
 
 def _is_there(own: state.OrganisationState, structure: state.Structure) -> bool:
