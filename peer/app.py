@@ -27,14 +27,14 @@ from peer.chaincode.handler import Trace
 from peer.chaincode.launcher import LaunchLimits, RuntimeLauncher
 from peer.chaincode.registry import HandlerRegistry, OnStage
 from peer.chaincode.support import ChaincodeSupport, ExecutionSettings
-from peer.channel.embedded import Embedded, open_embedded
+from peer.channel.embedded import open_embedded
 from peer.channels import Channels
 from peer.client.calls import Client
 from peer.config import PeerConfig, chaincode_listen_address
 from peer.config.values import split_address
-from peer.directories import private_directory, temporary_directory
+from peer.directories import LEDGERS, private_directory, temporary_directory
 from peer.endorser.endorser import Endorser
-from peer.errors import ConfigError, PeerError, RuntimeNotUsable
+from peer.errors import ConfigError, RuntimeNotUsable
 from peer.ledger.api import Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
@@ -45,8 +45,7 @@ from peer.lifecycle.external import ExternalBuilders
 from peer.lifecycle.platforms.platform import Images
 from peer.lifecycle.store import PackageStore
 from peer.metrics import Metrics
-from peer.ordering.embedded import CommittingStore
-from peer.ordering.solo import SoloOrderer
+from peer.ordering.embedded import EmbeddedOrdering
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
 from peer.rpc.loop import open_loop
@@ -54,6 +53,7 @@ from peer.rpc.tls import server_context
 from peer.scc.access import AccessControl
 from peer.scc.cscc import Cscc
 from peer.scc.lifecycle import Lifecycle
+from peer.scc.lscc import Lscc
 from peer.scc.runner import SystemChaincode, serve
 from runtimes import loader, naming
 from runtimes.api import RuntimeBackend, RuntimeFailure, RuntimeSettings
@@ -167,14 +167,14 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
 
     def ledger_of(channel_id: str) -> AbstractAsyncContextManager[Ledger]:
         return open_ledger(
-            home / "ledgersData",
+            home / LEDGERS,
             channel_id,
             history=config.ledger.history_enabled,
             collections=definitions.collection_names(channel_id),
             policies=definitions.policies(channel_id),
         )
 
-    channels = Channels(home / "ledgersData", ledger_of, open_ledgers, definitions.on_commit)
+    channels = Channels(home / LEDGERS, ledger_of, open_ledgers, definitions.on_commit)
     instances = await stack.enter_async_context(trio.open_nursery())
     stack.callback(instances.cancel_scope.cancel)
     launcher = RuntimeLauncher(
@@ -206,16 +206,20 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         trace=hooks.trace,
         on_execute_timeout=metrics.execute_timed_out,
     )
-    lifecycle = Lifecycle(
-        access=AccessControl(channel=channels.find, local=network.local),
-        channel=channels.find,
-        channels=lambda: channels.ids,
-        definitions=definitions,
-        packages=packages,
-        msp_id=network.peer.msp_id,
-    )
+    access = AccessControl(channel=channels.find, local=network.local)
     system: SystemChaincode
-    for system in (Cscc(lambda: channels.ids), lifecycle):
+    for system in (
+        Cscc(lambda: channels.ids),
+        Lscc(access=access, channel=channels.find, packages=packages),
+        Lifecycle(
+            access=access,
+            channel=channels.find,
+            channels=lambda: channels.ids,
+            definitions=definitions,
+            packages=packages,
+            msp_id=network.peer.msp_id,
+        ),
+    ):
         await instances.start(chaincode.run_in_process, system.name, partial(serve, system))
     endorser = Endorser(
         chaincode=chaincode,
@@ -225,7 +229,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         local=network.local,
         signer=network.peer,
     )
-    ordering = _Ordering(network, channels, instances)
+    ordering = EmbeddedOrdering(network, channels, instances)
     await channels.open_all()
     for channel_id in channels.ids:
         await ordering.start(channel_id)
@@ -249,40 +253,6 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     if is_development:
         await _listen_for_development(stack, config, listeners, peer.chaincode)
     return peer
-
-
-class _Ordering:
-    """The orderers of the embedded network, one for each channel."""
-
-    def __init__(self, network: Embedded, channels: Channels, nursery: trio.Nursery) -> None:
-        self._network = network
-        self._channels = channels
-        self._nursery = nursery
-        self._orderers: dict[str, SoloOrderer] = {}
-
-    def orderer(self, channel_id: str) -> SoloOrderer:
-        return self._orderers[channel_id]
-
-    async def create_channel(self, channel_id: str) -> None:
-        """Make a channel of all organisations, join it and begin to order."""
-        make = self._network.genesis_block
-        await self._channels.join(await trio.to_thread.run_sync(make, channel_id))
-        await self.start(channel_id)
-
-    async def start(self, channel_id: str) -> None:
-        """Begin to order a joined channel."""
-        joined = self._channels.get(channel_id)
-        orderer = SoloOrderer(joined.channel.bundle, CommittingStore(joined), self._network.orderer)
-        self._orderers[channel_id] = orderer
-        await self._nursery.start(_run_orderer, orderer)
-
-
-async def _run_orderer(orderer: SoloOrderer, *, task_status: trio.TaskStatus[None]) -> None:
-    """Order until the peer closes; a channel that breaks must not take the others down."""
-    try:
-        await orderer.run(task_status=task_status)
-    except PeerError as exc:
-        log.error("channel %s is not ordered any more: %s", orderer.channel_id, exc)
 
 
 async def _open_runtime(

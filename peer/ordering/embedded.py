@@ -1,15 +1,24 @@
 """Order for the peer in the same program: its ledger is the orderer's.
 
-Room:      peer.ordering   (imports peer.channels; used by app)
+Room:      peer.ordering   (imports peer.channel, peer.channels; used by app)
 Loop:      Trio
-Lifetime:  as long as the peer is joined to the channel
+Lifetime:  peer
 Fabric:    none
 """
 
 from __future__ import annotations
 
+import logging
+
+import trio
+
 from fabric_protos.common import Block
-from peer.channels import Joined
+from peer.channel.embedded import Embedded
+from peer.channels import Channels, Joined
+from peer.errors import PeerError
+from peer.ordering.solo import SoloOrderer
+
+log = logging.getLogger("peer.ordering")
 
 
 class CommittingStore:
@@ -35,3 +44,49 @@ class CommittingStore:
             BlockRefused, LedgerError: it cannot be committed.
         """
         await self._joined.committer.commit_block(block)
+
+
+class EmbeddedOrdering:
+    """The orderers of the embedded network, one for each channel.
+
+    Args:
+        nursery: of the peer; the orderers work in it until it is cancelled.
+    """
+
+    def __init__(self, network: Embedded, channels: Channels, nursery: trio.Nursery) -> None:
+        self._network = network
+        self._channels = channels
+        self._nursery = nursery
+        self._orderers: dict[str, SoloOrderer] = {}
+
+    def orderer(self, channel_id: str) -> SoloOrderer:
+        """Return the orderer of a joined channel."""
+        return self._orderers[channel_id]
+
+    async def create_channel(self, channel_id: str) -> None:
+        """Make a channel of all organisations, join it and begin to order.
+
+        Raises:
+            ConfigError: the name cannot be used.
+            ChannelExists: it is joined already.
+            LedgerStorageError: its ledger cannot be made.
+        """
+        make = self._network.genesis_block
+        await self._channels.join(await trio.to_thread.run_sync(make, channel_id))
+        await self.start(channel_id)
+
+    async def start(self, channel_id: str) -> None:
+        """Begin to order a joined channel."""
+        joined = self._channels.get(channel_id)
+        store = CommittingStore(joined)
+        orderer = SoloOrderer(joined.channel.bundle, store, self._network.orderer)
+        self._orderers[channel_id] = orderer
+        await self._nursery.start(_run, orderer)
+
+
+async def _run(orderer: SoloOrderer, *, task_status: trio.TaskStatus[None]) -> None:
+    """Order until the peer closes; a channel that breaks must not take the others down."""
+    try:
+        await orderer.run(task_status=task_status)
+    except PeerError as exc:
+        log.error("channel %s is not ordered any more: %s", orderer.channel_id, exc)
