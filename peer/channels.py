@@ -31,9 +31,9 @@ from peer.errors import (
     UnknownChannel,
 )
 from peer.events.status import CommitStatuses
+from peer.ledger import ledger_ids
 from peer.ledger.api import CommittedBlock, Ledger, ValidationCode
 from peer.ledger.blocks import envelopes_of, header_of
-from peer.ledger.kvledger import CHANNEL_ID
 from peer.validation.committer import Committer
 
 log = logging.getLogger("peer.channels")
@@ -106,7 +106,7 @@ class Channels:
         Raises:
             LedgerStorageError: a ledger cannot be used.
         """
-        for channel_id in await trio.to_thread.run_sync(_channel_ids, self._directory):
+        for channel_id in await trio.to_thread.run_sync(ledger_ids, self._directory):
             async with self._joining, AsyncExitStack() as opened:
                 ledger = await opened.enter_async_context(self._open_ledger(channel_id))
                 block = await ledger.last_config_block()
@@ -191,13 +191,3 @@ def _first_envelope(block: Block) -> Envelope:
     if not envelopes:
         raise ConfigUpdateRefused("the block holds no envelope")
     return decode(Envelope, envelopes[0])
-
-
-def _channel_ids(directory: Path) -> list[str]:
-    if not directory.is_dir():
-        return []
-    return sorted(
-        path.name
-        for path in directory.iterdir()
-        if CHANNEL_ID.fullmatch(path.name) and path.is_dir()
-    )

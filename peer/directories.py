@@ -1,6 +1,6 @@
 """Where a peer keeps its files.
 
-Room:      peer.directories   (imports peer.errors; used by app)
+Room:      peer.directories   (imports peer.errors; used by app and cli)
 Loop:      none
 Lifetime:  peer
 Fabric:    none
@@ -17,6 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from peer.errors import ConfigError, LedgerStorageError
+
+LEDGERS = "ledgersData"
+"""Name of the directory of ledgers in the data directory."""
 
 PREFIX = "triopeer-"
 _LOCK = "lock"

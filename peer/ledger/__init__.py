@@ -1,7 +1,17 @@
 """Blocks and the state they lead to: what a simulation reads and a commit writes."""
 
 from peer.ledger.kvledger import open_ledger as open_ledger
-from peer.ledger.kvledger import rebuild_databases as rebuild_databases
+from peer.ledger.offline import ledger_ids as ledger_ids
 from peer.ledger.offline import public_state as public_state
+from peer.ledger.offline import rebuild_databases as rebuild_databases
+from peer.ledger.offline import reset as reset
+from peer.ledger.offline import rollback as rollback
 
-__all__ = ["open_ledger", "public_state", "rebuild_databases"]
+__all__ = [
+    "ledger_ids",
+    "open_ledger",
+    "public_state",
+    "rebuild_databases",
+    "reset",
+    "rollback",
+]

@@ -107,6 +107,8 @@ class BlockFiles:
             for number in reversed(self._numbers()):
                 if number > end.file:
                     self._file(number).unlink()
+                    # The next one must not be gone before it, or there would be a gap.
+                    durable.sync_directory(self.path)
             self._open(end.file)
             durable.sync_directory(self.path)
             durable.sync_directory(self.path.parent)

@@ -205,21 +205,26 @@ class BlockCommit:
         self._chain.store.write_block(self._rows(position))
 
     def _find_private(self, tx_id: str, sets: list[NamespaceSet], private: bytes) -> None:
-        """Look for private data in what came with the block, then in what was endorsed here."""
+        """Look for private data where there may be some, until nothing is missing."""
         chain, tx = self._chain, len(self._codes)
         wanted = {key for key, _ in written_collections(sets) if chain.policies(*key).is_member}
         candidates = self._candidates(tx_id, private)
         while wanted and (candidate := next(candidates, None)) is not None:
-            held = read_private(tx_id, candidate)
-            taken = take_private(tx_id, sets, {key: held[key] for key in wanted & held.keys()})
+            held = {key: candidate[key] for key in wanted & candidate.keys()}
+            taken = take_private(tx_id, sets, held)
             self._private.sets += (PrivateSet(tx, *key, taken[key]) for key in taken)
             wanted -= taken.keys()
         self._private.missing += ((tx, *key) for key in sorted(wanted))
 
-    def _candidates(self, tx_id: str, private: bytes) -> Iterator[bytes]:
+    def _candidates(self, tx_id: str, private: bytes) -> Iterator[PrivateSets]:
+        """Yield what came with the block, was endorsed here, and was left when it went before."""
         if private:
-            yield private
-        yield from self._chain.transient.get(tx_id)
+            yield read_private(tx_id, private)
+        for endorsed in self._chain.transient.get(tx_id):
+            yield read_private(tx_id, endorsed)
+        tx = len(self._codes)
+        left = self._chain.private.data(self._header.number)
+        yield {(each.namespace, each.collection): each.rwset for each in left if each.tx == tx}
 
     def _note(self, sets: list[NamespaceSet]) -> None:
         """Note what a transaction does to private data of the past and the future."""

@@ -1,26 +1,105 @@
 """What can be done with a ledger that nobody has open.
 
-Room:      peer.ledger   (re-exported by the package; used by cli and audit)
-Loop:      none; everything blocks, so it runs in a worker thread
+Room:      peer.ledger   (re-exported by the package; used by cli)
+Loop:      Trio; files are read and removed in worker threads
 Lifetime:  none
 Fabric:    core/ledger/kvledger/{rebuild_dbs,reset,rollback}.go (release-2.5)
+
+Blocks are only ever cut off once the databases that know them are gone. So a cut that did not come
+to its end leaves a whole ledger, whose last block is the old one, the new one or one between.
+Private data stay; when the blocks come again, they find theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import trio
+
+from peer.errors import LedgerError, LedgerStorageError, UnknownChannel
+from peer.ledger import durable
 from peer.ledger.api import Version
-from peer.ledger.database import open_reader, translated
-from peer.ledger.recovery import DATABASE
+from peer.ledger.blockfile import BlockFiles, Position
+from peer.ledger.blocks import header_of
+from peer.ledger.database import locked, open_reader, translated
+from peer.ledger.kvledger import CHANNEL_ID, LOCK_NAME, ledger_home
+from peer.ledger.recovery import BLOCKS, DATABASE
 from peer.ledger.store import StateRow
 
 PUBLIC_STATE = """
     SELECT namespace, key, value, metadata, block, tx FROM state
     WHERE instr(namespace, '$$p') = 0 ORDER BY namespace, key
 """
+
+
+def ledger_ids(directory: Path) -> list[str]:
+    """Return the channels that have a ledger, sorted; none where there is no such directory.
+
+    Raises:
+        LedgerStorageError: the directory cannot be read.
+    """
+    try:
+        return sorted(
+            path.name
+            for path in directory.iterdir()
+            if CHANNEL_ID.fullmatch(path.name) and path.is_dir()
+        )
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        raise LedgerStorageError(str(directory), str(exc)) from exc
+
+
+async def rebuild_databases(directory: Path, *channel_ids: str) -> None:
+    """Drop state, history and index of ledgers; the next opening makes them again from the blocks.
+
+    Raises:
+        UnknownChannel: there is no ledger of one of them, and nothing was changed.
+        LedgerLocked: a peer has one open, and nothing was changed.
+        LedgerStorageError: files cannot be removed.
+    """
+    with _held(directory, channel_ids) as homes:
+        for home in homes:
+            await trio.to_thread.run_sync(_drop_databases, home)
+
+
+async def rollback(directory: Path, channel_id: str, number: int) -> None:
+    """Make a block the last one of a ledger, and drop state and history as `rebuild_databases`.
+
+    Raises:
+        LedgerError: the block is not below the last one, and nothing was changed.
+        UnknownChannel, LedgerLocked, LedgerStorageError: as there.
+
+    Cancellation: before anything is changed; then it is finished.
+    """
+    with _held(directory, [channel_id]) as [home]:
+        cut, last = await trio.to_thread.run_sync(_find_cut, home, number)
+        if cut is None:
+            raise LedgerError(
+                f"target block number [{number}] should be less than the biggest block number "
+                f"[{last}]"
+            )
+        await trio.to_thread.run_sync(_cut, home, cut)
+
+
+async def reset(directory: Path) -> list[str]:
+    """Roll every ledger back to its first block; return the channels.
+
+    Raises:
+        LedgerLocked: a peer has one open, and nothing was changed.
+        LedgerStorageError: files cannot be read or removed.
+
+    Cancellation: between two ledgers.
+    """
+    channel_ids = ledger_ids(directory)
+    with _held(directory, channel_ids) as homes:
+        for home in homes:
+            cut, _ = await trio.to_thread.run_sync(_find_cut, home, 0)
+            if cut is not None:
+                await trio.to_thread.run_sync(_cut, home, cut)
+    return channel_ids
 
 
 def public_state(directory: Path, channel_id: str) -> Iterator[StateRow]:
@@ -35,3 +114,48 @@ def public_state(directory: Path, channel_id: str) -> Iterator[StateRow]:
     with translated(path), closing(open_reader(path)) as reader:
         for namespace, key, value, metadata, block, tx in reader.execute(PUBLIC_STATE):
             yield StateRow(namespace, key, value, metadata, Version(block, tx))
+
+
+@contextmanager
+def _held(directory: Path, channel_ids: Sequence[str]) -> Iterator[list[Path]]:
+    """Keep everybody else out of ledgers, all at once; yield where they live."""
+    known = ledger_ids(directory)
+    for channel_id in channel_ids:
+        if channel_id not in known:
+            raise UnknownChannel(channel_id, known)
+    with ExitStack() as stack:
+        homes = [ledger_home(directory, channel_id) for channel_id in channel_ids]
+        for home in homes:
+            stack.enter_context(locked(home / LOCK_NAME))
+        yield homes
+
+
+def _drop_databases(home: Path) -> None:
+    try:
+        # The main file first: without it, what is in the log counts for nothing.
+        for suffix in ("", "-wal", "-shm"):
+            (home / f"{DATABASE}{suffix}").unlink(missing_ok=True)
+            durable.sync_directory(home)
+    except OSError as exc:
+        raise LedgerStorageError(str(home), str(exc)) from exc
+
+
+def _find_cut(home: Path, number: int) -> tuple[Position | None, int]:
+    """Return where a block ends, None unless another one follows; and the last block read."""
+    end, last = None, -1
+    for record in BlockFiles(home / BLOCKS).scan():
+        last = header_of(record.block).number
+        if end is not None:
+            return end, last
+        if last == number:
+            end = record.end
+    return None, last
+
+
+def _cut(home: Path, end: Position) -> None:
+    _drop_databases(home)
+    files = BlockFiles(home / BLOCKS)
+    try:
+        files.resume(end)
+    finally:
+        files.close()

@@ -6,8 +6,9 @@ Lifetime:  as long as the ledger is open
 Fabric:    core/ledger/pvtdatastorage (release-2.5)
 
 What belongs to a block is written before the block is, so it may run one block ahead of the block
-files; such rows are dropped when another block of that number comes. Expiry and purges are noted
-with the block and take values away from here only once the block is durable.
+files, and any number of blocks after a rollback. When a block of such a number comes, it finds here
+what fits its hashes, and replaces the rest. Expiry and purges are noted with the block and take
+values away from here only once the block is durable.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ CREATE TABLE keys (                 -- where a purge finds what a key ever held
     tx         INTEGER NOT NULL,
     PRIMARY KEY (namespace, collection, key_hash, block, tx)
 ) WITHOUT ROWID;
+CREATE INDEX keys_block ON keys (block);
 
 CREATE TABLE missing (
     block      INTEGER NOT NULL,
@@ -61,6 +63,7 @@ CREATE TABLE expiry (               -- kept for good: a rebuild must expire the 
     collection TEXT NOT NULL,
     PRIMARY KEY (expires, block, namespace, collection)
 ) WITHOUT ROWID;
+CREATE INDEX expiry_block ON expiry (block);
 
 CREATE TABLE purges (               -- of blocks that may not be durable yet
     block      INTEGER NOT NULL,
@@ -137,9 +140,7 @@ class PrivateStore:
             opened.callback(self._writer.close)
             self._reader = open_reader(path)
             opened.callback(self._reader.close)
-            (last,) = self._reader.execute("SELECT max(block) FROM blocks").fetchone()
             self._opened = opened.pop_all()
-        self._last = -1 if last is None else int(last)
 
     def close(self) -> None:
         """Close the file."""
@@ -147,15 +148,17 @@ class PrivateStore:
 
     def commit(self, number: int, batch: PrivateBatch) -> None:
         """Write what belongs to a block that is about to be written; durable on return."""
-        if number > self._last and not batch:
+        with self._translated():
+            left = self._writer.execute("SELECT 1 FROM blocks WHERE block = ?", (number,))
+            is_there = left.fetchone() is not None
+        if not is_there and not batch:
             return
         with self._translated(), transaction(self._writer):
-            if number <= self._last:
+            if is_there:
                 for table in BLOCK_TABLES:
-                    self._writer.execute(f"DELETE FROM {table} WHERE block >= ?", (number,))
+                    self._writer.execute(f"DELETE FROM {table} WHERE block = ?", (number,))
             if batch:
                 self._insert(number, batch)
-        self._last = number if batch else number - 1
 
     def data(self, number: int) -> list[PrivateSet]:
         """Return what is held of a block. For any one thread at a time."""
@@ -163,11 +166,14 @@ class PrivateStore:
         with self._translated():
             return list(map(PrivateSet._make, self._reader.execute(query, (number,))))
 
-    def missing(self) -> list[MissingSet]:
-        """Return what this peer should have and has not. For any one thread at a time."""
+    def missing(self, height: int) -> list[MissingSet]:
+        """Return what this peer should have, of so many blocks, and has not.
+
+        For any one thread at a time.
+        """
+        query = "SELECT block, tx, namespace, collection FROM missing WHERE block < ?"
         with self._translated():
-            rows = self._reader.execute("SELECT block, tx, namespace, collection FROM missing")
-            return list(map(MissingSet._make, rows))
+            return list(map(MissingSet._make, self._reader.execute(query, (height,))))
 
     def expiring(self, number: int) -> list[Expiring]:
         """Return what a block deletes because its time has come."""

@@ -74,19 +74,6 @@ def open_chain(
     return chain
 
 
-def drop_databases(home: Path) -> None:
-    """Remove state, history and index; the next opening makes them again from the blocks.
-
-    Raises:
-        LedgerStorageError: they cannot be removed.
-    """
-    try:
-        for suffix in ("", "-wal", "-shm"):
-            (home / f"{DATABASE}{suffix}").unlink(missing_ok=True)
-    except OSError as exc:
-        raise LedgerStorageError(str(home), str(exc)) from exc
-
-
 def _catch_up(chain: Chain) -> Position:
     """Bring the databases to the last whole block; return its end."""
     end = _last_known(chain)
