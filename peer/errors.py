@@ -132,6 +132,18 @@ class LedgerError(PeerError):
     """The ledger refused a request; the text goes to the chaincode."""
 
 
+class QueryError(LedgerError):
+    """A rich query is malformed at `place`, such as ``selector.owner.$in``, or cannot be run."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        self.place = place
+        self.reason = reason
+        super().__init__(place, reason)
+
+    def __str__(self) -> str:
+        return f"rich query: {self.place} {self.reason}"
+
+
 class BlockError(LedgerError):
     """A block is malformed or does not follow the ledger's last one; nothing of it was kept.
 

@@ -9,7 +9,6 @@ Fabric:    core/ledger/kvledger/txmgmt/txmgr/{query_executor,tx_simulator}.go (r
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NoReturn
 
 import trio
 
@@ -17,6 +16,7 @@ from fabric_protos.codec import decode
 from fabric_protos.kvrwset import KvMetadataWrite
 from peer.errors import LedgerError
 from peer.ledger.api import KV, SimulationResults, Version
+from peer.ledger.queries import DocumentScan, QueryResults, parse_query
 from peer.ledger.rwset import RangeQuery, RwSetBuilder, hash_key
 from peer.ledger.store import ScannedRow, Snapshot, Stored, hash_namespace, private_namespace
 
@@ -112,10 +112,20 @@ class QueryExecutor:
 
     async def execute_query(
         self, namespace: str, query: str, *, bookmark: str = "", page_size: int = 0
-    ) -> NoReturn:
-        """Refuse: this store holds bytes, not documents."""
+    ) -> QueryResults:
+        """Run a rich query over the values that are JSON objects.
+
+        Raises:
+            QueryError: the query is malformed, or the bookmark is of another one.
+        """
         await trio.lowlevel.checkpoint()
-        raise LedgerError("ExecuteQuery not supported for this state database")
+        return QueryResults(
+            namespace,
+            parse_query(query),
+            self._document_scanner(namespace),
+            bookmark=bookmark,
+            record=lambda key, version: self._record_read(namespace, key, version),
+        )
 
     def get_private_data(self, namespace: str, collection: str, key: str) -> bytes | None:
         """Return a private value, None when the key does not exist.
@@ -169,10 +179,12 @@ class QueryExecutor:
 
     async def execute_query_on_private_data(
         self, namespace: str, collection: str, query: str
-    ) -> NoReturn:
-        """Refuse, as `execute_query` does."""
+    ) -> QueryResults:
+        """Run a rich query over private values; results are not recorded."""
         self._check_collection(namespace, collection)
-        await QueryExecutor.execute_query(self, namespace, query)
+        await trio.lowlevel.checkpoint()
+        scan = self._document_scanner(private_namespace(namespace, collection))
+        return QueryResults(namespace, parse_query(query), scan)
 
     def done(self) -> None:
         """Give the snapshot back. Idempotent."""
@@ -181,7 +193,9 @@ class QueryExecutor:
             held.release()
 
     def _read(self, namespace: str, key: str) -> Stored | None:
-        return self._snapshot.get(namespace, key.encode())
+        found = self._snapshot.get(namespace, key.encode())
+        self._record_read(namespace, key, found and found.version)
+        return found
 
     def _read_hash(self, namespace: str, collection: str, key: str) -> Stored | None:
         found = self._hashed(namespace, collection, key)
@@ -192,6 +206,9 @@ class QueryExecutor:
         self._check_collection(namespace, collection)
         return self._snapshot.get(hash_namespace(namespace, collection), hash_key(key))
 
+    def _record_read(self, namespace: str, key: str, version: Version | None) -> None:
+        """Do nothing: a simulator records here."""
+
     def _record_private_read(
         self, namespace: str, collection: str, key: str, version: Version | None
     ) -> None:
@@ -200,6 +217,11 @@ class QueryExecutor:
     def _scanner(self, namespace: str, end_key: str) -> Scan:
         end = end_key.encode()
         return lambda start, limit: self._snapshot.scan(namespace, start, end, limit)
+
+    def _document_scanner(self, namespace: str) -> DocumentScan:
+        return lambda start, literal, limit: self._snapshot.scan_documents(
+            namespace, start, literal, limit
+        )
 
     def _check_collection(self, namespace: str, collection: str) -> None:
         if collection.removeprefix(IMPLICIT_COLLECTION_PREFIX) not in ("", collection):
@@ -244,11 +266,11 @@ class TxSimulator(QueryExecutor):
 
     async def execute_query(
         self, namespace: str, query: str, *, bookmark: str = "", page_size: int = 0
-    ) -> NoReturn:
-        """Refuse: this store holds bytes, not documents."""
+    ) -> QueryResults:
+        """Run a rich query; what is taken of it counts as read, and a page forbids writes."""
         if bookmark or page_size:
             self._begin_page()
-        await super().execute_query(namespace, query)
+        return await super().execute_query(namespace, query, bookmark=bookmark)
 
     def get_private_data_range(
         self, namespace: str, collection: str, start_key: str, end_key: str
@@ -259,10 +281,10 @@ class TxSimulator(QueryExecutor):
 
     async def execute_query_on_private_data(
         self, namespace: str, collection: str, query: str
-    ) -> NoReturn:
-        """Refuse, as `execute_query` does."""
+    ) -> QueryResults:
+        """Run a rich query over private values: forbids writes in this simulation."""
         self._begin_private_query()
-        await super().execute_query_on_private_data(namespace, collection, query)
+        return await super().execute_query_on_private_data(namespace, collection, query)
 
     def set_state(self, namespace: str, key: str, value: bytes) -> None:
         """Write a value; an empty one deletes the key."""
@@ -309,10 +331,8 @@ class TxSimulator(QueryExecutor):
         self.done()
         return self._rwset.results()
 
-    def _read(self, namespace: str, key: str) -> Stored | None:
-        found = super()._read(namespace, key)
-        self._rwset.add_read(namespace, key, found and found.version)
-        return found
+    def _record_read(self, namespace: str, key: str, version: Version | None) -> None:
+        self._rwset.add_read(namespace, key, version)
 
     def _record_private_read(
         self, namespace: str, collection: str, key: str, version: Version | None

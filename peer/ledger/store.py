@@ -82,6 +82,10 @@ GET = "SELECT value, metadata, block, tx FROM state WHERE namespace = ? AND key 
 SCAN = "SELECT key, value, block, tx FROM state WHERE namespace = ? AND key >= ?"
 SCAN_TO_THE_LAST = f"{SCAN} ORDER BY key LIMIT ?"
 SCAN_TO_END = f"{SCAN} AND key < ? ORDER BY key LIMIT ?"
+SCAN_DOCUMENTS = """
+    SELECT key, CASE WHEN instr(value, ?) OR instr(value, x'5c') THEN value END, block, tx
+    FROM state WHERE namespace = ? AND key >= ? ORDER BY key LIMIT ?
+"""
 HISTORY = """
     SELECT h.block, h.tx, t.tx_id, h.value, t.seconds, t.nanos
     FROM history h JOIN transactions t USING (block, tx)
@@ -115,6 +119,15 @@ class ScannedRow(NamedTuple):
     def version(self) -> Version:
         """Who wrote it."""
         return Version(self.block, self.tx)
+
+
+class DocumentRow(NamedTuple):
+    """One row of a search through JSON; a value of None cannot be what is looked for."""
+
+    key: bytes
+    value: bytes | None
+    block: int
+    tx: int
 
 
 class HistoryRow(NamedTuple):
@@ -222,6 +235,22 @@ class Snapshot:
         except sqlite3.Error as exc:
             raise failure(self._store.path, exc) from exc
         return list(map(ScannedRow._make, rows))
+
+    def scan_documents(
+        self, namespace: str, start: bytes, literal: str, limit: int
+    ) -> list[DocumentRow]:
+        """Return up to `limit` rows from `start` on; JSON with no such string is left out of them.
+
+        A string stands in JSON as it is, or there is a backslash somewhere.
+        """
+        # A lone surrogate cannot stand as it is.
+        needle = f'"{literal}"'.encode(errors="surrogatepass") if literal else b""
+        arguments = (needle, namespace, start, limit)
+        try:
+            rows = self.connection.execute(SCAN_DOCUMENTS, arguments).fetchall()
+        except sqlite3.Error as exc:
+            raise failure(self._store.path, exc) from exc
+        return list(map(DocumentRow._make, rows))
 
     def release(self) -> None:
         """Give up one use; the last one ends the read transaction of an outdated snapshot."""

@@ -324,17 +324,6 @@ async def test_plain_ranges_and_writes_go_together(channel: Any) -> None:
     assert simulator.get_tx_simulation_results().public
 
 
-async def test_rich_queries_are_refused(channel: Any) -> None:
-    simulator = channel.simulate()
-    with pytest.raises(LedgerError, match=r"^ExecuteQuery not supported for this state database$"):
-        await simulator.execute_query("cc", "{}")
-    with pytest.raises(LedgerError, match=r"^ExecuteQuery not supported for this state database$"):
-        await simulator.execute_query_on_private_data("cc", "secrets", "{}")
-    with pytest.raises(LedgerError, match="not defined in the collection config"):
-        await simulator.execute_query_on_private_data("cc", "nope", "{}")
-    simulator.done()
-
-
 async def test_results_are_given_once_and_end_the_simulation(channel: Any) -> None:
     await channel.put(a=b"1")
     simulator = channel.simulate()

@@ -1,0 +1,160 @@
+"""JSON documents as CouchDB reads, orders and cuts them.
+
+Room:      peer.ledger   (imports peer.errors; used by mango and queries)
+Loop:      none
+Lifetime:  none
+Fabric:    CouchDB's couch_ejson_compare.erl, mango_doc.erl (3.x);
+           core/ledger/kvledger/txmgmt/statedb/statecouchdb (release-2.5)
+
+Strings compare by code points here and after the Unicode collation algorithm there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+from peer.errors import QueryError
+
+Json = Any
+"""What a JSON text decodes to; its shape is the chaincode's."""
+
+Path = tuple[str, ...]
+
+MISSING: Final = object()
+"""The last name of a path, or one before, is not in its object."""
+BAD_PATH: Final = object()
+"""A path leads into something that has no fields, or past the end of an array."""
+
+_SEPARATOR = re.compile(r"(?<!\\)\.")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPED_BY_GO = re.compile("[<>&\u2028\u2029]")
+
+
+def load_object(value: bytes) -> dict[str, Json] | None:
+    """Decode a value; None when it is no JSON object, or one nested too deep to be read."""
+    try:
+        document = json.loads(value.decode(), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def collated(value: Json) -> tuple[Any, ...]:
+    """Return what orders JSON values: null, false, true, numbers, strings, arrays, objects."""
+    match value:
+        case None:
+            return (0,)
+        case bool():
+            return (2,) if value else (1,)
+        case int() | float():
+            return (3, value)
+        case str():
+            return (4, value)
+        case list():
+            return (5, [collated(element) for element in value])
+        case _:
+            # Fabric stores objects and sends queries with their names sorted.
+            return (6, [(name, collated(inner)) for name, inner in sorted(value.items())])
+
+
+def is_found(value: Json) -> bool:
+    """Tell whether `value_at` found something."""
+    return value is not MISSING and value is not BAD_PATH
+
+
+def type_name(value: Json) -> str:
+    """Return what ``$type`` calls a value."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case _:
+            return "object"
+
+
+def parse_path(name: str, place: str) -> Path:
+    r"""Cut a field's name at its dots; ``\.`` is a dot of the name itself.
+
+    Raises:
+        QueryError: a part of it is empty.
+    """
+    parts = _SEPARATOR.split(name)
+    if "" in parts:
+        raise QueryError(place, f"{name!r} is no name of a field")
+    return tuple(part.replace("\\", "") for part in parts)
+
+
+def value_at(document: Json, path: Path) -> Json:
+    """Return what is at a path, numbers being indexes of arrays; or `MISSING` or `BAD_PATH`."""
+    for name in path:
+        match document:
+            case dict():
+                if name not in document:
+                    return MISSING
+                document = document[name]
+            case list() if name.isdecimal() and name.isascii() and int(name) < len(document):
+                document = document[int(name)]
+            case _:
+                return BAD_PATH
+    return document
+
+
+def project(value: bytes, paths: Sequence[Path]) -> bytes:
+    """Return a stored object with some of its fields only, in Fabric's canonical form.
+
+    Names are sorted, there are no spaces, and numbers stay as they were written.
+    """
+    document = json.loads(value.decode(), parse_int=_Number, parse_float=_Number)
+    projection: dict[str, Json] = {}
+    for path in paths:
+        found = value_at(document, path)
+        if is_found(found):
+            _set(projection, path, found)
+    return canonical(projection).encode()
+
+
+def canonical(value: Json) -> str:
+    """Return JSON as Go's encoder writes what its decoder read."""
+    match value:
+        case _Number():
+            return str(value)
+        case dict():
+            members = (f"{canonical(name)}:{canonical(value[name])}" for name in sorted(value))
+            return "{" + ",".join(members) + "}"
+        case list():
+            return "[" + ",".join(map(canonical, value)) + "]"
+        case str():
+            text = json.dumps(_SURROGATE.sub("\ufffd", value), ensure_ascii=False)
+            return _ESCAPED_BY_GO.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        case _:
+            return json.dumps(value)
+
+
+class _Number(str):
+    """A number as it was written."""
+
+    __slots__ = ()
+
+
+def _set(target: dict[str, Json], path: Path, value: Json) -> None:
+    *parents, last = path
+    for name in parents:
+        inner = target.setdefault(name, {})
+        if not isinstance(inner, dict):
+            return  # a shorter path brought the whole array
+        target = inner
+    target[last] = value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
