@@ -1,10 +1,11 @@
-"""A program that commits blocks and kills itself at a chosen point; see test_crashes.py.
+"""A program that commits or rolls back, and kills itself at a chosen point; see test_crashes.py.
 
 Room:      tests
 Loop:      Trio, in a child of its own for every round
 
-It reads rounds from its input, a line each: directory, point and seed. Points are counted from the
-opening of the ledger: one before and one after everything that makes something durable.
+It reads rounds from its input, a line each: directory, point, seed, and the block to roll back to
+where it shall not commit. Points are counted from the beginning: one before and one after
+everything that makes something durable.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import trio
 
-from peer.ledger import durable, open_ledger
+from peer.ledger import durable, open_ledger, rollback
 from peer.ledger.api import (
     CollectionPolicy,
     Ledger,
@@ -70,7 +71,7 @@ class Kill:
         if self._left == 0:
             for path in self._blocks.glob("*"):
                 size = path.stat().st_size
-                os.truncate(path, self._random.randint(self._synced.get(path, 0), size))
+                os.truncate(path, self._random.randint(min(size, self._synced.get(path, 0)), size))
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -130,11 +131,14 @@ async def main(directory: Path) -> None:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        directory, point, seed = line.split()
+        directory, point, seed, *target = line.split()
         child = os.fork()
         if child == 0:
             Kill(Path(directory), int(point), int(seed)).install()
-            trio.run(main, Path(directory))
+            if target:
+                trio.run(rollback, Path(directory), "ch", int(target[0]))
+            else:
+                trio.run(main, Path(directory))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         print("killed" if os.WIFSIGNALED(status) else f"exited {status}", flush=True)

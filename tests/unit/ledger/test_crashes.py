@@ -35,11 +35,11 @@ class Committer:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, directory: Path, point: int, seed: int) -> tuple[bool, int]:
+    def run(self, directory: Path, point: int, *numbers: int) -> tuple[bool, int]:
         """Let it run until a point; return whether it was killed, and the height it told."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(directory, point, seed, file=self._process.stdin, flush=True)
+        print(directory, point, *numbers, file=self._process.stdin, flush=True)
         height = 0
         for line in self._process.stdout:
             if line.startswith("exited"):
@@ -86,6 +86,34 @@ def test_killed_at_every_point(committer: Committer, quick_path: Path) -> None:
         assert point > 30  # files opened, and four commits with several points each
         shutil.rmtree(directory)
     print(f"{kills} kills")
+
+
+def test_a_rollback_killed_at_every_point(committer: Committer, quick_path: Path) -> None:
+    original, target = quick_path / "chain", 1
+    original.mkdir()
+    for height in (4, 8, 12):
+        assert committer.run(original, 0, 0) == (False, height)
+    assert len(list((original / "ch" / "blocks").iterdir())) == 3
+    heights = []
+    point, was_killed = 1, True
+    while was_killed:
+        copy = quick_path / f"copy{point}"
+        shutil.copytree(original, copy)
+        was_killed, _ = committer.run(copy, point, 0, target)
+        heights.append(trio.run(reopened_height, copy))
+        check_chain(
+            [record.block for record in BlockFiles(copy / "ch" / "blocks").scan()], heights[-1]
+        )
+        public = [row for row in expected_state(heights[-1]) if "$$p" not in str(row[0])]
+        assert [row for row in dump(copy)["state"] if "$$p" not in str(row[0])] == public
+        if heights[-1] > target + 1:
+            assert committer.run(copy, 0, 0, target) == (False, 0)
+            assert trio.run(reopened_height, copy) == target + 1
+        shutil.rmtree(copy)
+        point += 1
+    assert heights == sorted(heights, reverse=True)
+    assert (heights[0], heights[-1]) == (12, target + 1)
+    assert len(set(heights)) == 4  # killed between two files, too
 
 
 def check(directory: Path, copy: Path, acknowledged: int) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fabric_protos.codec import decode, encode
 from fabric_protos.common import Block
 from fabric_protos.rwset import CollectionPvtReadWriteSet, NsPvtReadWriteSet, TxPvtReadWriteSet
-from peer.ledger import open_ledger, rebuild_databases
+from peer.ledger import open_ledger, rebuild_databases, rollback
 from peer.ledger.api import CollectionPolicy, Ledger, ValidationCode, Version
 from peer.ledger.blocks import commit_hash_of, flags_of, header_hash, version_bytes
 from tests.leveldb_log import State, read_log, read_state
@@ -140,3 +140,26 @@ async def test_without_the_private_data_the_hashes_are_the_same(
         for (namespace, key), held in expected.items()
         if "$$p" not in namespace
     }
+
+
+async def test_blocks_that_come_again_find_their_private_data(
+    tmp_path: Path, real_ledger: Path, real_blocks: list[Block]
+) -> None:
+    private = real_private_data(real_ledger)
+    assert {version.block for version in private} > {10, 13}
+    async with open_ledger(tmp_path / "short", "testchannel", policies=policy) as ledger:
+        await commit_all(ledger, real_blocks[:10], private)
+    async with open_ledger(tmp_path, "testchannel", policies=policy) as ledger:
+        await commit_all(ledger, real_blocks, private)
+    await rollback(tmp_path, "testchannel", 9)
+    async with open_ledger(tmp_path, "testchannel", policies=policy) as ledger:
+        assert ledger.height == 10
+        assert await ledger.private_data(6) != {}
+        assert await ledger.private_data(13) == {}
+        assert our_state(tmp_path) == our_state(tmp_path / "short")
+        for block in real_blocks[10:]:
+            done = await ledger.commit(block, [ValidationCode(flag) for flag in flags_of(block)])
+            assert done.block == block
+        assert await ledger.missing_private_data() == []
+        assert await ledger.private_data(13) != {}
+    assert our_state(tmp_path) == read_state(real_ledger, "testchannel")
