@@ -27,7 +27,7 @@ from peer.chaincode.handler import Trace
 from peer.chaincode.launcher import LaunchLimits, RuntimeLauncher
 from peer.chaincode.registry import HandlerRegistry, OnStage
 from peer.chaincode.support import ChaincodeSupport, ExecutionSettings
-from peer.channel.embedded import open_embedded
+from peer.channel.embedded import Embedded, open_embedded
 from peer.channels import Channels
 from peer.client.calls import Client
 from peer.config import PeerConfig, chaincode_listen_address
@@ -45,7 +45,9 @@ from peer.lifecycle.external import ExternalBuilders
 from peer.lifecycle.platforms.platform import Images
 from peer.lifecycle.store import PackageStore
 from peer.metrics import Metrics
-from peer.ordering.embedded import EmbeddedOrdering
+from peer.msp.directory import LocalMsp, load_local
+from peer.msp.identity import SigningIdentity
+from peer.ordering.embedded import EmbeddedOrdering, NoOrdering
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
 from peer.rpc.loop import open_loop
@@ -73,6 +75,15 @@ class _Hooks(NamedTuple):
     trace: Trace | None
     on_stage: OnStage | None
     on_output: OnOutput | None
+
+
+class _Members(NamedTuple):
+    """Who acts in this program: the peer, and the client and administrator of its own calls."""
+
+    local: LocalMsp
+    client: SigningIdentity
+    admin: SigningIdentity
+    network: Embedded | None
 
 
 @asynccontextmanager
@@ -146,9 +157,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     await packages.prune()
     keeps_packages = bool(config.peer.file_system_path)
     stack.push_async_callback(packages.close, keeps_packages=keeps_packages)
-    network = await trio.to_thread.run_sync(
-        open_embedded, home / "network", config.peer.local_msp_id
-    )
+    members = await trio.to_thread.run_sync(_members, config, home)
     listeners = ChaincodeListeners(
         run_dir,
         tls=_chaincode_tls(authority) if authority is not None else None,
@@ -161,7 +170,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     definitions = Definitions(
         channel=lambda channel_id: channels.find(channel_id),
         packages=packages,
-        identity=network.peer,
+        identity=members.local.identity,
         is_development=is_development,
     )
 
@@ -185,7 +194,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         listeners=listeners,
         connector=ServiceConnector(limit=config.peer.max_recv_msg_size),
         environment=ChaincodeEnvironment(
-            msp_id=network.peer.msp_id,
+            msp_id=members.local.msp.name,
             logging_level=config.chaincode.logging_level,
             logging_shim=config.chaincode.logging_shim,
             logging_format=config.chaincode.logging_format,
@@ -206,7 +215,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         trace=hooks.trace,
         on_execute_timeout=metrics.execute_timed_out,
     )
-    access = AccessControl(channel=channels.find, local=network.local)
+    access = AccessControl(channel=channels.find, local=members.local.msp)
     system: SystemChaincode
     for system in (
         Cscc(lambda: channels.ids),
@@ -217,7 +226,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
             channels=lambda: channels.ids,
             definitions=definitions,
             packages=packages,
-            msp_id=network.peer.msp_id,
+            msp_id=members.local.msp.name,
         ),
     ):
         await instances.start(chaincode.run_in_process, system.name, partial(serve, system))
@@ -226,18 +235,19 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         channel=channels.find,
         definitions=definitions,
         collections=definitions,
-        local=network.local,
-        signer=network.peer,
+        local=members.local.msp,
+        signer=members.local.identity,
     )
-    ordering = EmbeddedOrdering(network, channels, instances)
+    network = members.network
+    ordering = NoOrdering() if network is None else EmbeddedOrdering(network, channels, instances)
     await channels.open_all()
     for channel_id in channels.ids:
         await ordering.start(channel_id)
-    if DEFAULT_CHANNEL not in channels.ids:
+    if network is not None and DEFAULT_CHANNEL not in channels.ids:
         await ordering.create_channel(DEFAULT_CHANNEL)
     client, admin = (
-        Client(identity, endorser=endorser, channels=channels, orderer=ordering.orderer)
-        for identity in (network.client, network.admin)
+        Client(identity, endorsers=[endorser], channels=channels, orderer=ordering.orderer)
+        for identity in (members.client, members.admin)
     )
     peer = Peer(
         chaincode=chaincode,
@@ -253,6 +263,16 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     if is_development:
         await _listen_for_development(stack, config, listeners, peer.chaincode)
     return peer
+
+
+def _members(config: PeerConfig, home: Path) -> _Members:
+    """Return the members of the configured organisation, or of a network of the peer's own."""
+    msp_id, path = config.peer.local_msp_id, config.peer.msp_config_path
+    if path:
+        local = load_local(path, msp_id)
+        return _Members(local, local.identity, local.identity, None)
+    network = open_embedded(home / "network", msp_id)
+    return _Members(network.local, network.client, network.admin, network)
 
 
 async def _open_runtime(

@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 from prometheus_client import CollectorRegistry
 
-from fabric_protos.common import SignaturePolicyEnvelope
+from fabric_protos.common import Block, SignaturePolicyEnvelope
 from fabric_protos.protos import (
     CollectionConfig,
     CollectionConfigPackage,
@@ -89,6 +89,16 @@ class Peer:
             UnknownChannel: not joined.
         """
         return self.joined.get(channel_id).ledger
+
+    async def join(self, block: Block) -> None:
+        """Join a channel of others by its genesis block.
+
+        Raises:
+            ChannelExists: it is joined already.
+            ChannelConfigRefused, ConfigUpdateRefused: the block is none to join by.
+            LedgerError: the ledger cannot be made.
+        """
+        await self.joined.join(block)
 
     async def join_channel(self, channel_id: str) -> None:
         """Join a channel of the peer's own network, made if it is new; joining twice is fine.

@@ -15,9 +15,8 @@ from fabric_protos.common import Block
 from peer.channel import network
 from peer.channel.network import Network, NetworkDescription
 from peer.errors import ConfigError
-from peer.msp.directory import load_config, load_signing_identity
+from peer.msp.directory import LocalMsp, load_local, load_signing_identity
 from peer.msp.identity import SigningIdentity
-from peer.msp.msp import Msp, MspVersion
 
 BATCH_TIMEOUT = "10ms"
 """One user does not wait for the transactions of others, and many still share blocks."""
@@ -30,19 +29,17 @@ class Embedded:
     """A development network and everybody in it.
 
     Attributes:
-        peer: signs endorsements.
+        local: the peer, and its organisation.
         client: makes the calls of this program.
         admin: installs and defines chaincode.
         orderer: signs blocks.
-        local: the MSP of the peer's organisation.
     """
 
     network: Network
-    peer: SigningIdentity
+    local: LocalMsp
     client: SigningIdentity
     admin: SigningIdentity
     orderer: SigningIdentity
-    local: Msp
 
     def genesis_block(self, channel_id: str) -> Block:
         """Return a new channel's block 0.
@@ -78,11 +75,10 @@ def open_embedded(directory: Path, msp_id: str) -> Embedded:
     admin, client = organisation.users[:2]
     return Embedded(
         network=found,
-        peer=load_signing_identity(node.msp, msp_id),
+        local=load_local(node.msp, msp_id),
         client=load_signing_identity(client.msp, msp_id),
         admin=load_signing_identity(admin.msp, msp_id),
         orderer=load_signing_identity(orderer.nodes[0].msp, orderer.msp_id),
-        local=Msp(load_config(node.msp, msp_id), version=MspVersion.V1_4_3),
     )
 
 

@@ -8,9 +8,11 @@ Fabric:    internal/pkg/gateway (release-2.5) and the client libraries
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import trio
 
 from fabric_protos.codec import decode
 from fabric_protos.protos import ChaincodeAction, ProposalResponse, ProposalResponsePayload
@@ -20,7 +22,7 @@ from peer.channels import Channels
 from peer.endorser.endorser import ERROR_THRESHOLD, Endorser
 from peer.endorser.proposal import PreparedProposal, prepare_proposal
 from peer.endorser.transaction import signed_transaction
-from peer.errors import SimulationFailed
+from peer.errors import PeerError, SimulationFailed
 from peer.ledger.api import ValidationCode
 from peer.msp.identity import SigningIdentity
 
@@ -62,6 +64,8 @@ class Client:
     """Calls chaincodes as one identity.
 
     Args:
+        endorsers: all of them endorse what is submitted; the first one answers queries.
+        channels: of the peer that tells what became of a transaction.
         orderer: finds the ordering service of a channel.
     """
 
@@ -69,12 +73,12 @@ class Client:
         self,
         identity: SigningIdentity,
         *,
-        endorser: Endorser,
+        endorsers: Sequence[Endorser],
         channels: Channels,
         orderer: Callable[[str], Orderer],
     ) -> None:
         self.identity = identity
-        self._endorser = endorser
+        self._endorsers = endorsers
         self._channels = channels
         self._orderer = orderer
 
@@ -98,7 +102,7 @@ class Client:
         """
         proposal = self._propose(channel_id, name, payload, transient)
         with logs.bind(channel=channel_id, tx=proposal.tx_id):
-            return _result(proposal, await self._endorse(proposal))
+            return _result(proposal, await _endorsed(self._endorsers[0], proposal))
 
     async def submit(
         self,
@@ -110,6 +114,7 @@ class Client:
         """Run a chaincode and, if it succeeds, commit what it wrote; otherwise like `evaluate`.
 
         Raises:
+            EndorsementsDiffer: the endorsers do not agree on what came of it.
             BroadcastRefused: the ordering service does not take the transaction.
 
         Cancellation: once the ordering service has the transaction it will be committed, whether
@@ -118,14 +123,15 @@ class Client:
         statuses = self._channels.get(channel_id).statuses
         proposal = self._propose(channel_id, name, payload, transient)
         with logs.bind(channel=channel_id, tx=proposal.tx_id):
-            response = await self._endorse(proposal)
-            result = _result(proposal, response)
-            if result.status >= ERROR_THRESHOLD:
-                return result
-            envelope = signed_transaction(proposal.signed, [response], self.identity)
+            responses = await self._endorse(proposal)
+            results = [_result(proposal, response) for response in responses]
+            worst = max(results, key=lambda result: result.status)
+            if worst.status >= ERROR_THRESHOLD:
+                return worst
+            envelope = signed_transaction(proposal.signed, responses, self.identity)
             await self._orderer(channel_id).broadcast(envelope)
             status = await statuses.wait(proposal.tx_id)
-            return _result(proposal, response, status.code)
+            return _result(proposal, responses[0], status.code)
 
     def _propose(
         self,
@@ -136,11 +142,33 @@ class Client:
     ) -> PreparedProposal:
         return prepare_proposal(self.identity, channel_id, name, payload, transient or {})
 
-    async def _endorse(self, proposal: PreparedProposal) -> ProposalResponse:
-        try:
-            return await self._endorser.endorse(proposal.signed)
-        except SimulationFailed as exc:
-            raise exc.cause from None
+    async def _endorse(self, proposal: PreparedProposal) -> list[ProposalResponse]:
+        """Let all endorse, at once; the first that cannot ends it."""
+        responses: dict[int, ProposalResponse] = {}
+        failures: list[PeerError] = []
+
+        async def endorse(index: int, endorser: Endorser) -> None:
+            try:
+                responses[index] = await _endorsed(endorser, proposal)
+            except PeerError as exc:
+                failures.append(exc)
+                nursery.cancel_scope.cancel()
+
+        if len(self._endorsers) == 1:
+            return [await _endorsed(self._endorsers[0], proposal)]
+        async with trio.open_nursery() as nursery:
+            for index, endorser in enumerate(self._endorsers):
+                nursery.start_soon(endorse, index, endorser)
+        if failures:
+            raise failures[0]
+        return [responses[index] for index in sorted(responses)]
+
+
+async def _endorsed(endorser: Endorser, proposal: PreparedProposal) -> ProposalResponse:
+    try:
+        return await endorser.endorse(proposal.signed)
+    except SimulationFailed as exc:
+        raise exc.cause from None
 
 
 def _result(

@@ -86,9 +86,31 @@ async def define(client: Client, channel: Channel, wanted: WantedDefinition) -> 
     finally:
         reader.done()
     if not agreed or approved != wanted.package_id:
-        await _call(client, channel, wanted.name, _approval(wanted, sequence))
+        await approve(client, channel, wanted, sequence)
     if not agreed:
-        await _call(client, channel, wanted.name, _commit(wanted, sequence))
+        await commit(client, channel, wanted, sequence)
+
+
+async def approve(
+    client: Client, channel: Channel, wanted: WantedDefinition, sequence: int
+) -> None:
+    """Agree to a definition for the client's organisation, whose peer has to endorse it.
+
+    Raises:
+        InvalidDefinition: the lifecycle refuses it.
+        BroadcastRefused: the ordering service does not take the transaction.
+    """
+    await _call(client, channel, wanted.name, _approval(wanted, sequence))
+
+
+async def commit(client: Client, channel: Channel, wanted: WantedDefinition, sequence: int) -> None:
+    """Make what enough organisations agreed to the channel's definition.
+
+    Raises:
+        InvalidDefinition: the lifecycle refuses it, or too few organisations agree.
+        BroadcastRefused: the ordering service does not take the transaction.
+    """
+    await _call(client, channel, wanted.name, _commitment(wanted, sequence))
 
 
 async def withdraw(client: Client, channel: Channel, name: str) -> None:
@@ -150,7 +172,7 @@ def _approval(wanted: WantedDefinition, sequence: int) -> ApproveChaincodeDefini
     )
 
 
-def _commit(wanted: WantedDefinition, sequence: int) -> CommitChaincodeDefinitionArgs:
+def _commitment(wanted: WantedDefinition, sequence: int) -> CommitChaincodeDefinitionArgs:
     return CommitChaincodeDefinitionArgs(
         sequence=sequence,
         name=wanted.name,

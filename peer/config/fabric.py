@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _UNUSED = """
-peer: gomaxprocs listenAddress localMspType maxSendMsgSize mspConfigPath validatorPoolSize
+peer: gomaxprocs listenAddress localMspType maxSendMsgSize validatorPoolSize
 peer.adminService: listenAddress
 peer.authentication: timewindow
 peer.BCCSP: Default

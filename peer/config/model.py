@@ -39,6 +39,13 @@ class NodeConfig:
         key="peer.localMspId",
         doc="MSP id of the organisation this peer belongs to.",
     )
+    msp_config_path: str = setting(
+        "",
+        key="peer.mspConfigPath",
+        kind=PATH,
+        doc="MSP directory of this peer; empty: it makes a network of its own, with an orderer. "
+        "A relative path starts at the directory of core.yaml.",
+    )
     address: str = setting(
         "127.0.0.1:7051",
         key="peer.address",

@@ -9,13 +9,14 @@ Fabric:    none
 from __future__ import annotations
 
 import logging
+from typing import NoReturn
 
 import trio
 
-from fabric_protos.common import Block
+from fabric_protos.common import Block, Status
 from peer.channel.embedded import Embedded
 from peer.channels import Channels, Joined
-from peer.errors import PeerError
+from peer.errors import BroadcastRefused, ChannelConfigRefused, PeerError
 from peer.ordering.solo import SoloOrderer
 
 log = logging.getLogger("peer.ordering")
@@ -82,6 +83,29 @@ class EmbeddedOrdering:
         orderer = SoloOrderer(joined.channel.bundle, store, self._network.orderer)
         self._orderers[channel_id] = orderer
         await self._nursery.start(_run, orderer)
+
+
+class NoOrdering:
+    """Stands where a peer has no ordering service: it takes blocks, and makes none."""
+
+    def orderer(self, channel_id: str) -> NoReturn:
+        """
+        Raises:
+            BroadcastRefused: always.
+        """
+        raise BroadcastRefused(
+            Status.SERVICE_UNAVAILABLE, f"this peer knows no ordering service of {channel_id}"
+        )
+
+    async def create_channel(self, channel_id: str) -> NoReturn:
+        """
+        Raises:
+            ChannelConfigRefused: always.
+        """
+        raise ChannelConfigRefused("/Channel", f"{channel_id} is joined by its genesis block only")
+
+    async def start(self, channel_id: str) -> None:
+        """Do nothing: others order."""
 
 
 async def _run(orderer: SoloOrderer, *, task_status: trio.TaskStatus[None]) -> None:
