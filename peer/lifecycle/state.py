@@ -29,7 +29,7 @@ from fabric_protos.lifecycle import (
 )
 from fabric_protos.protos import ChaincodeData, CollectionConfigPackage, StaticCollectionConfig
 from peer.errors import LedgerError
-from peer.ledger.api import QueryExecutor, TxSimulator
+from peer.ledger.api import KV, QueryExecutor, ResultsIterator, TxSimulator
 
 M = TypeVar("M", bound=betterproto2.Message)
 
@@ -43,6 +43,8 @@ LOCAL_PACKAGE = "ChaincodeLocalPackage"
 IMPLICIT = "_implicit_org_"
 
 _NAMES_AT_ONCE = 1000
+_METADATA = (f"{NAMESPACES}/metadata/", f"{NAMESPACES}/metadata0")
+"""Bounds of the keys that say what there is: "0" follows "/"."""
 
 
 class Reader(Protocol):
@@ -224,12 +226,24 @@ def read_package_id(reader: PrivateReader, msp_id: str, name: str, sequence: int
 
 async def defined_names(reader: QueryExecutor) -> list[str]:
     """Return the names of everything that ``_lifecycle`` has a definition of, sorted."""
-    first = metadata_key(NAMESPACES, "")
-    found = reader.get_state_range(LIFECYCLE, first, first[:-1] + chr(ord("/") + 1))
+    return await _names(reader.get_state_range(LIFECYCLE, *_METADATA))
+
+
+async def approved(reader: QueryExecutor, msp_id: str) -> list[tuple[str, int]]:
+    """Return name and sequence of everything an organisation has approved, sorted.
+
+    In a simulation, nothing may be written afterwards.
+    """
+    found = reader.get_private_data_range(LIFECYCLE, implicit_collection(msp_id), *_METADATA)
+    parts = [name.rpartition("#") for name in await _names(found)]
+    return sorted((name, int(sequence)) for name, _, sequence in parts)
+
+
+async def _names(found: ResultsIterator[KV]) -> list[str]:
     names = []
     try:
         while records := await found.take(_NAMES_AT_ONCE):
-            names += [record.key.removeprefix(first) for record in records]
+            names += [record.key.removeprefix(_METADATA[0]) for record in records]
     finally:
         found.close()
     return names

@@ -35,6 +35,9 @@ from fabric_protos.lifecycle import (
     InstallChaincodeResult,
     QueryApprovedChaincodeDefinitionArgs,
     QueryApprovedChaincodeDefinitionResult,
+    QueryApprovedChaincodeDefinitionsArgs,
+    QueryApprovedChaincodeDefinitionsResult,
+    QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition,
     QueryChaincodeDefinitionArgs,
     QueryChaincodeDefinitionResult,
     QueryChaincodeDefinitionsArgs,
@@ -121,6 +124,9 @@ class Lifecycle:
             ),
             "QueryApprovedChaincodeDefinition": _Function(
                 QueryApprovedChaincodeDefinitionArgs, self._query_approved
+            ),
+            "QueryApprovedChaincodeDefinitions": _Function(
+                QueryApprovedChaincodeDefinitionsArgs, self._query_all_approved
             ),
             "CheckCommitReadiness": _Function(CheckCommitReadinessArgs, self._check_readiness),
             "CommitChaincodeDefinition": _Function(CommitChaincodeDefinitionArgs, self._commit),
@@ -299,6 +305,32 @@ class Lifecycle:
             init_required=found.endorsement.init_required,
             source=_source(package_id),
         )
+
+    async def _query_all_approved(
+        self, call: SystemCall, arguments: QueryApprovedChaincodeDefinitionsArgs
+    ) -> QueryApprovedChaincodeDefinitionsResult:
+        place = self._place(call)
+        own = state.OrganisationReader(place.simulator, self._msp_id)
+        definitions = []
+        for name, sequence in await state.approved(place.simulator, self._msp_id):
+            found = state.read_parameters(own, state.approval_name(name, sequence), sequence)
+            if found is None:
+                continue
+            package_id = state.read_package_id(place.simulator, self._msp_id, name, sequence)
+            definitions.append(
+                QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition(
+                    name=name,
+                    sequence=sequence,
+                    version=found.endorsement.version,
+                    endorsement_plugin=found.endorsement.endorsement_plugin,
+                    validation_plugin=found.validation.validation_plugin,
+                    validation_parameter=found.validation.validation_parameter,
+                    collections=found.collections,
+                    init_required=found.endorsement.init_required,
+                    source=_source(package_id),
+                )
+            )
+        return QueryApprovedChaincodeDefinitionsResult(approved_chaincode_definitions=definitions)
 
     async def _query(
         self, call: SystemCall, arguments: QueryChaincodeDefinitionArgs

@@ -20,7 +20,7 @@ from fabric_protos.stream import (
 )
 from peer.chaincode.stream import MemoryStream, MessageStream, PeerEnd, StreamRefused, memory_pipe
 from peer.chaincode.support import Route
-from peer.errors import LaunchError, PeerError
+from peer.errors import ExecuteTimeout, LaunchError, PeerError
 from peer.scc.cscc import Cscc
 from peer.scc.runner import SystemCall, serve
 from runtimes.api import UnixOrigin
@@ -77,7 +77,7 @@ class Odd:
         await trio.lowlevel.checkpoint()
         if call.args[0] == b"bug":
             raise ZeroDivisionError("secret details")
-        if call.args[0] == b"hang":
+        if call.args[-1] == b"hang":
             await trio.sleep_forever()
         raise PeerError("on purpose")
 
@@ -88,6 +88,28 @@ async def test_its_bugs_stay_inside(autojump_clock: MockClock) -> None:
         for args, message in (([b"bug"], "internal error"), ([b"x"], "on purpose")):
             execution = await house.support.execute(params(), "odd", ChaincodeInput(args=args))
             assert execution.response == Response(status=500, message=message)
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "limit_s"),
+    [
+        ("_lifecycle", b"InstallChaincode", 300.0),
+        ("lscc", b"install", 300.0),
+        ("lscc", b"getid", 30.0),
+        ("cscc", b"install", 30.0),
+    ],
+)
+async def test_installing_may_take_longer(
+    name: str, function: bytes, limit_s: float, autojump_clock: MockClock
+) -> None:
+    odd = Odd()
+    odd.name = name
+    async with open_house(FakeRuntime()) as house:
+        await house.instances.start(house.support.run_in_process, name, partial(serve, odd))
+        began = trio.current_time()
+        with pytest.raises(ExecuteTimeout):
+            await house.support.execute(params(), name, ChaincodeInput(args=[function, b"hang"]))
+        assert trio.current_time() - began == pytest.approx(limit_s)
 
 
 async def test_it_runs_once(autojump_clock: MockClock) -> None:

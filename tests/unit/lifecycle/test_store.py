@@ -139,3 +139,20 @@ def test_garbage_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(PackageError):
         PackageStore(tmp_path).save(b"\x1f\x8bno")
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_what_deployment_specs_are_is_known_again_after_a_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = PackageStore(tmp_path)
+    store.save(encode(spec()))
+    known = store.deployment("my-cc:1.0")
+    assert known is not None
+    assert (known.name, known.version) == ("my-cc", "1.0")
+    (tmp_path / "chaincodes" / "broken.1").write_bytes(b"\xff")
+    again = PackageStore(tmp_path)
+    assert again.deployment("my-cc:1.0") == known
+    assert again.deployment("broken:1") is None
+    assert "chaincodes/broken.1 cannot be used: it is neither" in caplog.text
+    again.delete("my-cc:1.0")
+    assert again.deployment("my-cc:1.0") is None

@@ -24,6 +24,8 @@ from fabric_protos.lifecycle import (
     InstallChaincodeResult,
     QueryApprovedChaincodeDefinitionArgs,
     QueryApprovedChaincodeDefinitionResult,
+    QueryApprovedChaincodeDefinitionsArgs,
+    QueryApprovedChaincodeDefinitionsResult,
     QueryChaincodeDefinitionArgs,
     QueryChaincodeDefinitionResult,
     QueryChaincodeDefinitionsArgs,
@@ -317,6 +319,21 @@ class TestQueries:
         assert found.source is not None
         assert found.source.unavailable is not None
         assert (await approved(1)).version == "1.0"
+
+    async def test_all_approved_definitions(self, site: Site) -> None:
+        await define(site, package_id="cc_1:77")
+        await approve(site, 2, version="2.0")
+        await approve(site, name="another")
+        called = await call(site, QueryApprovedChaincodeDefinitionsArgs(), commits=False)
+        found = decode(QueryApprovedChaincodeDefinitionsResult, called.response.payload)
+        assert [
+            (each.name, each.sequence, each.version, each.source and each.source.local_package)
+            for each in found.approved_chaincode_definitions
+        ] == [
+            ("another", 1, "1.0", None),
+            ("cc", 1, "1.0", ChaincodeSourceLocal(package_id="cc_1:77")),
+            ("cc", 2, "2.0", None),
+        ]
 
     async def test_packages(self, site: Site) -> None:
         ccid = await install(site)
