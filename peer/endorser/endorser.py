@@ -30,13 +30,14 @@ from peer.channel.channel import Channel
 from peer.endorser import endorsement, preprocess
 from peer.endorser.preprocess import Identities, UnpackedProposal
 from peer.errors import (
-    ExecuteError,
+    DefinitionNotUsable,
     InvalidInvocation,
     LaunchError,
     LedgerError,
     PeerError,
     ProposalRefused,
     SimulationFailed,
+    UnknownChaincode,
     UnknownChannel,
 )
 from peer.ledger.api import SimulationResults, TxSimulator
@@ -46,7 +47,7 @@ from peer.scc.access import check_channel
 
 log = logging.getLogger("peer.endorser")
 
-OK = 200
+VERSION = 1
 ERROR_THRESHOLD = 400
 ERROR = 500
 PROPOSE = "peer/Propose"
@@ -108,8 +109,7 @@ class Endorser:
             if isinstance(exc, UnknownChannel):
                 text = f"channel '{exc.channel_id}' not found"
             log.warning("%s", text)
-            failed = ResponseMessage(status=ERROR, message=text)
-            return ProposalResponse(version=1, response=failed)
+            return ProposalResponse(response=ResponseMessage(status=ERROR, message=text))
 
     async def endorse(self, signed: SignedProposal) -> ProposalResponse:
         """Process a proposal, for callers in this program: what cannot be run is an error.
@@ -151,7 +151,7 @@ class Endorser:
         simulated = await self._simulate(unpacked, channel)
         response = simulated.execution.response
         if response.status < ERROR and (channel is None or response.status >= ERROR_THRESHOLD):
-            return ProposalResponse(version=1, response=endorsement.message_of(response))
+            return ProposalResponse(response=endorsement.message_of(response))
         payload = endorsement.response_payload(
             unpacked.proposal_hash,
             results=simulated.results.public,
@@ -161,12 +161,12 @@ class Endorser:
             version=simulated.version,
         )
         answer = ProposalResponse(
-            version=1,
             response=endorsement.message_of(response),
             payload=payload,
             interest=self._interest(simulated.results),
         )
         if response.status < ERROR:
+            answer.version = VERSION
             answer.endorsement = endorsement.endorse(payload, self._signer)
         return answer
 
@@ -196,8 +196,8 @@ class Endorser:
                     if channel is not None and results.private:
                         await self._keep_private(unpacked, channel, results)
             except PeerError as exc:
-                reason = f"error in simulation: {_reason(exc, unpacked)}"
-                raise SimulationFailed(reason, exc) from exc
+                reason = _reason(exc, unpacked.tx_id)
+                raise SimulationFailed(f"error in simulation: {reason}", exc) from exc
             return _Simulated(execution, version, results)
         finally:
             if simulator is not None:
@@ -268,12 +268,12 @@ class Endorser:
         return ChaincodeInterest(chaincodes=calls) if calls else None
 
 
-def _reason(exc: PeerError, unpacked: UnpackedProposal) -> str:
+def _reason(exc: PeerError, tx_id: str) -> str:
+    """Return why a simulation failed, in Fabric's words as far as clients look for them."""
     match exc:
         case LaunchError():
-            reason = f"could not launch chaincode {exc.ccid}: {exc}"
-        case ExecuteError():
-            return str(exc)
+            return f"failed to execute transaction {tx_id}: {exc}"
+        case InvalidInvocation() | UnknownChaincode() | DefinitionNotUsable():
+            return f"failed to execute transaction {tx_id}: invalid invocation: {exc}"
         case _:
-            reason = str(exc)
-    return f"failed to execute transaction {unpacked.tx_id}: {reason}"
+            return str(exc)

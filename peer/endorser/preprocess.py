@@ -3,13 +3,15 @@
 Room:      peer.endorser   (imports peer.msp; used by endorser)
 Loop:      none; verifies one signature, about 0.1 ms
 Lifetime:  one proposal
-Fabric:    core/endorser/msgvalidation.go `UnpackProposal`, `Validate` (release-2.5)
+Fabric:    core/endorser/msgvalidation.go `UnpackProposal`, `Validate`,
+           core/handlers/auth/filter/expiration.go (release-2.5)
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from fabric_protos.errors import DecodeError
@@ -128,6 +130,7 @@ def check(unpacked: UnpackedProposal, identities: Identities) -> Identity:
     Raises:
         ProposalRefused: one of them is wrong.
     """
+    _check_expiry(unpacked, identities)
     channel, signature = unpacked.channel_header, unpacked.signature_header
     if channel.type not in ACCEPTED_TYPES:
         raise _invalid(f"invalid header type {channel.type}")
@@ -145,6 +148,15 @@ def check(unpacked: UnpackedProposal, identities: Identities) -> Identity:
     if not unpacked.signed.signature:
         raise _invalid("empty signature bytes")
     return _check_creator(unpacked, identities)
+
+
+def _check_expiry(unpacked: UnpackedProposal, identities: Identities) -> None:
+    try:
+        expires_at = identities.deserialize(unpacked.signature_header.creator).expires_at
+    except MembershipError:
+        return  # refused below, for a better reason
+    if expires_at < datetime.now(UTC):
+        raise ProposalRefused("proposal client identity expired")
 
 
 def _check_creator(unpacked: UnpackedProposal, identities: Identities) -> Identity:

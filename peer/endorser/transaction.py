@@ -18,12 +18,16 @@ from fabric_protos.protos import (
     ChaincodeEndorsedAction,
     Endorsement,
     ProposalResponse,
+    Response,
     Transaction,
     TransactionAction,
 )
 from fabric_protos.stream import ChaincodeProposalPayload, Header, Proposal, SignedProposal
+from peer.endorser.endorser import ERROR_THRESHOLD
 from peer.errors import EndorsementsDiffer
 from peer.msp.identity import SigningIdentity
+
+OK = 200
 
 
 def signed_transaction(
@@ -32,12 +36,19 @@ def signed_transaction(
     """Return the marshalled envelope of a transaction, ready for the ordering service.
 
     Args:
-        responses: successful ones, at least one; two of the same endorser count once.
+        responses: at least one; two of the same endorser count once.
 
     Raises:
-        EndorsementsDiffer: the endorsers do not agree on the result.
+        EndorsementsDiffer: a response is no success, or the endorsers do not agree on the result.
         DecodeError: the proposal cannot be read.
     """
+    for response in responses:
+        result = response.response or Response()
+        if not OK <= result.status < ERROR_THRESHOLD:
+            raise EndorsementsDiffer(
+                f"proposal response was not successful, error code {result.status}, "
+                f"msg {result.message}"
+            )
     payloads = {response.payload for response in responses}
     if len(payloads) != 1:
         raise EndorsementsDiffer("ProposalResponsePayloads do not match")

@@ -21,6 +21,7 @@ from fabric_protos.common import (
 )
 from fabric_protos.orderer import BatchTimeout
 from fabric_protos.protos import ProposalResponse
+from fabric_protos.protos import Response as ResponseMessage
 from fabric_protos.stream import ChaincodeInput, Response
 from peer.channel.configtx import next_config
 from peer.channel.tree import propose_update
@@ -66,7 +67,11 @@ async def test_a_transaction_of_this_programs_own_making(world: World) -> None:
     )
     simulator.done()
     responses = [
-        ProposalResponse(payload=payload, endorsement=endorse(payload, world.scene.peer(index)))
+        ProposalResponse(
+            response=ResponseMessage(status=200),
+            payload=payload,
+            endorsement=endorse(payload, world.scene.peer(index)),
+        )
         for index in (0, 1)
     ]
     assert await world.commit(signed_transaction(prepared.signed, responses, client)) == [VALID]
