@@ -354,6 +354,7 @@ async def _listen_for_development(
 def _execution_settings(config: PeerConfig) -> ExecutionSettings:
     return ExecutionSettings(
         execute_s=config.chaincode.execute_timeout_s,
+        install_s=config.chaincode.install_timeout_s,
         keepalive_s=float(config.chaincode.keepalive_s),
         ready_params=ChaincodeAdditionalParams(
             use_write_batch=config.chaincode.use_write_batch,

@@ -11,6 +11,7 @@ from fabric_protos.codec import decode
 from fabric_protos.common import Block, BlockData, BlockHeader, BlockMetadata
 from fabric_protos.kvrwset import HashedRwSet, KvrwSet
 from fabric_protos.protos import ProposalResponse
+from fabric_protos.protos import Response as ResponseMessage
 from fabric_protos.rwset import TxPvtReadWriteSet, TxReadWriteSet
 from fabric_protos.stream import ChaincodeEvent, ChaincodeInput, Response
 from peer.chaincode.transactions import TransactionParams
@@ -180,7 +181,9 @@ class Site:
                 version="syscc",
             )
             endorsed = ProposalResponse(
-                payload=payload, endorsement=endorsement.endorse(payload, self.identity)
+                response=endorsement.message_of(response),
+                payload=payload,
+                endorsement=endorsement.endorse(payload, self.identity),
             )
             envelope = signed_transaction(proposal.signed, [endorsed], signer)
             await self.commit(envelope, {0: results.private} if results.private else {})
@@ -215,7 +218,9 @@ class Site:
             version="1",
         )
         endorsed = ProposalResponse(
-            payload=payload, endorsement=endorsement.endorse(payload, self.identity)
+            response=ResponseMessage(status=200),
+            payload=payload,
+            endorsement=endorsement.endorse(payload, self.identity),
         )
         await self.commit(signed_transaction(proposal.signed, [endorsed], self.user), {})
 
