@@ -106,7 +106,10 @@ def parse_query(text: str) -> Query:
 
 
 class Position(NamedTuple):
-    """Where a search goes on: the next key, and how many results are still passed over."""
+    """Where a query goes on: the next key, and how many results are passed over.
+
+    In sorted results those that were taken are passed over, too.
+    """
 
     start: bytes
     skip: int
@@ -150,14 +153,18 @@ class QueryResults:
 
         Cancellation: nothing was taken.
         """
-        rows = await (self._take_sorted(count) if self._query.sort else self._take(count))
+        peek = self._peek_sorted if self._query.sort else self._peek
+        rows, position = await peek(count)
+        turn, records = _Turn(), []
+        for row in rows:
+            await turn.give_way()
+            records.append(KV(self._namespace, row.key.decode(), self._result(row)))
+        self._position = position
         if rows:
             self._bookmark = _encode_bookmark(rows[-1], self._query)
-        records = []
-        for row in rows:
-            records.append(KV(self._namespace, row.key.decode(), self._result(row)))
-            if self._record is not None:
-                self._record(records[-1].key, Version(row.block, row.tx))
+        if self._record is not None:
+            for record, row in zip(records, rows, strict=True):
+                self._record(record.key, Version(row.block, row.tx))
         return records
 
     def bookmark(self) -> str:
@@ -167,19 +174,20 @@ class QueryResults:
     def close(self) -> None:
         """Do nothing: between two calls only the simulation's snapshot is held."""
 
-    async def _take(self, count: int) -> list[DocumentRow]:
-        found, self._position = await self._search(self._position, count)
-        return [row for row, _ in found]
+    async def _peek(self, count: int) -> tuple[list[DocumentRow], Position]:
+        found, position = await self._search(self._position, count)
+        return [row for row, _ in found], position
 
-    async def _take_sorted(self, count: int) -> list[DocumentRow]:
+    async def _peek_sorted(self, count: int) -> tuple[list[DocumentRow], Position]:
         if self._sorted is None:
             self._sorted = await self._sort()
-        turn, rows = _Turn(), []
-        for _, key in self._sorted[:count]:
+        turn = _Turn()
+        rows: list[DocumentRow] = []
+        passed = self._position.skip
+        for _, key in self._sorted[passed : passed + count]:
             await turn.give_way()
             rows += self._scan(key, "", 1)
-        del self._sorted[:count]
-        return rows
+        return rows, self._position._replace(skip=passed + len(rows))
 
     async def _sort(self) -> list[Rank]:
         """Return the ranks of everything after the bookmark, in order."""
@@ -199,7 +207,7 @@ class QueryResults:
                 rank < self._after if query.is_descending else rank > self._after
             ):
                 in_order.append(rank)
-        return in_order[self._position.skip :]
+        return in_order
 
     async def _search(
         self, position: Position, count: int

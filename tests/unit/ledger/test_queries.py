@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +16,20 @@ from hypothesis import strategies as st
 from fabric_protos.codec import encode
 from fabric_protos.kvrwset import KvrwSet
 from peer.errors import LedgerError, QueryError
-from peer.ledger.api import KV, SimulationResults, TxSimulator, ValidationCode, Version
+from peer.ledger import open_ledger
+from peer.ledger.api import (
+    KV,
+    SimulationResults,
+    Timestamp,
+    TxSimulator,
+    ValidationCode,
+    Version,
+)
 from peer.ledger.collation import collated
 from peer.ledger.queries import QueryResults, parse_query
 from peer.ledger.rwset import kv_read
 from peer.ledger.store import DocumentRow
+from tests.unordered import CommittingTransaction, commit_unordered
 
 PublicSet = Callable[[TxSimulator], KvrwSet]
 TOMOKO = {"selector": {"owner": "Tomoko"}}
@@ -120,7 +131,8 @@ async def test_pages_joined_are_the_whole(channel: Any, sort: list[Any]) -> None
     query = {"selector": {"n": {"$gt": 1}}, "sort": sort, "skip": 3}
     whole = await keys(executor, query)
     assert len(whole) > 300
-    pages, bookmark = [], ""
+    pages: list[str] = []
+    bookmark = ""
     while len(pages) < len(whole):
         results = await executor.execute_query(
             "cc", json.dumps(query), bookmark=bookmark, page_size=50
@@ -283,6 +295,45 @@ async def test_a_long_search_gives_way_and_a_cancelled_one_took_nothing(
     everything = 0 if "-1" in query else 3_000
     assert len(await results.take(4_000)) == everything
     executor.done()
+
+
+TEXTS = st.text(st.sampled_from('aé"\\/\n\x7f\U0001f600\ud800\0') | st.characters(), max_size=4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=8))
+def test_sqlite_rules_out_nothing_that_matches_however_it_was_written(texts: list[str]) -> None:
+    written: dict[str, tuple[str, bytes]] = {}
+    for number, text in enumerate(texts):
+        pure = json.dumps({"x": text})
+        forms = [pure, pure.replace("/", r"\/")]
+        if "\\" not in pure:
+            forms.append(pure.replace("a", r"\u0061"))
+        if text.isprintable():
+            forms.append(json.dumps({"x": text}, ensure_ascii=False))
+        for form, value in enumerate(forms):
+            written[f"k{number}-{form}"] = (text, value.encode())
+
+    async def search() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            async with open_ledger(Path(directory), "ch") as ledger:
+                simulator = ledger.new_tx_simulator("tx")
+                for key, (_, value) in written.items():
+                    simulator.set_state("cc", key, value)
+                results = simulator.get_tx_simulation_results()
+                transaction = CommittingTransaction(
+                    tx_id="tx", timestamp=Timestamp(1), results=results
+                )
+                await commit_unordered(ledger, [transaction])
+                executor = ledger.new_query_executor()
+                for text in texts:
+                    found = await keys(executor, {"selector": {"x": text}})
+                    assert found == sorted(
+                        key for key, (each, _) in written.items() if each == text
+                    )
+                executor.done()
+
+    trio.run(search)
 
 
 class OfMemory:
