@@ -210,7 +210,7 @@ def test_commands_that_are_named_exist(page: Path) -> None:
             named = {word for word in words.split() if re.fullmatch("[a-z]+", word)}
             assert named, code
             assert named <= targets | {"python3-venv"}, code
-        for words in re.findall(r"python -m peer((?: [a-z]+)*)", code):
+        for words in re.findall(r"python -m peer((?: [a-z][a-z-]*)*)", code):
             command: click.Command | None = cli
             for word in words.split():
                 assert isinstance(command, click.Group), code
