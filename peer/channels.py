@@ -124,7 +124,7 @@ class Channels:
 
         Raises:
             ChannelExists: it is joined already.
-            ChannelConfigRefused, ConfigUpdateRefused: the block is none to join by.
+            ChannelConfigRefused, ConfigUpdateRefused, BlockError: the block is none to join by.
             LedgerStorageError: the ledger cannot be made.
 
         Cancellation: the channel is joined or it is not.
@@ -139,8 +139,7 @@ class Channels:
             if channel_id in self._joined:
                 raise ChannelExists(channel_id)
             ledger = await opened.enter_async_context(self._open_ledger(channel_id))
-            if ledger.height == 0:
-                await ledger.commit(block, [ValidationCode.VALID])
+            await ledger.commit(block, [ValidationCode.VALID])
             return await self._take(ledger, bundle, opened)
 
     async def _take(self, ledger: Ledger, bundle: Bundle, opened: AsyncExitStack) -> Joined:

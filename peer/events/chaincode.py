@@ -8,7 +8,7 @@ Fabric:    internal/pkg/gateway/chaincodeevents.go (release-2.5)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class BlockEvents(NamedTuple):
 
 async def chaincode_events(
     ledger: Ledger, name: str, *, start: int | None = None, after: str = ""
-) -> AsyncIterator[BlockEvents]:
+) -> AsyncGenerator[BlockEvents, None]:
     """Yield the events that valid transactions of a chaincode set, block by block, without end.
 
     Args:
