@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-SUBJECTS = ("codec", "roundtrip", "launch", "scaling", "bulk", "memory")
+SUBJECTS = ("codec", "roundtrip", "launch", "containers", "scaling", "bulk", "memory")
 NOTABLE = 0.1
 WIDTH = 120
 """Columns where the output is no terminal."""
