@@ -28,7 +28,7 @@ from runtimes.api import (
     RuntimeSettings,
     RuntimeUnavailable,
 )
-from runtimes.containers.address import find_engine
+from runtimes.containers.address import EngineAddress, find_engine
 from runtimes.containers.building import build_image
 from runtimes.containers.client import Dialect, open_engine
 from runtimes.containers.config import container_plan
@@ -100,10 +100,19 @@ async def open_runtime(
                 labels=session.labels,
             )
             capabilities = Capabilities(
-                unix_socket=_DIAL_UNIX if address.is_local else frozenset(), image_build=True
+                unix_socket=_DIAL_UNIX if address.is_local else frozenset(),
+                image_build=True,
+                is_remote=not address.is_local,
             )
             async with run(
-                engine, networks, session, options, settings, flavour.name, capabilities
+                engine,
+                networks,
+                session,
+                options,
+                settings,
+                flavour.name,
+                capabilities,
+                await _machine(address),
             ) as runtime:
                 yield runtime
 
@@ -117,8 +126,12 @@ async def run(
     settings: RuntimeSettings,
     name: str,
     capabilities: Capabilities,
+    machine: frozenset[str] = frozenset(),
 ) -> AsyncIterator[ContainerRuntime]:
     """Sweep, then hold a backend on an engine that is there already.
+
+    Args:
+        machine: see `ContainerInstance`.
 
     Raises:
         RuntimeUnavailable: the engine does not answer.
@@ -140,6 +153,7 @@ async def run(
             options=options,
             settings=settings,
             holders=nursery,
+            machine=machine,
         )
         try:
             yield runtime
@@ -161,6 +175,7 @@ class ContainerRuntime:
         options: ContainerOptions,
         settings: RuntimeSettings,
         holders: trio.Nursery,
+        machine: frozenset[str],
     ) -> None:
         self.name = name
         self.capabilities = capabilities
@@ -172,6 +187,7 @@ class ContainerRuntime:
         self._on_output = settings.on_output
         self._ids = {"network_id": settings.network_id, "peer_id": settings.peer_id}
         self._holders = holders
+        self._machine = machine
         self._instances: dict[str, ContainerInstance] = {}
         self._built: dict[str, Image] = {}
 
@@ -233,6 +249,7 @@ class ContainerRuntime:
             name=name,
             output=Output(partial(self._on_output, spec.ccid)),
             grace_s=self._options.stop_grace_s,
+            machine=self._machine,
         )
         check = partial(
             self._reach.check, name, network=network, peer_address=spec.peer_address, plan=plan
@@ -346,6 +363,21 @@ class ContainerRuntime:
     def _is_ours(self, labels: Labels) -> bool:
         """Tell whether this session made it, or one of this peer that has ended."""
         return self._session.owns(labels) or self._session.is_left_over(labels)
+
+
+async def _machine(address: EngineAddress) -> frozenset[str]:
+    """Return the addresses of the engine's machine, none if it is this one.
+
+    Raises:
+        RuntimeUnavailable: it has none.
+    """
+    if address.is_local:
+        return frozenset()
+    try:
+        found = await trio.socket.getaddrinfo(address.host, address.port)
+    except OSError as exc:
+        raise RuntimeUnavailable(f"no answer from the engine at {address}: {exc}") from exc
+    return frozenset(str(where[0]) for *_, where in found)
 
 
 def _plan_of(package: ChaincodePackage) -> ImagePlan:
