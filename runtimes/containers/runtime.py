@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -190,6 +191,7 @@ class ContainerRuntime:
         self._machine = machine
         self._instances: dict[str, ContainerInstance] = {}
         self._built: dict[str, Image] = {}
+        self._building: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
 
     async def build(self, package: ChaincodePackage) -> None:
         """Make the image of a package, unless there is one of the same content.
@@ -201,13 +203,9 @@ class ContainerRuntime:
         Cancellation: ends the build.
         """
         plan = _plan_of(package)
-        found = self._built.get(package.ccid) or await self._image(package)
-        if found is not None and found.labels.get(CONTENT) == _content(package, plan):
-            self._built[package.ccid] = found
-            return
-        await self._build(package, plan)
-        if found is not None:
-            await self._remove_image(found.id)
+        found = self._built.get(package.ccid)
+        if found is None or found.labels.get(CONTENT) != _content(package, plan):
+            await self._build(package, plan)
 
     async def start(self, spec: InstanceSpec) -> ContainerInstance:
         """Start a package; what an earlier start under the same id left is removed first.
@@ -227,7 +225,7 @@ class ContainerRuntime:
             spec.on_stage("create")
             return image
 
-        image = self._built.get(spec.ccid) or await self._image(package) or await build()
+        image = self._built.get(spec.ccid) or await build()
         name = container_name(spec.ccid, **self._ids)
         network = await self._networks.join(spec.peer_address)
         container = container_plan(
@@ -270,7 +268,8 @@ class ContainerRuntime:
         wanted = {*installed, *self._instances}
         for ccid in self._built.keys() - wanted:
             del self._built[ccid]
-        await sweep(self._engine, self._session, lambda found: found.labels.get(CCID) in wanted)
+        if self._options.keeps_leftovers:
+            await sweep(self._engine, self._session, lambda found: found.labels.get(CCID) in wanted)
         try:
             for image in await self._engine.images(f"{PEER}={self._session.peer}"):
                 is_wanted = image.has_name and image.labels.get(CCID) in wanted
@@ -334,25 +333,27 @@ class ContainerRuntime:
             raise BuildFailed(f"docker image inspection failed: {exc}") from exc
 
     async def _build(self, package: ChaincodePackage, plan: ImagePlan) -> Image:
-        """Build the image of a package, its output going where the chaincode's goes."""
+        """Return the image of a package. One caller builds it unless it is there, others wait."""
         name = image_name(package.ccid, **self._ids)
-        await build_image(
-            self._engine,
-            name,
-            plan,
-            image_labels={
-                **plan.labels,
-                **self._labels_of(package),
-                CONTENT: _content(package, plan),
-            },
-            container_labels={**self._options.labels, **self._session.labels},
-            on_line=partial(self._on_output, package.ccid),
-        )
-        image = await self._image(package)
-        if image is None:
-            raise BuildFailed(f"image {name} was removed as soon as it was made")
-        self._built[package.ccid] = image
-        return image
+        content = _content(package, plan)
+        async with self._building[package.ccid]:
+            former = image = await self._image(package)
+            if image is None or image.labels.get(CONTENT) != content:
+                await build_image(
+                    self._engine,
+                    name,
+                    plan,
+                    image_labels={**plan.labels, **self._labels_of(package), CONTENT: content},
+                    container_labels={**self._options.labels, **self._session.labels},
+                    on_line=partial(self._on_output, package.ccid),
+                )
+                image = await self._image(package)
+                if image is None:
+                    raise BuildFailed(f"image {name} was removed as soon as it was made")
+                if former is not None:
+                    await self._remove_image(former.id)
+            self._built[package.ccid] = image
+            return image
 
     async def _remove_image(self, image: str) -> None:
         try:

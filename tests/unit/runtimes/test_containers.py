@@ -91,7 +91,7 @@ async def test_an_image_that_has_gone_meanwhile_is_built_again(harness: FakeEngi
         harness.engine.containers_by_name[NAME] = FakeContainer(NAME, {})
         harness.engine.calls.clear()
         await backend.start(spec)
-        steps = ["create", *BUILD, "image", "remove", "create"]
+        steps = ["create", "image", *BUILD, "image", "remove", "create"]
         begin = harness.engine.calls.index("create")
         assert harness.engine.calls[begin : begin + len(steps)] == steps
         assert stages == ["build", "create", "upload", "start"]

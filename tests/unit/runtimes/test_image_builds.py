@@ -51,6 +51,14 @@ async def test_an_unchanged_package_is_not_built_again(harness: FakeEngineHarnes
         assert not harness.left()
 
 
+async def test_one_builds_and_the_others_wait(harness: FakeEngineHarness) -> None:
+    async with harness.open() as backend:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(backend.build, harness.spec(SERVES).package)
+        assert harness.engine.calls.count("commit") == 1
+
+
 async def test_a_build_that_fails_shows_its_output(harness: FakeEngineHarness) -> None:
     package = harness.spec(SERVES).package
     harness.engine.build_lines, harness.engine.build_code = ("step 1", "step 2"), 7
