@@ -15,11 +15,11 @@ import trio
 from fabric_protos.stream import ChaincodeMessageType as Type
 from peer import Peer, open_peer
 from peer.chaincode import registry
-from peer.errors import InstanceExited, PackageError, StartError, StreamTerminated
+from peer.errors import InstanceExited, PackageError, StartError, StartupTimeout, StreamTerminated
 from tests.engines.engine import Engine
 from tests.integration.containers.code import ImageCode
 from tests.integration.containers_trouble.own_engine import IMAGE, Ballast
-from tests.integration.peer.scene import CHANNEL, Watch, config, processes
+from tests.integration.peer.scene import CHANNEL, LONG_S, Watch, config, processes
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -63,9 +63,14 @@ class Station(Watch):
 
 @asynccontextmanager
 async def peer_on(
-    engine: Engine, data: Path, *, tls: bool = False, host: dict[str, object] | None = None
+    engine: Engine,
+    data: Path,
+    *,
+    tls: bool = False,
+    host: dict[str, object] | None = None,
+    startup_s: float = LONG_S,
 ) -> AsyncIterator[tuple[Peer, Station]]:
-    chosen = config(file_system_path=str(data), tls_enabled=tls)
+    chosen = config(startup_s=startup_s, file_system_path=str(data), tls_enabled=tls)
     options = {"endpoint": engine.endpoint, engine.name: {"hostConfig": host or {}}}
     chosen = replace(
         chosen,
@@ -141,6 +146,22 @@ async def test_an_engine_that_restarts_while_a_chaincode_registers(
             if engine.name == "docker":
                 await station.stage(code.label, "connect")
                 tell(code)
+
+
+async def test_an_engine_that_goes_away_while_a_chaincode_registers(
+    engine: Engine, code: ImageCode, tmp_path: Path
+) -> None:
+    """The start-up limit holds; what cannot be removed then, the next peer removes."""
+    source, data = code.python(WAITS_TO_BE_TOLD), tmp_path / "data"
+    async with peer_on(engine, data, startup_s=8.0) as (peer, station):
+        await peer.install(source)
+        station.at["connect"] = engine.stop
+        with trio.fail_after(SOON_S), pytest.raises(StartupTimeout, match="not READY within 8 s"):
+            await peer.query(CHANNEL, source.name, [])
+    engine.start()
+    assert len(containers(engine)) == 1
+    async with peer_on(engine, data):
+        assert containers(engine) == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
