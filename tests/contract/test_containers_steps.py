@@ -41,19 +41,27 @@ REFUSALS: dict[str, type[RuntimeFailure]] = {
     "upload": UploadFailed,
 }
 
-MOMENTS: dict[str, tuple[Moment, ...]] = {
-    "cancel": ("before", "within"),
-    "fail": ("before", "after"),
-    "kill": ("within", "after"),
-}
-"""Those that differ: a refusal comes before, a broken connection after; to be killed before a step
-is to be killed after the last one."""
 
-CASES: list[tuple[str, str, Moment]] = [
+def moments(step: str, what: str) -> tuple[Moment, ...]:
+    """Return those that differ: a refusal comes before, a broken connection after, and to be killed
+    before a step is to be killed after the last one."""
+    match what:
+        case _ if step in ("build_run", "register"):
+            return ("within",)
+        case "cancel":
+            return ("before", "within")
+        case "fail":
+            return ("before", "after")
+        case "kill" if step in ("build_upload", "upload", "start"):
+            return ("within", "after")
+    return ("after",)
+
+
+CASES = [
     (step, what, moment)
     for step in STEPS
-    for what, moments in MOMENTS.items()
-    for moment in (("within",) if step in ("build_run", "register") else moments)
+    for what in ("cancel", "fail", "kill")
+    for moment in moments(step, what)
 ]
 
 table = pytest.mark.parametrize(
