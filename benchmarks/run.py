@@ -29,7 +29,17 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-SUBJECTS = ("codec", "membership", "roundtrip", "flow", "launch", "scaling", "bulk", "memory")
+SUBJECTS = (
+    "codec",
+    "membership",
+    "roundtrip",
+    "flow",
+    "launch",
+    "containers",
+    "scaling",
+    "bulk",
+    "memory",
+)
 NOTABLE = 0.1
 WIDTH = 120
 """Columns where the output is no terminal."""

@@ -30,7 +30,7 @@ from peer.chaincode.support import ChaincodeSupport, ExecutionSettings
 from peer.channel.embedded import Embedded, open_embedded
 from peer.channels import Channels
 from peer.client.calls import Client
-from peer.config import PeerConfig, chaincode_listen_address
+from peer.config import PeerConfig, chaincode_host, chaincode_listen_address
 from peer.config.values import split_address
 from peer.directories import LEDGERS, private_directory, temporary_directory
 from peer.endorser.endorser import Endorser
@@ -112,8 +112,8 @@ async def open_peer(
     What one of these three raises is logged, the first time, and changes nothing.
 
     Raises:
-        ConfigError: development mode has TLS on or an address that cannot be listened on, or the
-            place for temporary files cannot be used.
+        ConfigError: development mode has TLS on or an address that cannot be listened on, nobody
+            can dial ``peer.chaincodeAddress``, or the place for temporary files cannot be used.
         LedgerError: the data directory cannot be used.
         RuntimeNotUsable: the chosen runtime is not there.
 
@@ -205,6 +205,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         ),
         authority=authority,
         external=external,
+        remote_name=chaincode_host(config),
     )
     chaincode = ChaincodeSupport(
         registry=registry,

@@ -205,10 +205,12 @@ class Capabilities:
     Attributes:
         unix_socket: chaincode types whose library can dial the peer's Unix socket here.
         image_build: packages become images.
+        is_remote: the engine is on another machine.
     """
 
     unix_socket: frozenset[str] = frozenset()
     image_build: bool = False
+    is_remote: bool = False
 
 
 class RuntimeBackend(Protocol):

@@ -64,13 +64,14 @@ class Listeners(Protocol):
     """Opens listeners for `protos.ChaincodeSupport`."""
 
     def open(
-        self, serve: Serve, *, unix: bool, host: str = ...
+        self, serve: Serve, *, unix: bool, host: str = ..., name: str = ...
     ) -> AbstractAsyncContextManager[Endpoint]:
         """Listen on an address of its own; leaving the context ends every stream that came in.
 
         Args:
             unix: on a Unix socket.
             host: else on this IP address, any port.
+            name: what chaincodes dial in place of `host`, if not empty.
 
         Raises:
             OSError: it cannot be had.

@@ -89,6 +89,7 @@ class RuntimeLauncher:
     Args:
         instances: the peer's nursery; a launch outlives the call that asked for it.
         external: runs the launchers of external builders; `backend` if None.
+        remote_name: host by which an engine on another machine reaches the peer, if it has a name.
         authority: issues client certificates when TLS is on, else None.
     """
 
@@ -105,6 +106,7 @@ class RuntimeLauncher:
         limits: LaunchLimits,
         authority: CertificateAuthority | None = None,
         external: RuntimeBackend | None = None,
+        remote_name: str = "",
     ) -> None:
         self._instances = instances
         self._registry = registry
@@ -116,6 +118,7 @@ class RuntimeLauncher:
         self._environment = environment
         self._limits = limits
         self._authority = authority
+        self._remote_name = remote_name
         self._context = copy_context()
 
     async def launch(self, ccid: str, handle_stream: HandleStream) -> None:
@@ -204,7 +207,8 @@ class RuntimeLauncher:
         async with AsyncExitStack() as stack:
             try:
                 host = "" if unix else await backend.listen_host()
-                listening = self._listeners.open(serve, unix=unix, host=host)
+                name = self._remote_name if backend.capabilities.is_remote else ""
+                listening = self._listeners.open(serve, unix=unix, host=host, name=name)
                 state.endpoint = await stack.enter_async_context(listening)
             except OSError as exc:
                 reason = f"error starting container: the peer cannot listen for it: {exc}"

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from peer.config import PeerConfig, chaincode_address, chaincode_listen_address, peer_address
+from peer.config import PeerConfig, chaincode_host, chaincode_listen_address, peer_address
 from peer.config.values import split_address
 from peer.errors import ConfigError
 
@@ -84,10 +84,11 @@ def configuration(config: PeerConfig) -> Iterator[Finding]:
 
 def _chaincode_address(config: PeerConfig) -> Finding:
     try:
-        address = chaincode_address(config)
-        return ok("chaincode address", f"{address}; each launch gets an address of its own")
+        host = chaincode_host(config)
+        known = f"; an engine of another machine reaches this one as {host}" if host else ""
+        return ok("chaincode address", f"each launch gets an address of its own{known}")
     except ConfigError as exc:
-        return broken("chaincode address", str(exc), "set peer.chaincodeAddress")
+        return broken("chaincode address", str(exc), "correct peer.chaincodeAddress")
 
 
 def addresses(config: PeerConfig) -> Iterator[Finding]:

@@ -141,7 +141,7 @@ class Progress:
             for work in self._works.values():
                 if now - work.stage_began >= work.due_s:
                     work.due_s *= LESS_AND_LESS
-                    log.info("%s", work)
+                    log.info("%s", str(work))  # it changes
         elif late := [work for work in self._works.values() if now - work.began >= AFTER_S]:
             more = f" (and {len(late) - 1} more)" if len(late) > 1 else ""
             self._draw(self._terminal, f"{late[0]}{more}")

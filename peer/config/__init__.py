@@ -6,7 +6,7 @@ Loop:      none
 
 from __future__ import annotations
 
-from peer.config.addresses import chaincode_address as chaincode_address
+from peer.config.addresses import chaincode_host as chaincode_host
 from peer.config.addresses import chaincode_listen_address as chaincode_listen_address
 from peer.config.addresses import peer_address as peer_address
 from peer.config.model import ChaincodeConfig as ChaincodeConfig

@@ -46,21 +46,25 @@ def peer_address(config: PeerConfig, *, detect: Callable[[], str] = local_ip) ->
     raise ConfigError([f"{reason}; set peer.address to one that others can reach"])
 
 
-def chaincode_address(config: PeerConfig, *, detect: Callable[[], str] = local_ip) -> str:
-    """Return what a chaincode is told to dial, ``host:port``.
+def chaincode_host(config: PeerConfig) -> str:
+    """Return the host of ``peer.chaincodeAddress``, empty if that is not set.
 
-    In development mode a wrong address is no error, as nothing is started: ``0.0.0.0:7052`` is
-    returned then.
+    Chaincodes on an engine of another machine dial it, each at the port of its own launch.
 
     Raises:
-        ConfigError: the address is one that nobody can dial.
+        ConfigError: nobody can dial it, and chaincodes are started by the peer.
     """
-    try:
-        return _chaincode_address(config, detect)
-    except ConfigError:
-        if config.chaincode.mode == "dev":
-            return join_address("0.0.0.0", CHAINCODE_PORT)
-        raise
+    given = config.peer.chaincode_address
+    if not given:
+        return ""
+    host, _ = split_address(given)
+    if not is_unspecified(host):
+        return host
+    if config.chaincode.mode == "dev":
+        return ""
+    # The first half is Fabric's, word for word.
+    text = f"invalid endpoint for chaincode to connect: peer.chaincodeAddress is {given}"
+    raise ConfigError([f"{text}; set it to a host:port that chaincodes can dial"])
 
 
 def chaincode_listen_address(config: PeerConfig, *, detect: Callable[[], str] = local_ip) -> str:
@@ -75,32 +79,9 @@ def chaincode_listen_address(config: PeerConfig, *, detect: Callable[[], str] = 
     return join_address(host, CHAINCODE_PORT)
 
 
-def _chaincode_address(config: PeerConfig, detect: Callable[[], str]) -> str:
-    if given := config.peer.chaincode_address:
-        if is_unspecified(split_address(given)[0]):
-            raise _invalid(f"peer.chaincodeAddress is {given}")
-        return given
-    port = CHAINCODE_PORT
-    if listen := config.peer.chaincode_listen_address:
-        host, port = split_address(listen)
-        if not is_unspecified(host):
-            return listen
-    try:
-        host, _ = split_address(peer_address(config, detect=detect))
-    except ConfigError as exc:
-        raise _invalid(str(exc)) from exc
-    return join_address(host, port)
-
-
 def is_unspecified(host: str) -> bool:
     """Tell whether a host means every address of the machine, so that nobody can dial it."""
     try:
         return not host or ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return False
-
-
-def _invalid(reason: str) -> ConfigError:
-    # The first half is Fabric's, word for word.
-    text = f"invalid endpoint for chaincode to connect: {reason}"
-    return ConfigError([f"{text}; set peer.chaincodeAddress to a host:port it can dial"])

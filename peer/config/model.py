@@ -68,7 +68,8 @@ class NodeConfig:
         "",
         key="peer.chaincodeAddress",
         kind=ADDRESS,
-        doc="Read, and without effect: every launch has an address of its own.",
+        doc="Its host is what chaincodes on an engine of another machine dial; the port is that of "
+        "each launch. Without effect elsewhere.",
     )
     file_system_path: str = setting(
         "",

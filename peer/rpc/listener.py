@@ -103,22 +103,31 @@ class ChaincodeListeners:
 
     @asynccontextmanager
     async def open(
-        self, serve: Serve, *, unix: bool = False, host: str = "127.0.0.1", port: int = 0
+        self,
+        serve: Serve,
+        *,
+        unix: bool = False,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        name: str = "",
     ) -> AsyncIterator[OpenListener]:
         """Listen on a Unix socket of its own, or on a TCP port.
 
-        Without a port it is any free one, and `host` an IP address that need not be there yet.
+        Without a port it is any free one, and `host` an IP address that need not be there yet. With
+        a name that is what chaincodes dial.
 
         Raises:
             OSError: the address is taken or not ours.
         """
-        tls = self._tls(UNIX_SERVER_NAME if unix else host) if self._tls is not None else None
+        dialled = UNIX_SERVER_NAME if unix else name or host
+        tls = self._tls(dialled) if self._tls is not None else None
         if unix:
             path = self._socket_dir / f"{next(self._numbers)}.sock"
             listeners, address = [await _bind_unix(path)], f"unix://{path}"
         else:
             listeners = await _bind_tcp(host, port)
-            address = join_address(*listeners[0].socket.getsockname()[:2])
+            bound, free_port = listeners[0].socket.getsockname()[:2]
+            address = join_address(name or bound, free_port)
         accepting = trio.CancelScope()
         try:
             async with trio.open_nursery() as connections:
@@ -206,6 +215,9 @@ class ChaincodeListeners:
                 ssl=tls,
                 ssl_handshake_timeout=HANDSHAKE_S if tls else None,
             )
+        except ConnectionResetError:  # somebody looked whether the peer can be reached
+            log.debug("connection ended before it began")
+            return
         except (TimeoutError, OSError) as exc:
             log.warning("connection failed before it began: %s", exc)
             return

@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import io
 import posixpath
-import secrets
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import trio
 
 from runtimes.api import BUILD_INPUT, BUILD_OUTPUT, BuildFailed, ImagePlan
-from runtimes.containers.engine import Engine, EngineRefused, ImageMissing, Labels, PullFailed
+from runtimes.containers.engine import Engine, EngineRefused, Labels, PullFailed
 from runtimes.containers.instance import exit_status
-from runtimes.containers.start_contract import clean_up
+from runtimes.containers.start_contract import clean_up, create
 from runtimes.output import Output
 
 _TARGET_MODE = 0o755
@@ -117,14 +117,10 @@ async def _ended_well(engine: Engine, container: str, name: str, said: Output) -
 @asynccontextmanager
 async def _container(engine: Engine, name: str, config: Mapping[str, Any]) -> AsyncIterator[str]:
     """Hold a container that exists for this build only; its image is pulled if need be."""
-    container = f"triopeer-build-{secrets.token_hex(8)}"
+    container = f"triopeer-build-{name}"  # so the next build removes one that cannot be removed
     try:
         with _refusal(f"image {name}: cannot use {config['Image']}"):
-            try:
-                await engine.create(container, config)
-            except ImageMissing:
-                await engine.pull(config["Image"])
-                await engine.create(container, config)
+            await create(engine, container, config, partial(engine.pull, config["Image"]))
         yield container
     finally:
         await clean_up(engine, container)  # by name: a creation that failed may have succeeded
@@ -149,6 +145,8 @@ def _move(output: BinaryIO, contents: BinaryIO, target: str) -> None:
             member.uid = member.gid = 0
             member.uname = member.gname = ""
             moved.addfile(member, source.extractfile(member) if member.isreg() else None)
+        end = moved.offset + 2 * tarfile.BLOCKSIZE
+    contents.truncate(end)  # Podman stops reading there, and refuses padding that comes later
     contents.seek(0)
 
 

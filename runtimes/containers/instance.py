@@ -48,16 +48,29 @@ Check = Callable[[], Awaitable[None]]
 
 
 class ContainerInstance:
-    """A chaincode and the container it runs in."""
+    """A chaincode and the container it runs in.
+
+    Args:
+        machine: addresses of the engine's machine, behind which its containers hide; empty if it
+            is this one.
+    """
 
     def __init__(
-        self, *, ccid: str, engine: Engine, name: str, output: Output, grace_s: float
+        self,
+        *,
+        ccid: str,
+        engine: Engine,
+        name: str,
+        output: Output,
+        grace_s: float,
+        machine: frozenset[str] = frozenset(),
     ) -> None:
         self.ccid = ccid
         self._engine = engine
         self._name = name
         self._output = output
         self._grace_s = grace_s
+        self._machine = machine
         self._scope = trio.CancelScope()
         self._running = False
         self._removed = False
@@ -99,8 +112,8 @@ class ContainerInstance:
         match origin:
             case UnixOrigin(pid=pid):
                 return descends_from(pid, state.pid)
-            case TcpOrigin(remote=(host, _)) if state.addresses:
-                return host.removeprefix("::ffff:") in state.addresses
+            case TcpOrigin(remote=(host, _)) if known := state.addresses | self._machine:
+                return host.removeprefix("::ffff:") in known
             case TcpOrigin():
                 return await trio.to_thread.run_sync(_below_holds, state.pid, origin)
 

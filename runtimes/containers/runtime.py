@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from runtimes.api import (
     RuntimeSettings,
     RuntimeUnavailable,
 )
-from runtimes.containers.address import find_engine
+from runtimes.containers.address import EngineAddress, find_engine
 from runtimes.containers.building import build_image
 from runtimes.containers.client import Dialect, open_engine
 from runtimes.containers.config import container_plan
@@ -100,10 +101,19 @@ async def open_runtime(
                 labels=session.labels,
             )
             capabilities = Capabilities(
-                unix_socket=_DIAL_UNIX if address.is_local else frozenset(), image_build=True
+                unix_socket=_DIAL_UNIX if address.is_local else frozenset(),
+                image_build=True,
+                is_remote=not address.is_local,
             )
             async with run(
-                engine, networks, session, options, settings, flavour.name, capabilities
+                engine,
+                networks,
+                session,
+                options,
+                settings,
+                flavour.name,
+                capabilities,
+                await _machine(address),
             ) as runtime:
                 yield runtime
 
@@ -117,8 +127,12 @@ async def run(
     settings: RuntimeSettings,
     name: str,
     capabilities: Capabilities,
+    machine: frozenset[str] = frozenset(),
 ) -> AsyncIterator[ContainerRuntime]:
     """Sweep, then hold a backend on an engine that is there already.
+
+    Args:
+        machine: see `ContainerInstance`.
 
     Raises:
         RuntimeUnavailable: the engine does not answer.
@@ -140,6 +154,7 @@ async def run(
             options=options,
             settings=settings,
             holders=nursery,
+            machine=machine,
         )
         try:
             yield runtime
@@ -161,6 +176,7 @@ class ContainerRuntime:
         options: ContainerOptions,
         settings: RuntimeSettings,
         holders: trio.Nursery,
+        machine: frozenset[str],
     ) -> None:
         self.name = name
         self.capabilities = capabilities
@@ -172,8 +188,10 @@ class ContainerRuntime:
         self._on_output = settings.on_output
         self._ids = {"network_id": settings.network_id, "peer_id": settings.peer_id}
         self._holders = holders
+        self._machine = machine
         self._instances: dict[str, ContainerInstance] = {}
         self._built: dict[str, Image] = {}
+        self._building: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
 
     async def build(self, package: ChaincodePackage) -> None:
         """Make the image of a package, unless there is one of the same content.
@@ -185,13 +203,9 @@ class ContainerRuntime:
         Cancellation: ends the build.
         """
         plan = _plan_of(package)
-        found = self._built.get(package.ccid) or await self._image(package)
-        if found is not None and found.labels.get(CONTENT) == _content(package, plan):
-            self._built[package.ccid] = found
-            return
-        await self._build(package, plan)
-        if found is not None:
-            await self._remove_image(found.id)
+        found = self._built.get(package.ccid)
+        if found is None or found.labels.get(CONTENT) != _content(package, plan):
+            await self._build(package, plan)
 
     async def start(self, spec: InstanceSpec) -> ContainerInstance:
         """Start a package; what an earlier start under the same id left is removed first.
@@ -211,7 +225,7 @@ class ContainerRuntime:
             spec.on_stage("create")
             return image
 
-        image = self._built.get(spec.ccid) or await self._image(package) or await build()
+        image = self._built.get(spec.ccid) or await build()
         name = container_name(spec.ccid, **self._ids)
         network = await self._networks.join(spec.peer_address)
         container = container_plan(
@@ -233,6 +247,7 @@ class ContainerRuntime:
             name=name,
             output=Output(partial(self._on_output, spec.ccid)),
             grace_s=self._options.stop_grace_s,
+            machine=self._machine,
         )
         check = partial(
             self._reach.check, name, network=network, peer_address=spec.peer_address, plan=plan
@@ -253,7 +268,8 @@ class ContainerRuntime:
         wanted = {*installed, *self._instances}
         for ccid in self._built.keys() - wanted:
             del self._built[ccid]
-        await sweep(self._engine, self._session, lambda found: found.labels.get(CCID) in wanted)
+        if self._options.keeps_leftovers:
+            await sweep(self._engine, self._session, lambda found: found.labels.get(CCID) in wanted)
         try:
             for image in await self._engine.images(f"{PEER}={self._session.peer}"):
                 is_wanted = image.has_name and image.labels.get(CCID) in wanted
@@ -317,25 +333,27 @@ class ContainerRuntime:
             raise BuildFailed(f"docker image inspection failed: {exc}") from exc
 
     async def _build(self, package: ChaincodePackage, plan: ImagePlan) -> Image:
-        """Build the image of a package, its output going where the chaincode's goes."""
+        """Return the image of a package. One caller builds it unless it is there, others wait."""
         name = image_name(package.ccid, **self._ids)
-        await build_image(
-            self._engine,
-            name,
-            plan,
-            image_labels={
-                **plan.labels,
-                **self._labels_of(package),
-                CONTENT: _content(package, plan),
-            },
-            container_labels={**self._options.labels, **self._session.labels},
-            on_line=partial(self._on_output, package.ccid),
-        )
-        image = await self._image(package)
-        if image is None:
-            raise BuildFailed(f"image {name} was removed as soon as it was made")
-        self._built[package.ccid] = image
-        return image
+        content = _content(package, plan)
+        async with self._building[package.ccid]:
+            former = image = await self._image(package)
+            if image is None or image.labels.get(CONTENT) != content:
+                await build_image(
+                    self._engine,
+                    name,
+                    plan,
+                    image_labels={**plan.labels, **self._labels_of(package), CONTENT: content},
+                    container_labels={**self._options.labels, **self._session.labels},
+                    on_line=partial(self._on_output, package.ccid),
+                )
+                image = await self._image(package)
+                if image is None:
+                    raise BuildFailed(f"image {name} was removed as soon as it was made")
+                if former is not None:
+                    await self._remove_image(former.id)
+            self._built[package.ccid] = image
+            return image
 
     async def _remove_image(self, image: str) -> None:
         try:
@@ -346,6 +364,21 @@ class ContainerRuntime:
     def _is_ours(self, labels: Labels) -> bool:
         """Tell whether this session made it, or one of this peer that has ended."""
         return self._session.owns(labels) or self._session.is_left_over(labels)
+
+
+async def _machine(address: EngineAddress) -> frozenset[str]:
+    """Return the addresses of the engine's machine, none if it is this one.
+
+    Raises:
+        RuntimeUnavailable: it has none.
+    """
+    if address.is_local:
+        return frozenset()
+    try:
+        found = await trio.socket.getaddrinfo(address.host, address.port)
+    except OSError as exc:
+        raise RuntimeUnavailable(f"no answer from the engine at {address}: {exc}") from exc
+    return frozenset(str(where[0]) for *_, where in found)
 
 
 def _plan_of(package: ChaincodePackage) -> ImagePlan:

@@ -96,7 +96,8 @@ async def start_container(engine: Engine, plan: ContainerPlan, build: Build) -> 
     name = plan.name
     output: trio.abc.ReceiveStream | None = None
     try:
-        await _create(engine, plan, build)
+        with _refusal(f"cannot create container {name}"):
+            await create(engine, name, plan.config, build)
         with _refusal(f"cannot attach to container {name}"):
             output = await engine.attach(name)
         with _refusal(f"cannot upload files to container {name}", UploadFailed):
@@ -115,16 +116,24 @@ async def start_container(engine: Engine, plan: ContainerPlan, build: Build) -> 
         raise
 
 
-async def _create(engine: Engine, plan: ContainerPlan, build: Build) -> None:
-    with _refusal(f"cannot create container {plan.name}"):
-        try:
-            return await engine.create(plan.name, plan.config)
-        except ImageMissing:
-            await build()
-        except NameTaken as exc:
-            log.debug("%s", exc)
-        await stop_and_remove(engine, plan.name)
-        await engine.create(plan.name, plan.config)
+async def create(engine: Engine, name: str, config: Mapping[str, Any], provide: Build) -> None:
+    """Create a container, in place of one that has its name.
+
+    Args:
+        provide: makes or gets the image, if it is missing.
+
+    Raises:
+        EngineRefused: the engine cannot do it.
+        RuntimeUnavailable: the former one cannot be removed, or the engine does not answer.
+    """
+    try:
+        return await engine.create(name, config)
+    except ImageMissing:
+        await provide()
+    except NameTaken as exc:
+        log.debug("%s", exc)
+    await stop_and_remove(engine, name)
+    await engine.create(name, config)
 
 
 async def stop_and_remove(engine: Engine, name: str, grace_s: float = 0.0) -> None:

@@ -244,8 +244,10 @@ def package(ccid: str, base: str, script: str) -> ChaincodePackage:
     )
 
 
-def steps_spec(*, base: str, peer_id: str, mark: str, built: str, run: str) -> InstanceSpec:
-    """Return what takes every step there is: build, network, files.
+def steps_spec(
+    *, base: str, peer_id: str, mark: str, built: str, run: str, address: str = "127.0.0.1:7052"
+) -> InstanceSpec:
+    """Return what takes every step there is: build, files, and a network if the address is TCP.
 
     Args:
         peer_id: is in the environment of every process of the build and of the chaincode.
@@ -265,7 +267,7 @@ def steps_spec(*, base: str, peer_id: str, mark: str, built: str, run: str) -> I
                 labels={TEST: mark if built else peer_id},
             ),
         ),
-        peer_address="127.0.0.1:7052",
+        peer_address=address,
         env={"OF_PEER": peer_id},
         files=FILES,
     )

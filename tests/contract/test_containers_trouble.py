@@ -1,14 +1,9 @@
-"""Containers when something goes wrong: at every step of a start, and while chaincode runs."""
+"""Containers when something goes wrong: cancelled requests, and trouble while chaincode runs."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +18,11 @@ from runtimes.api import (
     RuntimeFailure,
     RuntimeUnavailable,
     StartFailed,
-    UploadFailed,
 )
 from runtimes.containers import bridge, start_contract
-from runtimes.containers.client import EngineClient
-from runtimes.containers.engine import EngineRefused
 from tests.contract.containers import FILES, ContainerHarness, image
 from tests.contract.harness import LIMIT_S, SERVES, until
-
-ROOT = Path(__file__).parents[2]
-STEPS = ("create", "attach", "upload", "start")
+from tests.engines.relay import open_relay
 
 engines = pytest.mark.parametrize("harness", ["docker", "podman"], indirect=True)
 
@@ -74,67 +64,9 @@ async def test_a_start_cancelled_before_or_in_any_request_leaves_nothing(
                 instance = await backend.start(spec)
                 break
             assert not harness.left(), f"cancelled at crossing {cancel_at}"
-        assert cancel_at > len(STEPS)
+        assert cancel_at > 4  # create, attach, upload, start
         monkeypatch.undo()
         await instance.stop()
-        assert not harness.left()
-
-
-@engines
-@pytest.mark.parametrize("effect", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
-async def test_a_step_that_fails_leaves_nothing(
-    harness: ContainerHarness, monkeypatch: pytest.MonkeyPatch, step: str, effect: bool
-) -> None:
-    method = getattr(EngineClient, step)
-    failure: Exception = EngineRefused(500, "disk full")
-
-    async def fail(self: EngineClient, *args: Any) -> Any:
-        if effect:
-            result = await method(self, *args)
-            if step == "attach":
-                await result.aclose()
-        raise failure
-
-    async with harness.open() as backend:
-        spec = spec_with_files(harness)
-        await backend.build(spec.package)
-        with monkeypatch.context() as patch:
-            patch.setattr(EngineClient, step, fail)
-            kind = UploadFailed if step == "upload" else StartFailed
-            with pytest.raises(kind, match=rf"{step}.*disk full \(status 500\)"):
-                await backend.start(spec)
-            assert not harness.left()
-            failure = RuntimeUnavailable("gone")
-            with pytest.raises(RuntimeUnavailable, match="gone"):
-                await backend.start(spec)
-        assert not harness.left()
-        await backend.start(spec)  # the next one works
-
-
-@engines
-@pytest.mark.parametrize(
-    "step",
-    [*(f"{step}{when}" for step in ("build", *STEPS) for when in ("", "!")), "started"],
-)
-async def test_what_a_killed_peer_left_is_swept_by_its_next_start(
-    harness: ContainerHarness, step: str
-) -> None:
-    house = harness.house
-    program = Path(__file__).with_name("killed_container_peer.py")
-    peer = await trio.lowlevel.open_process(
-        [
-            *(sys.executable, program, house.engine.name, house.engine.endpoint),
-            *(house.engine.images["base"], house.peer_id, harness.state_dir, harness.socket),
-            *(harness.mark, step),
-        ],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"},
-        stdout=subprocess.DEVNULL,
-    )
-    with trio.fail_after(LIMIT_S):
-        assert await peer.wait() == -signal.SIGKILL
-    assert bool(harness.left()) == (step not in ("build", "build!", "create"))
-    async with harness.open():
         assert not harness.left()
 
 
@@ -237,50 +169,6 @@ async def test_an_unchanged_package_is_not_built_again(harness: ContainerHarness
         assert len(harness.house.images()) == len(before)
 
 
-@asynccontextmanager
-async def relay(path: Path, target: str) -> AsyncIterator[Callable[[], Any]]:
-    """Stand between peer and engine; what it gives switches the way off, and on again."""
-    accepting = trio.CancelScope()
-
-    async def carry(stream: trio.SocketStream) -> None:
-        async with await trio.open_unix_socket(target) as engine, trio.open_nursery() as both:
-
-            async def copy(source: trio.SocketStream, sink: trio.SocketStream) -> None:
-                with trio.CancelScope() as scope:
-                    try:
-                        async for chunk in source:
-                            await sink.send_all(chunk)
-                        await sink.send_eof()
-                    except (trio.BrokenResourceError, trio.ClosedResourceError):
-                        scope.cancel()
-
-            both.start_soon(copy, stream, engine)
-            both.start_soon(copy, engine, stream)
-
-    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
-        sock = trio.socket.socket(trio.socket.AF_UNIX)
-        await sock.bind(str(path))
-        sock.listen()
-        nonlocal accepting
-        with trio.CancelScope() as accepting, sock:
-            task_status.started()
-            await trio.serve_listeners(carry, [trio.SocketListener(sock)])
-        path.unlink()
-
-    async with trio.open_nursery() as nursery:
-
-        async def switch() -> None:
-            if path.exists():
-                accepting.cancel()
-                await until(lambda: not path.exists())
-            else:
-                await nursery.start(serve)
-
-        await switch()
-        yield switch
-        nursery.cancel_scope.cancel()
-
-
 @engines
 async def test_an_engine_that_goes_away_and_comes_back(
     harness: ContainerHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -288,12 +176,12 @@ async def test_an_engine_that_goes_away_and_comes_back(
     monkeypatch.setattr(start_contract, "CLEAN_UP_S", 2.0)
     house = harness.house
     door = tmp_path / "engine.sock"
-    harness.options["endpoint"] = f"unix://{door}"
-    async with relay(door, str(house.engine.endpoint).removeprefix("unix://")) as switch:
+    async with open_relay(door, house.engine.endpoint) as relay:
+        harness.options["endpoint"] = relay.endpoint
         async with harness.open() as backend:
             kept = await backend.start(harness.spec(SERVES, "kept:1"))
             lost = await backend.start(harness.spec(SERVES, "lost:1"))
-            await switch()
+            relay.shut()
             with pytest.raises(RuntimeUnavailable, match="no answer from the engine at unix://"):
                 await backend.health()
             with pytest.raises(RuntimeUnavailable):
@@ -301,7 +189,7 @@ async def test_an_engine_that_goes_away_and_comes_back(
             with pytest.raises(RuntimeUnavailable, match="may still run"):
                 await lost.stop()
             assert len(harness.left()) == 2
-            await switch()
+            await relay.open()
             await backend.health()
             await backend.start(harness.spec(SERVES, "lost:1"))  # it removes the one before
             assert len(harness.left()) == 2

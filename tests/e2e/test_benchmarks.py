@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaincodes.prepare import counterpart
+from tests.engines.engine import Engine
+
 ROOT = Path(__file__).parents[2]
 
 
-def benchmarks(*args: str) -> subprocess.CompletedProcess[str]:
+def benchmarks(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "run.py"), *args],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
         capture_output=True,
         text=True,
         timeout=120,
@@ -38,6 +41,40 @@ def test_launches_are_measured_with_their_stages_and_floors(tmp_path: Path) -> N
     assert whole["value"] > rows["floor: python that connects a socket"]["value"] > 0
     assert whole["ratio"] > 1
     assert 0 < rows["of it, connect to register"]["value"] < rows["launch to READY, p99"]["value"]
+
+
+def test_launches_in_containers_are_measured_beside_their_floors(
+    docker_engine: Engine, tmp_path: Path
+) -> None:
+    counterpart("golang")
+    path = tmp_path / "containers.json"
+    done = benchmarks(
+        *("--quick", "--only", "containers", "--json", str(path)),
+        DOCKER_HOST=docker_engine.endpoint,
+        CONTAINER_HOST="tcp://127.0.0.1:1",
+        CORE_CHAINCODE_BUILDER=docker_engine.images["builder"],
+        CORE_CHAINCODE_GOLANG_RUNTIME=docker_engine.images["golang"],
+    )
+    assert done.returncode == 0, done.stderr
+    assert "podman skipped: CONTAINER_HOST is no Unix socket" in done.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())["subjects"]["containers"]}
+    for place in ("isolated", "isolated, TLS", "bridge", "bridge, TLS"):
+        launch = rows[f"launch to READY, docker, {place}"]
+        assert 0 < rows[f"own share, docker, {place}"]["low"] < launch["low"]
+        assert rows[f"of it, start to connect, docker, {place}"]["low"] > 0
+        assert rows[f"floor, start, docker, {place}"]["low"] > 0
+        assert (rows[f"floor, upload, docker, {place}"]["low"] > 1) == ("TLS" in place)
+    _, images = docker_engine.request("GET", "/images/json")
+    assert "benchmark-" not in str(images)
+
+
+def test_engines_that_cannot_be_had_are_skipped_with_the_reason() -> None:
+    engines = {"DOCKER_HOST": "tcp://127.0.0.1:1", "CONTAINER_HOST": "ssh://somewhere"}
+    done = benchmarks("--quick", "--only", "containers", **engines)
+    assert done.returncode == 0, done.stderr
+    for engine, variable in (("docker", "DOCKER_HOST"), ("podman", "CONTAINER_HOST")):
+        assert f"{engine} skipped: {variable} is no Unix socket" in done.stderr
+    assert "launch to READY" not in done.stdout
 
 
 def test_a_later_run_tells_what_has_changed_and_nothing_else(tmp_path: Path) -> None:

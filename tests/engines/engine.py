@@ -139,6 +139,7 @@ class Engine:
                 ["setsid", "--fork", *self._command()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
+                cwd=self.state,  # Podman's monitors leave files where they were started
                 stdout=log,
                 stderr=log,
                 check=True,

@@ -163,13 +163,13 @@ class FakeListeners:
 
     @asynccontextmanager
     async def open(
-        self, serve: Serve, *, unix: bool, host: str = "127.0.0.1"
+        self, serve: Serve, *, unix: bool, host: str = "127.0.0.1", name: str = ""
     ) -> AsyncIterator[Endpoint]:
         if self.failure is not None:
             raise self.failure
         async with trio.open_nursery() as streams:
             number = len(self.opened) + 1
-            address = f"unix:///fake/{number}.sock" if unix else f"{host}:{number}"
+            address = f"unix:///fake/{number}.sock" if unix else f"{name or host}:{number}"
             endpoint = FakeEndpoint(address, serve, streams)
             self.opened.append(endpoint)
             self.unix.append(unix)

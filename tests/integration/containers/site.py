@@ -32,10 +32,10 @@ class Site:
 
     @asynccontextmanager
     async def peer(self, *, tls: bool = False) -> AsyncIterator[Peer]:
-        async with open_peer(self._config(tls)) as peer:
+        async with open_peer(self.config(tls)) as peer:
             yield peer
 
-    def _config(self, tls: bool) -> PeerConfig:
+    def config(self, tls: bool) -> PeerConfig:
         """Return the defaults, but for names and places."""
         default, images = PeerConfig(), self.engine.images
         return replace(

@@ -132,6 +132,22 @@ async def test_a_silent_client_is_let_go(
             assert await silent.receive_some() == b""
 
 
+@pytest.mark.parametrize("has_tls", [True, False])
+async def test_one_that_only_looks_is_no_trouble(
+    served: Server,
+    tmp_path: Path,
+    server_tls: ssl.SSLContext,
+    has_tls: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A chaincode's container tries the address before its library dials."""
+    async with listening(served, tmp_path, tls=server_tls if has_tls else None) as endpoint:
+        await (await dial(endpoint.address)).aclose()
+        await settle()
+    assert served.streams == []
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("beginning", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01"])
 async def test_leaving_in_the_middle_of_a_handshake(
     served: Server, tmp_path: Path, server_tls: ssl.SSLContext, beginning: bytes

@@ -92,6 +92,7 @@ class House:
         authority: CertificateAuthority | None = None,
         limits: LaunchLimits = LIMITS,
         settings: ExecutionSettings = SETTINGS,
+        remote_name: str = "",
     ) -> None:
         self.instances = instances
         self.runtime = runtime
@@ -115,6 +116,7 @@ class House:
             environment=ChaincodeEnvironment(msp_id="Org1MSP"),
             limits=limits,
             authority=authority,
+            remote_name=remote_name,
         )
         self._ledgers = ledgers or {}
         self.support = ChaincodeSupport(

@@ -74,6 +74,17 @@ async def test_a_unix_socket_where_the_library_can_use_it(
         assert house.listeners.unix == [unix]
 
 
+@pytest.mark.parametrize(("is_remote", "host"), [(True, "peer.example.com"), (False, "127.0.0.1")])
+async def test_an_engine_elsewhere_reaches_the_peer_by_its_name(
+    is_remote: bool, host: str, autojump_clock: MockClock
+) -> None:
+    runtime = FakeRuntime(capabilities=Capabilities(is_remote=is_remote))
+    async with open_house(runtime, remote_name="peer.example.com") as house:
+        house.play(CCID, registering(CCID))
+        await house.support.launch(CCID)
+        assert runtime.started[0].spec.peer_address == f"{host}:1"
+
+
 async def test_no_way_to_the_peer_fails_the_launch(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:

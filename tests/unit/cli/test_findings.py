@@ -42,6 +42,13 @@ def test_an_address_no_chaincode_can_dial() -> None:
     assert "invalid endpoint for chaincode to connect" in finding.detail
 
 
+def test_the_name_by_which_an_engine_elsewhere_reaches_the_peer() -> None:
+    config = with_peer(chaincode_address="peer.example.com:7052")
+    finding = by_check(configuration(config))["chaincode address"]
+    assert finding.status is Status.OK
+    assert finding.detail.endswith("reaches this one as peer.example.com")
+
+
 @pytest.fixture
 def taken() -> object:
     with socket.socket() as holder:

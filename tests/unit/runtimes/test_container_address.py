@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.api import OptionRejected
+from runtimes.api import OptionRejected, RuntimeUnavailable
 from runtimes.containers.address import EngineAddress, EngineTls, find_engine, parse
+from runtimes.containers.runtime import _machine
 
 
 def find(
@@ -124,3 +125,11 @@ def test_tls_files_that_cannot_be_read(tmp_path: Path) -> None:
         address.tls_context()
     assert EngineAddress(host="engine", port=1).tls_context() is None
     assert EngineAddress(host="engine", port=1, tls=EngineTls()).tls_context() is not None
+
+
+async def test_where_the_containers_of_an_engine_hide() -> None:
+    assert await _machine(EngineAddress(socket="/engine.sock")) == frozenset()
+    assert await _machine(EngineAddress(host="localhost", port=1)) == frozenset()
+    assert await _machine(EngineAddress(host="192.0.2.7", port=1)) == {"192.0.2.7"}
+    with pytest.raises(RuntimeUnavailable, match=r"tcp://no\.such\.invalid:1"):
+        await _machine(EngineAddress(host="no.such.invalid", port=1))

@@ -27,11 +27,12 @@ from runtimes.api import (
 from runtimes.containers import bridge, start_contract
 from runtimes.containers.address import EngineAddress
 from runtimes.containers.config import container_plan
-from runtimes.containers.engine import EngineRefused, Image
-from runtimes.containers.instance import exit_status
+from runtimes.containers.engine import ContainerState, EngineRefused, Image
+from runtimes.containers.instance import ContainerInstance, exit_status
 from runtimes.containers.network import Networks, own_network_name
 from runtimes.containers.options import ContainerOptions
 from runtimes.containers.session import LOCKED_BY, PEER, SESSION, open_session
+from runtimes.output import Output
 from tests.contract.containers import FakeEngineHarness
 from tests.contract.harness import EXITS, SERVES
 from tests.fakes.engine import FakeContainer, FakeEngine
@@ -90,7 +91,7 @@ async def test_an_image_that_has_gone_meanwhile_is_built_again(harness: FakeEngi
         harness.engine.containers_by_name[NAME] = FakeContainer(NAME, {})
         harness.engine.calls.clear()
         await backend.start(spec)
-        steps = ["create", *BUILD, "image", "remove", "create"]
+        steps = ["create", "image", *BUILD, "image", "remove", "create"]
         begin = harness.engine.calls.index("create")
         assert harness.engine.calls[begin : begin + len(steps)] == steps
         assert stages == ["build", "create", "upload", "start"]
@@ -245,6 +246,26 @@ async def test_owning(harness: FakeEngineHarness) -> None:
         container.exit(0)
         await instance.wait()
         assert not await instance.owns(UnixOrigin(pid=container.pid, uid=0))
+
+
+async def test_owning_on_another_machine() -> None:
+    """Its containers show its address, and its process numbers mean nothing here."""
+    engine = FakeEngine()
+    instance = ContainerInstance(
+        ccid="a:1",
+        engine=engine,
+        name="a",
+        output=Output(lambda line: None),
+        grace_s=0,
+        machine=frozenset({"192.0.2.7"}),
+    )
+    for addresses in (frozenset({"172.17.0.2"}), frozenset[str]()):
+        instance._state = ContainerState(pid=1, oom_killed=False, addresses=addresses)
+        assert await instance.owns(TcpOrigin(("192.0.2.7", 1), ("192.0.2.1", 2)))
+        assert not await instance.owns(TcpOrigin(("192.0.2.8", 1), ("192.0.2.1", 2)))
+        assert await instance.owns(TcpOrigin(("172.17.0.2", 1), ("192.0.2.1", 2))) == bool(
+            addresses
+        )
 
 
 @pytest.mark.parametrize(

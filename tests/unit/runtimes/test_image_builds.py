@@ -51,6 +51,14 @@ async def test_an_unchanged_package_is_not_built_again(harness: FakeEngineHarnes
         assert not harness.left()
 
 
+async def test_one_builds_and_the_others_wait(harness: FakeEngineHarness) -> None:
+    async with harness.open() as backend:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(backend.build, harness.spec(SERVES).package)
+        assert harness.engine.calls.count("commit") == 1
+
+
 async def test_a_build_that_fails_shows_its_output(harness: FakeEngineHarness) -> None:
     package = harness.spec(SERVES).package
     harness.engine.build_lines, harness.engine.build_code = ("step 1", "step 2"), 7
@@ -88,6 +96,19 @@ async def test_a_step_that_fails_leaves_nothing(
             await backend.build(harness.spec(SERVES).package)
         assert not harness.left()
         assert not images(harness)
+
+
+async def test_a_container_that_could_not_be_removed_is_removed_by_the_next_build(
+    harness: FakeEngineHarness,
+) -> None:
+    async with harness.open() as backend:
+        harness.engine.failures["fill"] = EngineRefused(500, "disk full")
+        harness.engine.failures["remove"] = RuntimeUnavailable("disk full")
+        with pytest.raises(BuildFailed, match="disk full"):
+            await backend.build(harness.spec(SERVES).package)
+        assert len(harness.left()) == 1
+        await backend.build(harness.spec(SERVES).package)
+        assert not harness.left()
 
 
 async def test_a_missing_image_is_pulled(harness: FakeEngineHarness) -> None:
@@ -200,6 +221,7 @@ def test_output_moves_to_its_place() -> None:
     )
     contents = io.BytesIO()
     building._move(output, contents, "/usr/local/src")
+    assert len(contents.getvalue()) < tarfile.RECORDSIZE  # no padding
     with tarfile.open(fileobj=contents) as tar:
         found = {member.name: member for member in tar}
         assert tar.extractfile(f"usr/local/src/{long}").read() == b"x"  # type: ignore[union-attr]  # it is a file
