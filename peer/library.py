@@ -47,7 +47,6 @@ class Peer:
         packages: what is installed, and builds it; most callers need `install` only.
         endorser: processes proposals that were signed elsewhere.
         joined: the channels, for their blocks and events.
-        metrics: what this peer counts and times, for `prometheus_client.generate_latest`.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Peer:
         self.packages = packages
         self.endorser = endorser
         self.joined = joined
-        self.metrics = metrics
+        self._metrics = metrics
         self._definitions = definitions
         self._create_channel = create_channel
         self._client = client
@@ -77,6 +76,11 @@ class Peer:
     def creator(self) -> bytes:
         """What chaincodes see as the creator of calls made here: ``msp.SerializedIdentity``."""
         return self._client.identity.creator
+
+    @property
+    def metrics(self) -> CollectorRegistry:
+        """What this peer counts and times, for `prometheus_client.generate_latest` and the like."""
+        return self._metrics
 
     @property
     def channels(self) -> list[str]:
