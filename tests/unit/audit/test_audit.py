@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import trio
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from fabric_protos.codec import decode, encode
 from fabric_protos.common import Block, BlockMetadataIndex, Envelope, Metadata, Payload
 from fabric_protos.protos import ChaincodeActionPayload, Transaction
 from peer.audit import audit_chain, find_chains
 from peer.audit.report import BlockReport, ChainReport, Check, Count
-from peer.errors import LedgerStorageError
+from peer.errors import LedgerCorrupt, LedgerStorageError
 from peer.ledger import open_ledger
 from peer.ledger.api import ValidationCode
 from peer.ledger.blockfile import BEGINNING, BlockFiles, encode_block
-from peer.ledger.blocks import commit_hash_of, committed, envelopes_of, flags_of
+from peer.ledger.blocks import (
+    commit_hash_of,
+    committed,
+    envelopes_of,
+    flags_of,
+    metadata_of,
+)
 
 EVERYTHING = {
     Check.HEADER_LINK: 20,
@@ -265,6 +276,35 @@ async def test_the_right_endorsement_is_named(real_file: Path, tmp_path: Path) -
     assert str(told).startswith(
         f"block {TAMPERED}, transaction 0, endorsements: endorsement 1: Org"
     )
+
+
+def covered(block: Block) -> tuple[object, ...]:
+    """Return what of a block is under a hash or signature, or compared with one."""
+    signatures, _, flags, _, digest = metadata_of(block)
+    is_signed = block.header is not None and block.header.number > 0
+    return block.header, block.data, flags, digest, is_signed and signatures
+
+
+@given(place=st.integers(0, 10**9), bit=st.integers(0, 7), replay=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_no_bit_changes_unseen(
+    real_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    place: int,
+    bit: int,
+    replay: bool,
+) -> None:
+    content = bytearray(real_file.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    directory = tmp_path_factory.mktemp("flipped")
+    path = directory / "file"
+    path.write_bytes(content)
+    with suppress(LedgerCorrupt):
+        changed = map(covered, blocks_of(path))
+        assume(list(changed) != list(map(covered, blocks_of(real_file))))
+    found = trio.run(partial(audited, path, directory / "scratch", replay=replay))
+    assert found.summary.first is not None
+    shutil.rmtree(directory)
 
 
 # The end of the files, and their middle
