@@ -96,7 +96,11 @@ class QueryExecutor(Protocol):
     async def execute_query(
         self, namespace: str, query: str, *, bookmark: str = "", page_size: int = 0
     ) -> ResultsIterator[KV]:
-        """Run a rich query; a page size or bookmark makes it a paginated one."""
+        """Run a rich query; a page size or bookmark makes it a paginated one.
+
+        Raises:
+            QueryError: it is malformed; results may raise it, too.
+        """
         ...
 
     def get_private_data(self, namespace: str, collection: str, key: str) -> bytes | None: ...

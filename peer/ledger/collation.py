@@ -23,6 +23,9 @@ Json = Any
 
 Path = tuple[str, ...]
 
+MAX_DEPTH = 200
+"""Levels of nesting every Python reads and compares, however deep its stack is already."""
+
 MISSING: Final = object()
 """The last name of a path, or one before, is not in its object."""
 BAD_PATH: Final = object()
@@ -34,12 +37,15 @@ _ESCAPED_BY_GO = re.compile("[<>&\u2028\u2029]")
 
 
 def load_object(value: bytes) -> dict[str, Json] | None:
-    """Decode a value; None when it is no JSON object, or one nested too deep to be read."""
+    """Decode a value; None when it is no JSON object, or is nested deeper than `MAX_DEPTH`."""
     try:
         document = json.loads(value.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
-    return document if isinstance(document, dict) else None
+    if not isinstance(document, dict):
+        return None
+    is_suspect = value.count(b"[") + value.count(b"{") > MAX_DEPTH
+    return None if is_suspect and _is_deep(document) else document
 
 
 def collated(value: Json) -> tuple[Any, ...]:
@@ -144,6 +150,16 @@ class _Number(str):
     """A number as it was written."""
 
     __slots__ = ()
+
+
+def _is_deep(document: Json) -> bool:
+    level = [document]
+    for _ in range(MAX_DEPTH):
+        insides = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [inner for inside in insides for inner in inside if isinstance(inner, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _set(target: dict[str, Json], path: Path, value: Json) -> None:

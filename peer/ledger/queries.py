@@ -24,6 +24,7 @@ import trio
 from peer.errors import QueryError
 from peer.ledger.api import KV, Version
 from peer.ledger.collation import (
+    MAX_DEPTH,
     Json,
     Path,
     collated,
@@ -83,7 +84,7 @@ def parse_query(text: str) -> Query:
     """
     query = load_object(text.encode(errors="replace"))
     if query is None:
-        raise QueryError("query", "is no JSON object")
+        raise QueryError("query", f"is no JSON object of at most {MAX_DEPTH} levels")
     if unknown := query.keys() - KNOWN:
         raise QueryError(min(unknown), "is no part of a query")
     if "selector" not in query:
@@ -259,10 +260,7 @@ def _matched(row: DocumentRow, selector: Selector) -> dict[str, Json] | None:
     if document is None:
         return None
     document["_id"] = row.key.decode()
-    try:
-        return document if selector.matches(document) else None
-    except RecursionError:  # like one that is nested too deep to be decoded
-        return None
+    return document if selector.matches(document) else None
 
 
 def _order(document: dict[str, Json], query: Query) -> list[Json] | None:

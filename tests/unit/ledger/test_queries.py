@@ -46,6 +46,8 @@ MARBLES = {
     "x5": b'{"owner":"Tomoko","size":NaN}',
     "x6": b'\xef\xbb\xbf{"owner":"Tomoko"}',
     "x7": '{"owner":"Tomoko"}'.encode("utf-16"),
+    "m6": b'{"owner":"Tomoko","deep":' + b"[" * 199 + b"]" * 199 + b"}",
+    "x9": b'{"owner":"Tomoko","deep":' + b"[" * 200 + b"]" * 200 + b"}",
     "x8": b'{"owner":"Tomoko","deep":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
 }
 
@@ -60,10 +62,11 @@ async def test_objects_are_found_in_the_order_of_keys_and_given_as_stored(channe
     executor = channel.ledger.new_query_executor()
     results = await executor.execute_query("cc", json.dumps(TOMOKO))
     assert await results.take(99) == [
-        KV("cc", key, MARBLES[key]) for key in ("m1", "m3", "m4", "m5")
+        KV("cc", key, MARBLES[key]) for key in ("m1", "m3", "m4", "m5", "m6")
     ]
     assert await results.take(99) == []
-    assert await keys(executor, {"selector": {}}) == ["m1", "m2", "m3", "m4", "m5"]
+    assert await keys(executor, {"selector": {}}) == ["m1", "m2", "m3", "m4", "m5", "m6"]
+    assert await keys(executor, {"selector": {"deep": {"$ne": [[]]}}}) == ["m6"]
     assert await keys(executor, {"selector": {"size": 50}}) == ["m2"]
     assert await keys(executor, {"selector": {"_id": {"$gte": "m2", "$lt": "m4"}}}) == ["m2", "m3"]
     assert await executor.execute_query("elsewhere", '{"selector":{}}')
@@ -240,9 +243,9 @@ async def test_private_values_are_found_in_their_collection_and_not_recorded(cha
 @pytest.mark.parametrize(
     ("query", "text"),
     [
-        ("", "query is no JSON object"),
-        ("[]", "query is no JSON object"),
-        ('{"selector":NaN}', "query is no JSON object"),
+        ("", "query is no JSON object of at most 200 levels"),
+        ("[]", "query is no JSON object of at most 200 levels"),
+        ('{"selector":NaN}', "query is no JSON object of at most 200 levels"),
         ("{}", "selector is missing"),
         ('{"selector":[]}', "selector must be an object"),
         ('{"selector":{},"conflicts":true}', "conflicts is no part of a query"),
