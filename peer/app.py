@@ -56,6 +56,7 @@ from peer.scc.access import AccessControl
 from peer.scc.cscc import Cscc
 from peer.scc.lifecycle import Lifecycle
 from peer.scc.lscc import Lscc
+from peer.scc.qscc import Qscc
 from peer.scc.runner import SystemChaincode, serve
 from runtimes import loader, naming
 from runtimes.api import RuntimeBackend, RuntimeFailure, RuntimeSettings
@@ -219,7 +220,13 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     access = AccessControl(channel=channels.find, local=members.local.msp)
     system: SystemChaincode
     for system in (
-        Cscc(lambda: channels.ids),
+        Cscc(
+            access=access,
+            channel=channels.find,
+            channels=lambda: channels.ids,
+            join=channels.join,
+        ),
+        Qscc(access=access, channel=channels.find),
         Lscc(access=access, channel=channels.find, packages=packages),
         Lifecycle(
             access=access,

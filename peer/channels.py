@@ -16,24 +16,14 @@ from pathlib import Path
 
 import trio
 
-from fabric_protos.codec import decode
-from fabric_protos.common import Block, ChannelHeader, Envelope, Payload
-from fabric_protos.errors import DecodeError
+from fabric_protos.common import Block
 from peer.channel.bundle import Bundle
 from peer.channel.channel import Channel
-from peer.channel.configtx import genesis_config
-from peer.errors import (
-    ChannelConfigRefused,
-    ChannelExists,
-    ConfigUpdateRefused,
-    LedgerCorrupt,
-    PeerError,
-    UnknownChannel,
-)
+from peer.channel.configblock import bundle_of, first_bundle
+from peer.errors import ChannelExists, LedgerCorrupt, PeerError, UnknownChannel
 from peer.events.status import CommitStatuses
 from peer.ledger import ledger_ids
 from peer.ledger.api import CommittedBlock, Ledger, ValidationCode
-from peer.ledger.blocks import envelopes_of, header_of
 from peer.validation.committer import Committer
 
 log = logging.getLogger("peer.channels")
@@ -129,12 +119,8 @@ class Channels:
 
         Cancellation: the channel is joined or it is not.
         """
-        channel_id = channel_id_of(block)
-        bundle = bundle_of(channel_id, block)
-        if bundle.application is None:
-            raise ChannelConfigRefused("/Channel/Application", "it is no channel for peers")
-        if header_of(block).number != 0:
-            raise ConfigUpdateRefused("a channel is joined by its block 0")
+        bundle = first_bundle(block)
+        channel_id = bundle.channel_id
         async with self._joining, AsyncExitStack() as opened:
             if channel_id in self._joined:
                 raise ChannelExists(channel_id)
@@ -155,38 +141,3 @@ class Channels:
         self._stack.callback(statuses.close)
         self._joined[channel_id] = joined
         return joined
-
-
-def channel_id_of(block: Block) -> str:
-    """Return the channel that a block's first envelope names.
-
-    Raises:
-        ConfigUpdateRefused: it cannot be read.
-    """
-    try:
-        payload = decode(Payload, _first_envelope(block).payload)
-        if payload.header is None:
-            raise ConfigUpdateRefused("the block's envelope has no header")
-        return decode(ChannelHeader, payload.header.channel_header).channel_id
-    except DecodeError as exc:
-        raise ConfigUpdateRefused(f"the block cannot be read: {exc}") from exc
-
-
-def bundle_of(channel_id: str, block: Block) -> Bundle:
-    """Return the configuration in a configuration block.
-
-    Raises:
-        ConfigUpdateRefused: there is none in it.
-        ChannelConfigRefused: this peer cannot work with it.
-    """
-    try:
-        return Bundle(channel_id, genesis_config(channel_id, _first_envelope(block)))
-    except DecodeError as exc:
-        raise ConfigUpdateRefused(f"the block cannot be read: {exc}") from exc
-
-
-def _first_envelope(block: Block) -> Envelope:
-    envelopes = envelopes_of(block)
-    if not envelopes:
-        raise ConfigUpdateRefused("the block holds no envelope")
-    return decode(Envelope, envelopes[0])

@@ -33,8 +33,8 @@ from peer.audit.scratch import Outcome, Scratch, open_scratch
 from peer.audit.transactions import Opened, creator_problem, examine, open_envelope
 from peer.channel import configtx
 from peer.channel.bundle import Bundle
+from peer.channel.configblock import bundle_of, channel_id_of
 from peer.channel.verification import verify_signatures
-from peer.channels import bundle_of, channel_id_of
 from peer.errors import BlockRefused, LedgerCorrupt, LedgerStorageError, PeerError
 from peer.ledger.api import ValidationCode
 from peer.ledger.blockfile import BEGINNING, FILE_NAME, BlockFiles, Record

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fabric_protos.common import Block
 from peer.channel.channel import Channel
-from peer.channels import bundle_of
+from peer.channel.configblock import bundle_of
 from peer.ledger import open_ledger
 from peer.ledger.api import CollectionPolicy, CommittedBlock, Ledger, ValidationCode
 from peer.ledger.blocks import commit_hash_of

@@ -12,7 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fabric_protos.errors import DecodeError
-from fabric_protos.stream import Header, Proposal, SignatureHeader, SignedProposal
+from fabric_protos.stream import (
+    ChaincodeInvocationSpec,
+    ChaincodeProposalPayload,
+    Header,
+    Proposal,
+    SignatureHeader,
+    SignedProposal,
+)
 from peer.channel import acls
 from peer.channel.acls import LocalPolicy
 from peer.channel.channel import Channel
@@ -107,3 +114,19 @@ def signed_data(signed: SignedProposal | None) -> SignedData:
     except DecodeError as exc:
         raise AccessDenied(f"Failing extracting proposal: [{exc}]") from exc
     return SignedData(signed.proposal_bytes, creator, signed.signature)
+
+
+def asked_for(signed: SignedProposal | None) -> str:
+    """Return the chaincode a proposal names; who is called by a chaincode finds that one's.
+
+    Raises:
+        AccessDenied: there is no proposal, or it cannot be read.
+    """
+    if signed is None:
+        raise AccessDenied("Invalid signed proposal, it must be different from nil")
+    try:
+        payload = ChaincodeProposalPayload.decode(Proposal.decode(signed.proposal_bytes).payload)
+        spec = ChaincodeInvocationSpec.decode(payload.input).chaincode_spec
+    except DecodeError as exc:
+        raise AccessDenied(f"Failing extracting proposal: [{exc}]") from exc
+    return spec.chaincode_id.name if spec is not None and spec.chaincode_id is not None else ""

@@ -24,8 +24,9 @@ from fabric_protos.common import (
 )
 from fabric_protos.stream import ChannelHeader
 from peer.channel import network
+from peer.channel.configblock import bundle_of, channel_id_of
 from peer.channel.network import NetworkDescription, create
-from peer.channels import Channels, bundle_of, channel_id_of
+from peer.channels import Channels
 from peer.errors import (
     BlockError,
     CapabilityUnknown,

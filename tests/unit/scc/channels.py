@@ -16,8 +16,8 @@ from fabric_protos.rwset import TxPvtReadWriteSet, TxReadWriteSet
 from fabric_protos.stream import ChaincodeEvent, ChaincodeInput, Response
 from peer.chaincode.transactions import TransactionParams
 from peer.channel.channel import Channel
+from peer.channel.configblock import bundle_of
 from peer.channel.network import Network, NetworkOrganisation
-from peer.channels import bundle_of
 from peer.endorser import endorsement
 from peer.endorser.proposal import prepare_proposal
 from peer.endorser.transaction import signed_transaction

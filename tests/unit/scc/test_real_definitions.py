@@ -25,7 +25,7 @@ from fabric_protos.stream import (
 from peer.chaincode.support import EndorsementInfo
 from peer.chaincode.transactions import TransactionParams
 from peer.channel.channel import Channel
-from peer.channels import bundle_of
+from peer.channel.configblock import bundle_of
 from peer.ledger import open_ledger
 from peer.ledger.api import ValidationCode
 from peer.ledger.blockfile import BlockFiles

@@ -9,8 +9,6 @@ import pytest
 import trio
 import trio.testing
 
-from fabric_protos.codec import decode
-from fabric_protos.protos import ChannelQueryResponse
 from fabric_protos.stream import (
     ChaincodeEvent,
     ChaincodeId,
@@ -22,7 +20,6 @@ from fabric_protos.stream import (
 from peer.chaincode.stream import MemoryStream, StreamClosed, memory_pipe
 from peer.chaincode.transactions import TransactionParams
 from peer.errors import PeerError
-from peer.scc.cscc import Cscc
 from peer.scc.runner import SystemCall, SystemChaincode, serve
 
 T = ChaincodeMessageType
@@ -169,19 +166,3 @@ async def test_an_answer_nobody_waits_for_any_more_is_dropped() -> None:
         await trio.testing.wait_all_tasks_blocked()
         scripted.released.set()
         near.close()
-
-
-@pytest.mark.parametrize("channels", [[], ["a"], ["a", "b"]])
-async def test_cscc_lists_the_channels(channels: list[str]) -> None:
-    response = await Cscc(lambda: channels).invoke(
-        SystemCall(params=params("", "1"), args=[b"GetChannels"])
-    )
-    assert response.status == 200
-    found = decode(ChannelQueryResponse, response.payload)
-    assert [channel.channel_id for channel in found.channels] == channels
-
-
-@pytest.mark.parametrize("args", [[], [b""], [b"getchannels"], [b"JoinChain"], [b"\xff"]])
-async def test_cscc_refuses_what_it_does_not_know(args: list[bytes]) -> None:
-    with pytest.raises(PeerError, match=r"Requested function .* not found\."):
-        await Cscc(list).invoke(SystemCall(params=params("", "1"), args=args))
