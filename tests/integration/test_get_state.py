@@ -45,7 +45,7 @@ class Watch(trio.abc.Instrument):
         if self.is_armed and message.type == ChaincodeMessageType.GET_STATE:
             self.is_on = True
             self.decoded = 1  # this one
-            frame = sys._getframe(1)
+            frame = sys._getframe(2)  # 1 is what guards this trace
             while frame.f_back is not None:  # how it came here
                 self._note(frame)
                 frame = frame.f_back
