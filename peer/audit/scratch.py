@@ -1,6 +1,6 @@
 """Commit the blocks of a chain once more, in a directory of our own.
 
-Room:      peer.audit   (imports peer.channels, peer.ledger, peer.lifecycle, peer.validation)
+Room:      peer.audit   (imports peer.channel, peer.ledger, peer.lifecycle, peer.validation)
 Loop:      Trio
 Lifetime:  the audit of one chain
 Fabric:    none
@@ -8,7 +8,7 @@ Fabric:    none
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +16,15 @@ from typing import NamedTuple
 from fabric_protos.common import Block
 from peer.channel.channel import Channel
 from peer.channel.configblock import bundle_of
-from peer.ledger import open_ledger
+from peer.ledger import open_ledger, public_state
 from peer.ledger.api import CollectionPolicy, CommittedBlock, Ledger, ValidationCode
 from peer.ledger.blocks import commit_hash_of
+from peer.ledger.store import StateRow
 from peer.lifecycle import state
 from peer.validation.committer import Committer
+
+LEDGER = "audited"
+"""Name of the ledger in the scratch directory; a damaged chain may have none that can be used."""
 
 
 class Outcome(NamedTuple):
@@ -66,16 +70,25 @@ async def open_scratch(directory: Path, channel_id: str) -> AsyncIterator[Scratc
     """Open an empty ledger that is a member of no collection, and knows when data expire.
 
     Raises:
-        LedgerError: the channel's id is none, or the directory cannot be used.
+        LedgerStorageError: the directory cannot be used.
     """
     opened: list[Ledger] = []
 
     def policy(namespace: str, collection: str) -> CollectionPolicy:
         return CollectionPolicy(_block_to_live(opened[0], namespace, collection), is_member=False)
 
-    async with open_ledger(directory, channel_id, history=False, policies=policy) as ledger:
+    async with open_ledger(directory, LEDGER, history=False, policies=policy) as ledger:
         opened.append(ledger)
         yield Scratch(ledger, channel_id)
+
+
+def final_state(directory: Path) -> Iterator[StateRow]:
+    """Yield the state that the blocks of a chain left in a scratch directory.
+
+    Raises:
+        LedgerStorageError: it cannot be read.
+    """
+    return public_state(directory, LEDGER)
 
 
 def _block_to_live(ledger: Ledger, namespace: str, collection: str) -> int:

@@ -19,11 +19,10 @@ import click
 import trio
 
 from peer import logs
-from peer.audit import audit_chain, find_chains
+from peer.audit import audit_chain, final_state, find_chains
 from peer.audit.report import BlockReport, ChainReport, Check, Count
 from peer.cli import FAILED, USAGE
 from peer.errors import LedgerStorageError
-from peer.ledger import public_state
 from peer.ledger.api import ValidationCode
 from peer.ledger.blocks import version_bytes
 from peer.ledger.store import StateRow
@@ -82,7 +81,7 @@ def _verify(chain: Path, writer: Writer, *, replay: bool) -> int:
         audit = partial(audit_chain, chain, scratch, replay=replay, on_block=writer.block)
         report = trio.run(audit)
         if replay and report.repeated:
-            writer.state(report.channel_id, public_state(scratch, report.channel_id))
+            writer.state(report.channel_id, final_state(scratch))
     writer.summary(report)
     return FAILED if report.difference_count else 0
 

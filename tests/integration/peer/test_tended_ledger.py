@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from peer.audit import audit_chain, find_chains
+from peer.audit import audit_chain, final_state, find_chains
 from peer.audit.report import ChainReport, Check, Count
 from peer.errors import LedgerLocked
-from peer.ledger import public_state, reset, rollback
+from peer.ledger import reset, rollback
 from tests.integration.peer.scene import CHANNEL, Code, watched_peer
 
 
@@ -35,8 +35,7 @@ async def replayed(data: Path, scratch: Path) -> tuple[ChainReport, dict[bytes, 
     shutil.rmtree(scratch, ignore_errors=True)
     [chain] = find_chains(data)
     report = await audit_chain(chain, scratch, replay=True)
-    state = public_state(scratch, CHANNEL)
-    return report, {row.key: row.value for row in state if row.key == b"key"}
+    return report, {row.key: row.value for row in final_state(scratch) if row.key == b"key"}
 
 
 async def test_a_ledger_of_ours_is_audited_cut_back_and_gone_on_with(

@@ -454,6 +454,18 @@ async def test_a_block_that_begins_with_nothing(real_file: Path, tmp_path: Path)
     assert "does not tell its channel" in found.summary.unchecked[0]
 
 
+async def test_a_channel_of_an_impossible_name(real_file: Path, tmp_path: Path) -> None:
+    blocks = blocks_of(real_file)
+    for block in blocks:
+        assert block.data is not None
+        block.data.data = [data.replace(b"testchannel", b"Testchannel") for data in block.data.data]
+    path = write(tmp_path / "copy", blocks)
+    for replay in (False, True):
+        found = await audited(path, tmp_path / "scratch", replay=replay)
+        assert (found.summary.channel_id, found.summary.blocks) == ("Testchannel", 20)
+        assert found.differences[0] == (0, None, Check.DATA_HASH)
+
+
 # Where chains are
 
 
