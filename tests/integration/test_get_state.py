@@ -45,7 +45,7 @@ class Watch(trio.abc.Instrument):
         if self.is_armed and message.type == ChaincodeMessageType.GET_STATE:
             self.is_on = True
             self.decoded = 1  # this one
-            frame = sys._getframe(2)  # 1 is what guards this trace
+            frame = sys._getframe(1)
             while frame.f_back is not None:  # how it came here
                 self._note(frame)
                 frame = frame.f_back
@@ -64,7 +64,8 @@ class Watch(trio.abc.Instrument):
 
     def _note(self, frame: FrameType) -> None:
         module = frame.f_globals.get("__name__", "")
-        if module.split(".")[0] in OURS:
+        is_guard = frame.f_code.co_qualname.startswith("_guarded.")  # of this trace
+        if module.split(".")[0] in OURS and not is_guard:
             self.modules.add(module)
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
