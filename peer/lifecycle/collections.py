@@ -123,7 +123,7 @@ def _problems(
         )
     try:
         policy = member_principals(collection)
-        _check_is_any(policy.rule)
+        check_is_any(policy.rule)
         organisations = [organisation_of(each) for each in policy.identities]
     except (DecodeError, ValueError) as exc:
         yield f"collection-name: {name} -- error in member org policy: {exc}"
@@ -136,8 +136,12 @@ def _problems(
             )
 
 
-def _check_is_any(rule: SignaturePolicy | None) -> None:
-    """Check that one signature is always enough: then who may sign is who is a member."""
+def check_is_any(rule: SignaturePolicy | None) -> None:
+    """Check that one signature is always enough: then who may sign is who is a member.
+
+    Raises:
+        ValueError: it is not.
+    """
     if rule is None:
         raise ValueError("the signature policy has no rule")
     if rule.n_out_of is not None:
@@ -146,7 +150,7 @@ def _check_is_any(rule: SignaturePolicy | None) -> None:
                 f"signature policy is not an OR concatenation, NOutOf {rule.n_out_of.n}"
             )
         for each in rule.n_out_of.rules:
-            _check_is_any(each)
+            check_is_any(each)
 
 
 def organisation_of(principal: MspPrincipal) -> str:

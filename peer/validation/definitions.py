@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fabric_protos.codec import encode
+import betterproto2
+
+from fabric_protos.codec import decode, encode
+from fabric_protos.errors import DecodeError
 from fabric_protos.protos import CollectionConfigPackage
 from peer.channel.bundle import Bundle
 from peer.errors import LedgerError, PolicyError
@@ -25,6 +28,17 @@ from peer.validation.verdict import Invalid
 APPLICATION = "/Channel/Application"
 LIFECYCLE_ENDORSEMENT = f"{APPLICATION}/LifecycleEndorsement"
 PLUGIN = "vscc"
+
+
+@dataclass(eq=False)
+class LegacyDefinition(betterproto2.Message):
+    """``protos.ChaincodeData`` with its policies as bytes: who deployed it chose them freely."""
+
+    name: str = betterproto2.field(1, betterproto2.TYPE_STRING)
+    version: str = betterproto2.field(2, betterproto2.TYPE_STRING)
+    vscc: str = betterproto2.field(4, betterproto2.TYPE_STRING)
+    policy: bytes = betterproto2.field(5, betterproto2.TYPE_BYTES)
+    instantiation_policy: bytes = betterproto2.field(8, betterproto2.TYPE_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +69,9 @@ class Definitions:
         """Return the rules of a chaincode.
 
         Raises:
-            Invalid: it is not defined, or its definition names what this peer does not have.
-            LedgerError: the state is damaged; the channel cannot go on.
+            Invalid: it is not defined.
+            LedgerError: the state is damaged, or it is to be validated in a way that this peer
+                does not know; the channel cannot go on.
         """
         known = self._known.get(name)
         if known is None:
@@ -89,31 +104,53 @@ class Definitions:
                 policy=self._of_lifecycle(), collections=CollectionConfigPackage()
             )
         found = state.read_definition(self._reader, name)
-        if found is not None:
-            info = found.validation
-            if info.validation_plugin != PLUGIN or not info.validation_parameter:
-                raise Invalid(
-                    ValidationCode.INVALID_CHAINCODE,
-                    f"{name}: validation plugin {info.validation_plugin!r} is not to be had here",
-                )
-            policies = self._bundle.policies
-            policy = _built(name, policies.application_policy, info.validation_parameter)
-            return EndorsementRules(policy=policy, collections=found.collections)
-        legacy = state.read_chaincode_data(self._reader, name)
-        if legacy is None or legacy.vscc != PLUGIN or legacy.policy is None:
-            raise Invalid(ValidationCode.INVALID_CHAINCODE, f"{name} is not defined")
-        return EndorsementRules(
-            policy=_built(name, self._bundle.policies.signature_policy, encode(legacy.policy)),
-            collections=None,
-            version=legacy.version,
+        if found is None:
+            return self.legacy(name, ValidationCode.INVALID_CHAINCODE)
+        info = found.validation
+        _check_plugin(
+            name,
+            info.validation_plugin,
+            info.validation_parameter,
+            ValidationCode.INVALID_CHAINCODE,
         )
+        policies = self._bundle.policies
+        policy = _built(name, policies.application_policy, info.validation_parameter)
+        return EndorsementRules(policy=policy, collections=found.collections)
+
+    def legacy(self, name: str, missing: ValidationCode) -> EndorsementRules:
+        """Return the rules of a chaincode that was deployed through lscc.
+
+        Raises:
+            Invalid: it was not, with the code `missing`.
+            LedgerError: as of `rules`.
+        """
+        found = self.deployed(name)
+        if found is None:
+            raise Invalid(missing, f"{name} is not defined")
+        _check_plugin(name, found.vscc, found.policy, missing)
+        policy = _built(name, self._bundle.policies.signature_policy, found.policy)
+        return EndorsementRules(policy=policy, collections=None, version=found.version)
+
+    def deployed(self, name: str) -> LegacyDefinition | None:
+        """Return what lscc has of a chaincode.
+
+        Raises:
+            LedgerError: the state holds something else there.
+        """
+        data = self._reader.get_state(state.LSCC, name)
+        if data is None:
+            return None
+        try:
+            return decode(LegacyDefinition, data)
+        except DecodeError as exc:
+            raise LedgerError(f"the definition of {name} cannot be read: {exc}") from exc
 
     def _of_lifecycle(self) -> Policy:
         """Return who decides on definitions: the channel's policy, or most of its members."""
         if self._bundle.policies.has_policy(LIFECYCLE_ENDORSEMENT):
             return self._bundle.policy(LIFECYCLE_ENDORSEMENT)
         return from_envelope(
-            standard.majority_of(standard.Role.MEMBER, self._members()), self._bundle.msps
+            standard.majority_of(standard.Role.MEMBER, self.members()), self._bundle.msps
         )
 
     def _implicit(self, msp_id: str) -> Policy:
@@ -130,9 +167,19 @@ class Definitions:
             ValidationCode.ENDORSEMENT_POLICY_FAILURE, f"{msp_id} is no member of the channel"
         )
 
-    def _members(self) -> list[str]:
+    def members(self) -> list[str]:
+        """Return the MSPs of the organisations with peers."""
         application = self._bundle.application
         return [each.msp_id for each in application.organisations.values()] if application else []
+
+
+def _check_plugin(name: str, plugin: str, policy: bytes, missing: ValidationCode) -> None:
+    if not plugin or not policy:
+        raise Invalid(missing, f"{name}: its definition lacks the plugin or the policy")
+    if plugin != PLUGIN:
+        raise LedgerError(
+            f"{name} is to be validated by the plugin {plugin!r}, which this peer does not have"
+        )
 
 
 def _built(name: str, build: Callable[[bytes], Policy], parameter: bytes) -> Policy:

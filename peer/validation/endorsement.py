@@ -26,8 +26,9 @@ from peer.validation.definitions import Definitions, EndorsementRules, key_polic
 from peer.validation.structure import EndorserTransaction
 from peer.validation.verdict import Invalid
 
-VALIDATION_PARAMETER = "VALIDATION_PARAMETER"
 Code = ValidationCode
+
+VALIDATION_PARAMETER = "VALIDATION_PARAMETER"
 
 
 class Key(NamedTuple):
@@ -47,8 +48,17 @@ class Action:
     sets: list[NamespaceSet]
 
 
-def read_action(transaction: EndorserTransaction) -> Action:
+def read_action(
+    transaction: EndorserTransaction,
+    *,
+    mismatch: Code = Code.INVALID_CHAINCODE,
+    checks_event: bool = True,
+) -> Action:
     """Read what was endorsed.
+
+    Args:
+        mismatch: the code where another chaincode was called than endorsed.
+        checks_event: an event must be one of the chaincode.
 
     Raises:
         Invalid: it cannot be read, or does not fit the header.
@@ -70,10 +80,11 @@ def read_action(transaction: EndorserTransaction) -> Action:
         raise Invalid(Code.INVALID_OTHER_REASON, "the chaincode's id is missing")
     name, version = action.chaincode_id.name, action.chaincode_id.version
     if not name or called.name != name:
-        raise Invalid(Code.INVALID_CHAINCODE, f"{called.name!r} was called, {name!r} endorsed")
+        raise Invalid(mismatch, f"{called.name!r} was called, {name!r} endorsed")
     if not version:
-        raise Invalid(Code.INVALID_CHAINCODE, f"{name}: the version is empty")
-    _check_event(action.events, name)
+        raise Invalid(mismatch, f"{name}: the version is empty")
+    if checks_event:
+        _check_event(action.events, name)
     names = [each.name for each in sets]
     if len(set(names)) != len(names):
         raise Invalid(Code.ILLEGAL_WRITESET, "a namespace stands there twice")
@@ -96,7 +107,12 @@ class EndorsementCheck:
 
     A transaction that changes the policy of a key decides on later ones of the block, so the
     order matters.
+
+    Attributes:
+        allows_same_ids: several transactions of a block may have one id.
     """
+
+    allows_same_ids = False
 
     def __init__(self, bundle: Bundle, reader: QueryExecutor) -> None:
         self._bundle = bundle
@@ -104,26 +120,32 @@ class EndorsementCheck:
         self._definitions = Definitions(bundle, reader)
         self._changed: set[Key] = set()
 
-    def check(self, transaction: EndorserTransaction, action: Action) -> None:
-        """
+    def check(self, index: int, transaction: EndorserTransaction) -> None:
+        """Check a transaction, which has this index in its block.
+
         Raises:
-            Invalid: some writes are not endorsed as they had to be.
-            LedgerError: the state is damaged; the channel cannot go on.
+            Invalid: what it did is not endorsed as it had to be.
+            LedgerError: the state is damaged, or asks for what this peer does not have; the
+                channel cannot go on.
         """
-        signatures = [
-            SignedData(transaction.response_payload + each.endorser, each.endorser, each.signature)
-            for each in transaction.endorsements
-        ]
-        sets = {each.name: each for each in action.sets if _writes(each)}
-        for name in sorted(sets.keys() | {action.name}):
+        action = read_action(transaction)
+        written = {each.name: each for each in action.sets if writes(each)}
+        signatures = endorsements_of(transaction)
+        for name in sorted(written.keys() | {action.name}):
             rules = self._definitions.rules(name)
-            written = sets.get(name)
-            self._check_namespace(rules, written, _Evaluation(signatures))
-            if written is not None:
-                self._changed.update(_metadata_keys(written))
+            self._check_namespace(rules, written.get(name), Evaluation(signatures))
+            self._take(written.get(name))
+
+    def settle(self, codes: list[Code]) -> None:
+        """Change the verdicts on transactions that others of the block make invalid."""
+
+    def _take(self, written: NamespaceSet | None) -> None:
+        """Remember whose policies a transaction changes in a namespace where it is endorsed."""
+        if written is not None:
+            self._changed.update(_metadata_keys(written))
 
     def _check_namespace(
-        self, rules: EndorsementRules, written: NamespaceSet | None, evaluation: _Evaluation
+        self, rules: EndorsementRules, written: NamespaceSet | None, evaluation: Evaluation
     ) -> None:
         for key in () if written is None else _keys(written):
             if key in self._changed:
@@ -149,7 +171,7 @@ class EndorsementCheck:
         )
 
 
-class _Evaluation:
+class Evaluation:
     """The policies that one set of signatures had to satisfy so far, each asked once."""
 
     def __init__(self, signatures: list[SignedData]) -> None:
@@ -166,7 +188,16 @@ class _Evaluation:
         self.satisfied.add(policy)
 
 
-def _writes(namespace: NamespaceSet) -> bool:
+def endorsements_of(transaction: EndorserTransaction) -> list[SignedData]:
+    """Return the endorsements with what each of them covers."""
+    return [
+        SignedData(transaction.response_payload + each.endorser, each.endorser, each.signature)
+        for each in transaction.endorsements
+    ]
+
+
+def writes(namespace: NamespaceSet) -> bool:
+    """Tell whether a transaction writes to a namespace or one of its collections."""
     return next(_keys(namespace), None) is not None
 
 

@@ -3,7 +3,7 @@
 Room:      peer.validation   (used by committer)
 Loop:      Trio; gives way after each transaction
 Lifetime:  one block
-Fabric:    core/committer/txvalidator/v20/validator.go (release-2.5)
+Fabric:    core/committer/txvalidator/{v20,v14}/validator.go (release-2.5)
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from peer.channel.channel import Channel
 from peer.errors import ConfigUpdateRefused
 from peer.ledger.api import ValidationCode
 from peer.ledger.blocks import envelopes_of
-from peer.validation.endorsement import EndorsementCheck, read_action
+from peer.validation.endorsement import EndorsementCheck
+from peer.validation.legacy import LegacyEndorsementCheck
 from peer.validation.structure import Signed, read_signed, read_transaction
 from peer.validation.verdict import Invalid
 
@@ -56,11 +57,14 @@ async def validate(channel: Channel, block: Block) -> Verdicts:
     """
     reader = channel.ledger.new_query_executor()
     try:
-        work = _BlockValidation(channel, EndorsementCheck(channel.bundle, reader))
+        rules = EndorsementCheck if channel.has_new_lifecycle else LegacyEndorsementCheck
+        endorsements = rules(channel.bundle, reader)
+        work = _BlockValidation(channel, endorsements)
         codes = []
-        for data in envelopes_of(block):
+        for index, data in enumerate(envelopes_of(block)):
             await trio.lowlevel.checkpoint()
-            codes.append(work.verdict(data))
+            codes.append(work.verdict(index, data))
+        endorsements.settle(codes)
     finally:
         reader.done()
     if work.bundle is not None and len(codes) > 1:
@@ -75,35 +79,35 @@ class _BlockValidation:
         self._endorsements = endorsements
         self._tx_ids: set[str] = set()
 
-    def verdict(self, data: bytes) -> ValidationCode:
-        """Return the verdict on the next transaction."""
+    def verdict(self, index: int, data: bytes) -> ValidationCode:
+        """Return the verdict on the next transaction, the one with this index."""
         tx_id = ""
         try:
             signed = read_signed(data, self._channel.bundle.msps, self._channel.channel_id)
             tx_id = signed.channel_header.tx_id
-            self._check(signed)
+            self._check(index, signed)
         except Invalid as exc:
             with logs.bind(channel=self._channel.channel_id, tx=tx_id):
                 log.warning("the transaction is not valid: %s", exc)
             return exc.code
         return Code.VALID
 
-    def _check(self, signed: Signed) -> None:
+    def _check(self, index: int, signed: Signed) -> None:
         match signed.channel_header.type:
             case HeaderType.ENDORSER_TRANSACTION:
-                self._check_transaction(signed)
+                self._check_transaction(index, signed)
             case HeaderType.CONFIG:
                 bundle = self._channel.bundle
                 self.bundle = bundle.updated(configtx.validate(bundle, signed.envelope))
             case other:
                 raise Invalid(Code.UNSUPPORTED_TX_PAYLOAD, f"a transaction of type {other}")
 
-    def _check_transaction(self, signed: Signed) -> None:
+    def _check_transaction(self, index: int, signed: Signed) -> None:
         transaction = read_transaction(signed)
         if self._channel.ledger.has_transaction(transaction.tx_id):
             raise Invalid(Code.DUPLICATE_TXID, "an earlier block has one of this id")
-        self._endorsements.check(transaction, read_action(transaction))
+        self._endorsements.check(index, transaction)
         # Only what has passed so far takes an id.
-        if transaction.tx_id in self._tx_ids:
+        if transaction.tx_id in self._tx_ids and not self._endorsements.allows_same_ids:
             raise Invalid(Code.DUPLICATE_TXID, "an earlier transaction of the block has this id")
         self._tx_ids.add(transaction.tx_id)

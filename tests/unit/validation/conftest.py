@@ -21,6 +21,21 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     return Scene(create(tmp_path_factory.mktemp("network") / "net", description))
 
 
+@pytest.fixture(scope="session")
+def legacy_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Two organisations on a channel without V2_0."""
+    description = NetworkDescription(organisations=("Org1", "Org2"), capability="V1_4_2")
+    return Scene(create(tmp_path_factory.mktemp("legacy") / "net", description))
+
+
+@pytest.fixture
+async def legacy(legacy_scene: Scene, tmp_path: Path) -> AsyncIterator[World]:
+    """Such a channel with its genesis block."""
+    async with open_ledger(tmp_path, CHANNEL) as ledger:
+        await ledger.commit(legacy_scene.network.genesis_block(), [ValidationCode.VALID])
+        yield World(legacy_scene, ledger)
+
+
 @pytest.fixture
 async def bare(scene: Scene, tmp_path: Path) -> AsyncIterator[World]:
     """A channel with its genesis block."""

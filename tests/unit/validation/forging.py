@@ -99,6 +99,7 @@ class Forged:
     Attributes:
         channel_header, signature_header, extension, data, action_header, action_payload,
             response_payload, action: the marshalled messages of each level.
+        proposal: the marshalled payload of the proposal.
         tail: endorsements that come after those of the endorsers.
     """
 
@@ -108,6 +109,7 @@ class Forged:
     name: str = CC
     version: str = VERSION
     event: bytes = b""
+    proposal: bytes = PROPOSAL
     channel_id: str = CHANNEL
     type: int = HeaderType.ENDORSER_TRANSACTION
     epoch: int = 0
@@ -182,7 +184,9 @@ class Forged:
         action = ChaincodeEndorsedAction(
             proposal_response_payload=response, endorsements=[*endorsements, *self.tail]
         )
-        return encode(ChaincodeActionPayload(chaincode_proposal_payload=PROPOSAL, action=action))
+        return encode(
+            ChaincodeActionPayload(chaincode_proposal_payload=self.proposal, action=action)
+        )
 
     def signed_part(self) -> bytes:
         if self.response_payload is not None:
@@ -192,7 +196,7 @@ class Forged:
             headers = self._channel_header() + (
                 self._signature_header() if self.action_header is None else self.action_header
             )
-            proposal_hash = sha256(headers + PROPOSAL).digest()
+            proposal_hash = sha256(headers + self.proposal).digest()
         action = self.action
         if action is None:
             action = encode(
