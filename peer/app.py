@@ -208,16 +208,17 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         external=external,
         remote_name=chaincode_host(config),
     )
+    access = AccessControl(channel=channels.find, local=members.local.msp)
     chaincode = ChaincodeSupport(
         registry=registry,
         launcher=launcher,
         definitions=definitions,
         ledgers=lambda channel_id: channels.get(channel_id).ledger,
         settings=_execution_settings(config),
+        may_call=partial(access.check, "peer/ChaincodeToChaincode"),
         trace=hooks.trace,
         on_execute_timeout=metrics.execute_timed_out,
     )
-    access = AccessControl(channel=channels.find, local=members.local.msp)
     system: SystemChaincode
     for system in (
         Cscc(

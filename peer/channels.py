@@ -20,7 +20,7 @@ from fabric_protos.common import Block
 from peer.channel.bundle import Bundle
 from peer.channel.channel import Channel
 from peer.channel.configblock import bundle_of, first_bundle
-from peer.errors import ChannelExists, LedgerCorrupt, PeerError, UnknownChannel
+from peer.errors import CapabilityUnknown, ChannelExists, LedgerCorrupt, PeerError, UnknownChannel
 from peer.events.status import CommitStatuses
 from peer.ledger import ledger_ids
 from peer.ledger.api import CommittedBlock, Ledger, ValidationCode
@@ -105,6 +105,8 @@ class Channels:
                     continue
                 try:
                     bundle = bundle_of(channel_id, block)
+                except CapabilityUnknown:
+                    raise
                 except PeerError as exc:
                     raise LedgerCorrupt(str(self._directory / channel_id), str(exc)) from exc
                 await self._take(ledger, bundle, opened)

@@ -189,22 +189,21 @@ class Peer:
             NotInstalled: there is neither.
             PackageInUse: it is the id of a package that chaincodes run.
 
-        Cancellation: before it has begun; then it is finished, within the limits of a stop.
+        Cancellation: what has been committed or removed stays so; uninstalling again goes on.
         """
-        await trio.lowlevel.checkpoint()
         ccids = self._ccids(name)
         if not ccids:
             self.packages.check_installed(name)
             if names := await self._names_of(name):
                 raise PackageInUse(name, names)
             ccids = {name}
-        with trio.CancelScope(shield=True):
-            for channel_id in self.channels:
-                deployed = self._definitions.deployed(channel_id, name)
-                if deployed is not None and deployed.ccid:
-                    await withdraw(self._admin, self.joined.get(channel_id).channel, name)
-            for ccid in ccids:
-                if not await self._names_of(ccid):
+        for channel_id in self.channels:
+            deployed = self._definitions.deployed(channel_id, name)
+            if deployed is not None and deployed.ccid:
+                await withdraw(self._admin, self.joined.get(channel_id).channel, name)
+        for ccid in ccids:
+            if not await self._names_of(ccid):
+                with trio.CancelScope(shield=True):
                     await self._remove(ccid)
 
     async def invoke(

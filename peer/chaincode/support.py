@@ -23,6 +23,7 @@ from fabric_protos.stream import (
     ChaincodeMessageType,
     ChaincodeSpec,
     Response,
+    SignedProposal,
 )
 from peer.chaincode.access import DevelopmentGate
 from peer.chaincode.handler import Gate, Handler, Trace
@@ -79,6 +80,9 @@ class Definitions(Protocol):
         ...
 
 
+MayCall = Callable[[str, SignedProposal | None], None]
+
+
 class Route(NamedTuple):
     """Where an invocation goes and as what: INIT or TRANSACTION."""
 
@@ -118,6 +122,8 @@ class ChaincodeSupport:
     Args:
         launcher: starts what is not running.
         ledgers: finds a channel's ledger, raising `UnknownChannel`.
+        may_call: raises a `PeerError` unless a proposal's creator may call chaincode on a channel
+            from another chaincode.
         trace: sees every message of every stream.
         on_execute_timeout: hears of the chaincode that gave no answer in time.
     """
@@ -130,6 +136,7 @@ class ChaincodeSupport:
         definitions: Definitions,
         ledgers: Callable[[str], Ledger],
         settings: ExecutionSettings,
+        may_call: MayCall = lambda channel_id, proposal: None,
         trace: Trace | None = None,
         on_execute_timeout: Callable[[str], None] = lambda ccid: None,
     ) -> None:
@@ -137,6 +144,7 @@ class ChaincodeSupport:
         self._definitions = definitions
         self._ledgers = ledgers
         self._settings = settings
+        self._may_call = may_call
         self._trace = trace
         self._on_execute_timeout = on_execute_timeout
         self._system: set[str] = set()
@@ -340,6 +348,11 @@ class ChaincodeSupport:
                 raise LedgerError(
                     f"signed proposal must not be nil from caller [{params.namespace}]"
                 )
+        if name not in self._system:
+            try:
+                self._may_call(channel_id, params.signed_proposal)
+            except PeerError as exc:
+                raise LedgerError(str(exc)) from exc
         called = replace(params, channel_id=channel_id, namespace=name, decorations={})
         payload = ChaincodeInput(args=spec.input.args)
         elsewhere = None if channel_id == params.channel_id else self._ledgers(channel_id)

@@ -12,7 +12,6 @@ from fabric_protos.codec import decode, encode
 from fabric_protos.common import (
     Block,
     BlockMetadataIndex,
-    ChannelHeader,
     Envelope,
     IdentifierHeader,
     Metadata,
@@ -22,6 +21,7 @@ from fabric_protos.common import (
 )
 from fabric_protos.errors import DecodeError
 from fabric_protos.msp import SerializedIdentity
+from fabric_protos.stream import ChannelHeader
 from peer.channel.bundle import Bundle
 from peer.errors import BlockError, BlockRefused, PolicyError
 from peer.ledger.blocks import (
@@ -89,7 +89,7 @@ def _check_place(channel_id: str, block: Block, number: int, previous_hash: byte
     payload = decode(Payload, decode(Envelope, envelopes_of(block)[0]).payload)
     if payload.header is None:
         raise BlockError(number, "its first transaction has no header")
-    found = decode(ChannelHeader, payload.header.channel_header).channel_id
+    found = ChannelHeader.decode(payload.header.channel_header).channel_id
     if found != channel_id:
         raise BlockError(number, f"it belongs to channel {found!r}")
 

@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "network": Lazy(
         "peer.cli.network:network", "Make a development network: organisations, keys, a channel."
     ),
-    "node": Lazy("peer.cli.node:node", "Run a peer."),
+    "node": Lazy("peer.cli.node:node", "Run a peer, or tend its ledgers while it does not run."),
     "version": Lazy("peer.cli.version:version", "Show the versions of the peer and its platform."),
 }
 

@@ -19,7 +19,7 @@ from fabric_protos.protos import ChaincodeAction, ProposalResponse, ProposalResp
 from fabric_protos.stream import ChaincodeEvent, ChaincodeInput
 from peer import logs
 from peer.channels import Channels
-from peer.endorser.endorser import ERROR_THRESHOLD, Endorser
+from peer.endorser.endorser import ERROR_THRESHOLD, OK, Endorser
 from peer.endorser.proposal import PreparedProposal, prepare_proposal
 from peer.endorser.transaction import signed_transaction
 from peer.errors import PeerError, SimulationFailed
@@ -125,9 +125,9 @@ class Client:
         with logs.bind(channel=channel_id, tx=proposal.tx_id):
             responses = await self._endorse(proposal)
             results = [_result(proposal, response) for response in responses]
-            worst = max(results, key=lambda result: result.status)
-            if worst.status >= ERROR_THRESHOLD:
-                return worst
+            for result in results:
+                if not OK <= result.status < ERROR_THRESHOLD:
+                    return result
             envelope = signed_transaction(proposal.signed, responses, self.identity)
             await self._orderer(channel_id).broadcast(envelope)
             status = await statuses.wait(proposal.tx_id)

@@ -48,6 +48,7 @@ from peer.scc.access import check_channel
 log = logging.getLogger("peer.endorser")
 
 VERSION = 1
+OK = 200
 ERROR_THRESHOLD = 400
 ERROR = 500
 PROPOSE = "peer/Propose"
@@ -104,7 +105,7 @@ class Endorser:
         """
         try:
             return await self.endorse(signed)
-        except (UnknownChannel, SimulationFailed) as exc:
+        except (UnknownChannel, SimulationFailed, LedgerError) as exc:
             text = str(exc)
             if isinstance(exc, UnknownChannel):
                 text = f"channel '{exc.channel_id}' not found"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import trio
 
-from peer.errors import LedgerStorageError
+from peer.errors import LedgerError, PeerError
 from peer.ledger.api import CommittedBlock, Ledger, ValidationCode
 from peer.ledger.blocks import header_of
 
@@ -27,11 +27,15 @@ class CommitStatus(NamedTuple):
 class _Waiter:
     """Someone waiting for one transaction."""
 
-    __slots__ = ("event", "status")
+    __slots__ = ("event", "outcome")
 
     def __init__(self) -> None:
         self.event = trio.Event()
-        self.status: CommitStatus | None = None
+        self.outcome: CommitStatus | PeerError | None = None
+
+    def settle(self, outcome: CommitStatus | PeerError) -> None:
+        self.outcome = outcome
+        self.event.set()
 
 
 class CommitStatuses:
@@ -48,16 +52,21 @@ class CommitStatuses:
             return
         number = header_of(committed.block).number
         for tx_id, code in zip(committed.tx_ids, committed.codes, strict=True):
-            for waiter in self._waiting.pop(tx_id, ()):
-                waiter.status = CommitStatus(code, number)
-                waiter.event.set()
+            self._settle(tx_id, CommitStatus(code, number))
+
+    def refuse(self, tx_id: str, reason: PeerError) -> None:
+        """Tell who waits for a transaction that no block will bring it."""
+        self._settle(tx_id, reason)
+
+    def fail(self, reason: PeerError) -> None:
+        """Tell everybody who waits now that no block will come for a while."""
+        for tx_id in list(self._waiting):
+            self._settle(tx_id, reason)
 
     def close(self) -> None:
-        """Wake everybody, to tell that no block will come."""
+        """Tell everybody, now and later, that no block will come."""
         self._is_closed = True
-        for waiters in self._waiting.values():
-            for waiter in waiters:
-                waiter.event.set()
+        self.fail(_closed())
 
     async def wait(self, tx_id: str) -> CommitStatus:
         """Return what became of a transaction, once a block has brought it.
@@ -65,8 +74,12 @@ class CommitStatuses:
         One that no block ever brings is waited for without end: the caller sets the limit.
 
         Raises:
-            LedgerStorageError: the channel is closed before that.
+            PeerError: it is known that no block will bring it: the channel is closed, or is not
+                ordered any more, or the ordering service dropped it.
         """
+        if self._is_closed:
+            await trio.lowlevel.checkpoint()
+            raise _closed()
         # Listening begins before the look into the ledger, so no block passes between the two.
         waiter = _Waiter()
         self._waiting.setdefault(tx_id, set()).add(waiter)
@@ -74,14 +87,22 @@ class CommitStatuses:
             found = await self._ledger.transaction_by_id(tx_id)
             if found is not None:
                 return CommitStatus(found.code, found.version.block)
-            if not self._is_closed:
-                await waiter.event.wait()
-            if waiter.status is None:
-                raise LedgerStorageError(tx_id, "the channel is closed")
-            return waiter.status
+            await waiter.event.wait()
+            if isinstance(waiter.outcome, PeerError):
+                raise waiter.outcome
+            assert waiter.outcome is not None
+            return waiter.outcome
         finally:
             waiters = self._waiting.get(tx_id)
             if waiters is not None:
                 waiters.discard(waiter)
                 if not waiters:
                     del self._waiting[tx_id]
+
+    def _settle(self, tx_id: str, outcome: CommitStatus | PeerError) -> None:
+        for waiter in self._waiting.pop(tx_id, ()):
+            waiter.settle(outcome)
+
+
+def _closed() -> LedgerError:
+    return LedgerError("the channel is closed")

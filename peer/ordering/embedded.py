@@ -16,7 +16,7 @@ import trio
 from fabric_protos.common import Block, Status
 from peer.channel.embedded import Embedded
 from peer.channels import Channels, Joined
-from peer.errors import BroadcastRefused, ChannelConfigRefused, PeerError
+from peer.errors import BroadcastRefused, ChannelConfigRefused, IdentityRefused
 from peer.ordering.solo import SoloOrderer
 
 log = logging.getLogger("peer.ordering")
@@ -59,30 +59,48 @@ class EmbeddedOrdering:
         self._channels = channels
         self._nursery = nursery
         self._orderers: dict[str, SoloOrderer] = {}
+        self._creating = trio.Lock()
 
     def orderer(self, channel_id: str) -> SoloOrderer:
-        """Return the orderer of a joined channel."""
-        return self._orderers[channel_id]
+        """Return the orderer of a channel.
+
+        Raises:
+            BroadcastRefused: it is ordered elsewhere, or nowhere.
+        """
+        try:
+            return self._orderers[channel_id]
+        except KeyError:
+            raise _unknown(channel_id) from None
 
     async def create_channel(self, channel_id: str) -> None:
-        """Make a channel of all organisations, join it and begin to order.
+        """Make a channel of all organisations, join it and begin to order; once is enough.
 
         Raises:
             ConfigError: the name cannot be used.
-            ChannelExists: it is joined already.
             LedgerStorageError: its ledger cannot be made.
+
+        Cancellation: before it is joined; from then on it is ordered, too.
         """
-        make = self._network.genesis_block
-        await self._channels.join(await trio.to_thread.run_sync(make, channel_id))
-        await self.start(channel_id)
+        async with self._creating:
+            if channel_id in self._orderers:
+                return
+            make = self._network.genesis_block
+            block = await trio.to_thread.run_sync(make, channel_id)
+            with trio.CancelScope(shield=True):
+                await self._channels.join(block)
+                await self.start(channel_id)
 
     async def start(self, channel_id: str) -> None:
-        """Begin to order a joined channel."""
+        """Begin to order a joined channel, if it is one of this network."""
         joined = self._channels.get(channel_id)
-        store = CommittingStore(joined)
-        orderer = SoloOrderer(joined.channel.bundle, store, self._network.orderer)
+        bundle, signer = joined.channel.bundle, self._network.orderer
+        try:
+            bundle.msps.deserialize(signer.creator)
+        except IdentityRefused:
+            return
+        orderer = SoloOrderer(bundle, CommittingStore(joined), signer, joined.statuses.refuse)
+        await self._nursery.start(_run, orderer, joined)
         self._orderers[channel_id] = orderer
-        await self._nursery.start(_run, orderer)
 
 
 class NoOrdering:
@@ -93,9 +111,7 @@ class NoOrdering:
         Raises:
             BroadcastRefused: always.
         """
-        raise BroadcastRefused(
-            Status.SERVICE_UNAVAILABLE, f"this peer knows no ordering service of {channel_id}"
-        )
+        raise _unknown(channel_id)
 
     async def create_channel(self, channel_id: str) -> NoReturn:
         """
@@ -108,9 +124,17 @@ class NoOrdering:
         """Do nothing: others order."""
 
 
-async def _run(orderer: SoloOrderer, *, task_status: trio.TaskStatus[None]) -> None:
+async def _run(orderer: SoloOrderer, joined: Joined, *, task_status: trio.TaskStatus[None]) -> None:
     """Order until the peer closes; a channel that breaks must not take the others down."""
     try:
         await orderer.run(task_status=task_status)
-    except PeerError as exc:
-        log.error("channel %s is not ordered any more: %s", orderer.channel_id, exc)
+    except Exception as exc:
+        log.exception("channel %s is not ordered any more", orderer.channel_id)
+        reason = f"channel {orderer.channel_id} is not ordered any more: {exc}"
+        joined.statuses.fail(BroadcastRefused(Status.SERVICE_UNAVAILABLE, reason))
+
+
+def _unknown(channel_id: str) -> BroadcastRefused:
+    return BroadcastRefused(
+        Status.SERVICE_UNAVAILABLE, f"this peer knows no ordering service of {channel_id}"
+    )

@@ -38,6 +38,7 @@ class Parsed(NamedTuple):
 
     envelope: Envelope
     channel_id: str
+    tx_id: str
     type: int
     creator: bytes
 
@@ -71,7 +72,7 @@ def parse(data: bytes) -> Parsed:
         raise BroadcastRefused(
             Status.BAD_REQUEST, "message is of type that cannot be processed directly"
         )
-    return Parsed(envelope, channel.channel_id, channel.type, creator)
+    return Parsed(envelope, channel.channel_id, channel.tx_id, channel.type, creator)
 
 
 def check(bundle: Bundle, orderer: Orderer, message: Parsed) -> None:

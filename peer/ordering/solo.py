@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import trio
@@ -70,8 +71,10 @@ class BlockStore(Protocol):
 
 class _Queued(NamedTuple):
     message: Parsed
-    data: bytes
     sequence: int
+
+
+OnDropped = Callable[[str, BroadcastRefused], None]
 
 
 class SoloOrderer:
@@ -80,12 +83,21 @@ class SoloOrderer:
     Args:
         bundle: the configuration as of the last block in `store`.
         signer: signs the blocks, as a member of an orderer organisation.
+        on_dropped: hears of a transaction id whose message was taken and is refused after all,
+            because the configuration has changed meanwhile.
     """
 
-    def __init__(self, bundle: Bundle, store: BlockStore, signer: SigningIdentity) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        store: BlockStore,
+        signer: SigningIdentity,
+        on_dropped: OnDropped = lambda tx_id, reason: None,
+    ) -> None:
         self._bundle = bundle
         self._store = store
         self._signer = signer
+        self._on_dropped = on_dropped
         self._send, self._receive = trio.open_memory_channel[_Queued](QUEUE_LENGTH)
         self._trouble = "the ordering service has not started"
 
@@ -111,7 +123,7 @@ class SoloOrderer:
         if message.is_config_update:
             self._make_config(message)
         try:
-            await self._send.send(_Queued(message, data, self._bundle.sequence))
+            await self._send.send(_Queued(message, self._bundle.sequence))
         except trio.BrokenResourceError:
             raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, "the orderer is closing") from None
 
@@ -145,7 +157,8 @@ class SoloOrderer:
                     limits = Limits(
                         self._orderer.max_message_count, self._orderer.preferred_max_bytes
                     )
-                    for batch in cutter.ordered(Message(queued.data, queued.message.size), limits):
+                    envelope = encode(queued.message.envelope)  # peers refuse other encodings
+                    for batch in cutter.ordered(Message(envelope, queued.message.size), limits):
                         await self._write(writer, batch)
                 if not cutter.is_pending:
                     deadline = math.inf
@@ -166,6 +179,7 @@ class SoloOrderer:
             filters.check(self._bundle, self._orderer, queued.message)
         except BroadcastRefused as exc:
             log.warning("a message in line is refused by the new configuration: %s", exc)
+            self._on_dropped(queued.message.tx_id, exc)
             return False
         return True
 
@@ -185,6 +199,7 @@ class SoloOrderer:
             config, bundle = self._make_config(message)
         except BroadcastRefused as exc:
             log.warning("a configuration update in line is refused: %s", exc)
+            self._on_dropped(message.tx_id, exc)
             return
         await self._write(writer, [self._config_envelope(config)], is_config=True)
         self._bundle = bundle

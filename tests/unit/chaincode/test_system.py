@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fabric_protos.codec import decode
-from fabric_protos.protos import ChannelQueryResponse
+from fabric_protos.codec import decode, encode
+from fabric_protos.protos import ChannelInfo, ChannelQueryResponse
 from fabric_protos.stream import (
     ChaincodeId,
     ChaincodeInput,
@@ -21,7 +21,6 @@ from fabric_protos.stream import (
 from peer.chaincode.stream import MemoryStream, MessageStream, PeerEnd, StreamRefused, memory_pipe
 from peer.chaincode.support import Route
 from peer.errors import ExecuteTimeout, LaunchError, PeerError
-from peer.scc.cscc import Cscc
 from peer.scc.runner import SystemCall, serve
 from runtimes.api import UnixOrigin
 from tests.fakes.runtime import FakeRuntime
@@ -33,8 +32,21 @@ from .house import Caller, House, answering, open_house
 CHANNELS = ChaincodeInput(args=[b"GetChannels"])
 
 
+class Listing:
+    """A system chaincode that lists two channels and can do nothing else."""
+
+    name = "cscc"
+
+    async def invoke(self, call: SystemCall) -> Response:
+        await trio.lowlevel.checkpoint()
+        if list(call.args) != CHANNELS.args:
+            raise PeerError("function not found")
+        channels = [ChannelInfo(channel_id=channel_id) for channel_id in ("ch1", "ch2")]
+        return Response(status=200, payload=encode(ChannelQueryResponse(channels=channels)))
+
+
 async def start_cscc(house: House) -> None:
-    cscc = Cscc(lambda: ["ch1", "ch2"])
+    cscc = Listing()
     await house.instances.start(house.support.run_in_process, cscc.name, partial(serve, cscc))
 
 

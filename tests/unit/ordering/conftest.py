@@ -10,7 +10,7 @@ import trio
 
 from fabric_protos.codec import decode, encode
 from fabric_protos.common import Block, Envelope, Header, HeaderType, Payload
-from fabric_protos.stream import ChannelHeader, SignatureHeader
+from fabric_protos.stream import ChannelHeader, SignatureHeader, Timestamp
 from peer.channel import network
 from peer.channel.bundle import Bundle
 from peer.channel.configtx import genesis_config
@@ -29,9 +29,11 @@ def envelope_of(
     *,
     kind: int = HeaderType.ENDORSER_TRANSACTION,
     channel_id: str = CHANNEL,
+    seconds: int = 1,
 ) -> bytes:
     """Return a signed envelope, marshalled."""
-    channel = ChannelHeader(type=kind, channel_id=channel_id)
+    clock = Timestamp(seconds=seconds)
+    channel = ChannelHeader(type=kind, channel_id=channel_id, timestamp=clock)
     creator = SignatureHeader(creator=signer.creator, nonce=os.urandom(24))
     header = Header(channel_header=channel.encode(), signature_header=creator.encode())
     payload = encode(Payload(header=header, data=data))

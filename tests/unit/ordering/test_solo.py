@@ -273,3 +273,55 @@ async def test_it_continues_after_the_last_block(
             nursery.cancel_scope.cancel()
     former = header_of(store.blocks[1])
     verify_block(bundle, store.blocks[2], 2, header_hash(former))
+
+
+async def test_another_encoding_is_ordered_in_the_one_that_peers_take(
+    orderer: SoloOrderer,
+    store: MemoryStore,
+    client: SigningIdentity,
+    bundle: Bundle,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sent = decode(Envelope, envelope_of(client, b"turned"))
+    payload, signature = (
+        encode(Envelope(payload=sent.payload)),
+        encode(Envelope(signature=sent.signature)),
+    )
+    await orderer.broadcast(signature + payload)
+    blocks = await store.reached(2)
+    assert data_of(blocks[1]) == [b"turned"]
+    verify_block(bundle, blocks[1], 1, header_hash(header_of(blocks[0])))
+
+
+async def test_a_clock_out_of_range_harms_nobody(
+    orderer: SoloOrderer,
+    store: MemoryStore,
+    client: SigningIdentity,
+    bundle: Bundle,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    await orderer.broadcast(envelope_of(client, b"late", seconds=10**14))
+    blocks = await store.reached(2)
+    verify_block(bundle, blocks[1], 1, header_hash(header_of(blocks[0])))
+
+
+async def test_whoever_sent_what_is_dropped_hears_of_it(
+    bundle: Bundle,
+    store: MemoryStore,
+    orderer_identity: SigningIdentity,
+    client: SigningIdentity,
+    orderer_admin: SigningIdentity,
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    dropped: list[BroadcastRefused] = []
+    orderer = SoloOrderer(
+        bundle, store, orderer_identity, lambda tx_id, reason: dropped.append(reason)
+    )
+    await nursery.start(orderer.run)
+    for count in (7, 8):
+        await orderer.broadcast(update_of(bundle, client, [orderer_admin], count=count))
+    await orderer.broadcast(envelope_of(client))
+    await store.reached(3)
+    [reason] = dropped
+    assert reason.status == Status.BAD_REQUEST
