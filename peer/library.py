@@ -189,7 +189,8 @@ class Peer:
             NotInstalled: there is neither.
             PackageInUse: it is the id of a package that chaincodes run.
 
-        Cancellation: what has been committed or removed stays so; uninstalling again goes on.
+        Cancellation: before or after the package is removed. Withdrawing it from the channels may
+        be left undone then; uninstalling again goes on.
         """
         ccids = self._ccids(name)
         if not ccids:
@@ -197,14 +198,14 @@ class Peer:
             if names := await self._names_of(name):
                 raise PackageInUse(name, names)
             ccids = {name}
+        for ccid in ccids:
+            if set(await self._names_of(ccid)) <= {name}:
+                with trio.CancelScope(shield=True):
+                    await self._remove(ccid)
         for channel_id in self.channels:
             deployed = self._definitions.deployed(channel_id, name)
             if deployed is not None and deployed.ccid:
                 await withdraw(self._admin, self.joined.get(channel_id).channel, name)
-        for ccid in ccids:
-            if not await self._names_of(ccid):
-                with trio.CancelScope(shield=True):
-                    await self._remove(ccid)
 
     async def invoke(
         self,

@@ -15,8 +15,8 @@ from fabric_protos.common import Block, Envelope
 from fabric_protos.stream import ChaincodeInput
 from peer import Peer, PeerConfig, open_peer
 from peer.channel import network
-from peer.channel.network import Network, NetworkDescription, NetworkOrganisation
 from peer.channel.configblock import bundle_of
+from peer.channel.network import Network, NetworkDescription, NetworkOrganisation
 from peer.client.calls import Client, Result
 from peer.client.definitions import WantedDefinition, approve, commit
 from peer.endorser.proposal import PreparedProposal, prepare_args, prepare_proposal

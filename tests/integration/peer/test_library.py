@@ -247,7 +247,7 @@ async def test_chaincode_calls_chaincode(code: Code) -> None:
             assert refused.status == 500
             assert why in refused.message
         nowhere = await peer.query(CHANNEL, caller.name, [*call, "nochannel", "pid"])
-        assert "failed to find ledger for channel: nochannel" in nowhere.message
+        assert "Failed to get policy manager for channel [nochannel]" in nowhere.message
 
 
 async def test_a_conflict_of_concurrent_invokes_is_told_and_nothing_is_lost(code: Code) -> None:

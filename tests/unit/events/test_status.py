@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from peer.errors import LedgerStorageError
+from peer.errors import LedgerError
 from peer.events.status import CommitStatus, CommitStatuses
 from peer.ledger.api import ValidationCode as Code
 from peer.validation.committer import Committer
@@ -115,7 +115,7 @@ async def test_who_stops_waiting_leaves_nothing_behind(
 
 async def test_a_channel_that_closes(statuses: CommitStatuses) -> None:
     async def wait() -> None:
-        with pytest.raises(LedgerStorageError, match="the channel is closed"):
+        with pytest.raises(LedgerError, match="the channel is closed"):
             await statuses.wait("tx")
 
     async with trio.open_nursery() as nursery:
@@ -126,10 +126,23 @@ async def test_a_channel_that_closes(statuses: CommitStatuses) -> None:
     await wait()
 
 
-async def test_a_closed_channel_still_tells_what_it_knows(
-    world: World, statuses: CommitStatuses
+async def test_a_transaction_that_no_block_will_bring(
+    statuses: CommitStatuses, nursery: trio.Nursery
 ) -> None:
-    transaction = world.forged(writes())
-    await world.commit(transaction.made())
-    statuses.close()
-    assert await statuses.wait(tx_id(transaction)) == (Code.VALID, 2)
+    told: dict[str, str] = {}
+
+    async def wait(tx_id: str) -> None:
+        with pytest.raises(LedgerError) as caught:
+            await statuses.wait(tx_id)
+        told[tx_id] = str(caught.value)
+
+    for tx_id in ("dropped", "waiting"):
+        nursery.start_soon(wait, tx_id)
+    await trio.testing.wait_all_tasks_blocked()
+    statuses.refuse("dropped", LedgerError("not any more"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert told == {"dropped": "not any more"}
+    statuses.fail(LedgerError("nothing is ordered"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert told["waiting"] == "nothing is ordered"
+    assert statuses._waiting == {}
