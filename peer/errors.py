@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import NamedTuple
 
 
@@ -23,6 +24,55 @@ class TxKey(NamedTuple):
 
 class PeerError(Exception):
     """Root of the peer's errors."""
+
+
+class Code(IntEnum):
+    """The status codes of gRPC."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class ErrorDetail(NamedTuple):
+    """How one peer or orderer failed, of several a call needed: ``gateway.ErrorDetail``."""
+
+    address: str
+    msp_id: str
+    message: str
+
+
+class CallRefused(PeerError):
+    """A call of a client is answered with an error.
+
+    Attributes:
+        code: never OK.
+        message: the sentence the client gets.
+        details: one for each peer or orderer that failed.
+    """
+
+    def __init__(self, code: Code, message: str, details: Sequence[ErrorDetail] = ()) -> None:
+        self.code = code
+        self.message = message
+        self.details = tuple(details)
+        super().__init__(code, message, self.details)
+
+    def __str__(self) -> str:
+        return f"{self.code.name}: {self.message}"
 
 
 class ConfigError(PeerError):

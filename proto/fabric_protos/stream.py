@@ -1003,241 +1003,42 @@ class SignatureHeader(Message):
         return b"".join(out)
 
 
-class Kv(Message):
-    """The message ``queryresult.KV``."""
+class Response(Message):
+    """The message ``protos.Response``."""
 
     __slots__ = (
-        "namespace",
-        "key",
-        "value",
+        "status",
+        "message",
+        "payload",
     )
 
-    def __init__(self, *, namespace: str = "", key: str = "", value: bytes = b"") -> None:
-        self.namespace: str = namespace
-        self.key: str = key
-        self.value: bytes = value
+    def __init__(self, *, status: int = 0, message: str = "", payload: bytes = b"") -> None:
+        self.status: int = status
+        self.message: str = message
+        self.payload: bytes = payload
 
     @staticmethod
-    def _read(data: bytes, pos: int, end: int, depth: int, m: Kv | None = None) -> Kv:
+    def _read(data: bytes, pos: int, end: int, depth: int, m: Response | None = None) -> Response:
         if depth < 0:
-            raise DecodeError("Kv is nested too deep")
+            raise DecodeError("Response is nested too deep")
         if m is None:
-            m = new(Kv)
-            m.namespace = ""
-            m.key = ""
-            m.value = b""
+            m = new(Response)
+            m.status = 0
+            m.message = ""
+            m.payload = b""
         try:
             while pos < end:
                 tag = data[pos]
                 pos += 1
                 if tag > 0x7F:
                     tag, pos = varint(tag, data, pos)
-                if tag == 10:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Kv.namespace is cut short")
-                    m.namespace = data[pos:stop].decode()
-                    pos = stop
-                elif tag == 18:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Kv.key is cut short")
-                    m.key = data[pos:stop].decode()
-                    pos = stop
-                elif tag == 26:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Kv.value is cut short")
-                    m.value = data[pos:stop]
-                    pos = stop
-                else:
-                    pos = skip(tag, data, pos, (1, 2, 3), "Kv")
-        except IndexError:
-            raise DecodeError("Kv is cut short") from None
-        except UnicodeDecodeError:
-            raise DecodeError(f"Kv: field {tag >> 3} is not UTF-8") from None
-        if pos != end:
-            raise DecodeError("Kv is cut short")
-        return m
-
-    def encode(self) -> bytes:
-        """Write the message: fields in ascending order, map entries by key."""
-        out: list[bytes] = []
-        if self.namespace != "":
-            raw = utf8(self.namespace, "Kv.namespace")
-            size = len(raw)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.key != "":
-            raw = utf8(self.key, "Kv.key")
-            size = len(raw)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.value != b"":
-            raw = checked(self.value, bytes, "Kv.value")
-            size = len(raw)
-            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        return b"".join(out)
-
-
-class KeyModification(Message):
-    """One entry of a key's history.
-
-    The message ``queryresult.KeyModification``.
-    """
-
-    __slots__ = (
-        "tx_id",
-        "value",
-        "timestamp",
-        "is_delete",
-    )
-
-    def __init__(
-        self,
-        *,
-        tx_id: str = "",
-        value: bytes = b"",
-        timestamp: Timestamp | None = None,
-        is_delete: bool = False,
-    ) -> None:
-        self.tx_id: str = tx_id
-        self.value: bytes = value
-        self.timestamp: Timestamp | None = timestamp
-        self.is_delete: bool = is_delete
-
-    @staticmethod
-    def _read(
-        data: bytes, pos: int, end: int, depth: int, m: KeyModification | None = None
-    ) -> KeyModification:
-        if depth < 0:
-            raise DecodeError("KeyModification is nested too deep")
-        if m is None:
-            m = new(KeyModification)
-            m.tx_id = ""
-            m.value = b""
-            m.timestamp = None
-            m.is_delete = False
-        try:
-            while pos < end:
-                tag = data[pos]
-                pos += 1
-                if tag > 0x7F:
-                    tag, pos = varint(tag, data, pos)
-                if tag == 10:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("KeyModification.tx_id is cut short")
-                    m.tx_id = data[pos:stop].decode()
-                    pos = stop
-                elif tag == 18:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("KeyModification.value is cut short")
-                    m.value = data[pos:stop]
-                    pos = stop
-                elif tag == 26:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("KeyModification.timestamp is cut short")
-                    m.timestamp = Timestamp._read(data, pos, stop, depth - 1, m.timestamp)
-                    pos = stop
-                elif tag == 32:
+                if tag == 8:
                     value = data[pos]
                     pos += 1
                     if value > 0x7F:
                         value, pos = varint(value, data, pos)
-                    m.is_delete = value != 0
-                else:
-                    pos = skip(tag, data, pos, (1, 2, 3, 4), "KeyModification")
-        except IndexError:
-            raise DecodeError("KeyModification is cut short") from None
-        except UnicodeDecodeError:
-            raise DecodeError(f"KeyModification: field {tag >> 3} is not UTF-8") from None
-        if pos != end:
-            raise DecodeError("KeyModification is cut short")
-        return m
-
-    def encode(self) -> bytes:
-        """Write the message: fields in ascending order, map entries by key."""
-        out: list[bytes] = []
-        if self.tx_id != "":
-            raw = utf8(self.tx_id, "KeyModification.tx_id")
-            size = len(raw)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.value != b"":
-            raw = checked(self.value, bytes, "KeyModification.value")
-            size = len(raw)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.timestamp is not None:
-            raw = checked(self.timestamp, Timestamp, "KeyModification.timestamp").encode()
-            size = len(raw)
-            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.is_delete is not False:
-            out += (b" ", boolean(self.is_delete, "KeyModification.is_delete"))
-        return b"".join(out)
-
-
-class SerializedIdentity(Message):
-    """The message ``msp.SerializedIdentity``."""
-
-    __slots__ = (
-        "mspid",
-        "id_bytes",
-    )
-
-    def __init__(self, *, mspid: str = "", id_bytes: bytes = b"") -> None:
-        self.mspid: str = mspid
-        self.id_bytes: bytes = id_bytes
-
-    @staticmethod
-    def _read(
-        data: bytes, pos: int, end: int, depth: int, m: SerializedIdentity | None = None
-    ) -> SerializedIdentity:
-        if depth < 0:
-            raise DecodeError("SerializedIdentity is nested too deep")
-        if m is None:
-            m = new(SerializedIdentity)
-            m.mspid = ""
-            m.id_bytes = b""
-        try:
-            while pos < end:
-                tag = data[pos]
-                pos += 1
-                if tag > 0x7F:
-                    tag, pos = varint(tag, data, pos)
-                if tag == 10:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SerializedIdentity.mspid is cut short")
-                    m.mspid = data[pos:stop].decode()
-                    pos = stop
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.status = value
                 elif tag == 18:
                     size = data[pos]
                     pos += 1
@@ -1245,97 +1046,8 @@ class SerializedIdentity(Message):
                         size, pos = varint(size, data, pos)
                     stop = pos + size
                     if stop > end:
-                        raise DecodeError("SerializedIdentity.id_bytes is cut short")
-                    m.id_bytes = data[pos:stop]
-                    pos = stop
-                else:
-                    pos = skip(tag, data, pos, (1, 2), "SerializedIdentity")
-        except IndexError:
-            raise DecodeError("SerializedIdentity is cut short") from None
-        except UnicodeDecodeError:
-            raise DecodeError(f"SerializedIdentity: field {tag >> 3} is not UTF-8") from None
-        if pos != end:
-            raise DecodeError("SerializedIdentity is cut short")
-        return m
-
-    def encode(self) -> bytes:
-        """Write the message: fields in ascending order, map entries by key."""
-        out: list[bytes] = []
-        if self.mspid != "":
-            raw = utf8(self.mspid, "SerializedIdentity.mspid")
-            size = len(raw)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.id_bytes != b"":
-            raw = checked(self.id_bytes, bytes, "SerializedIdentity.id_bytes")
-            size = len(raw)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        return b"".join(out)
-
-
-class SerializedIdemixIdentity(Message):
-    """The message ``msp.SerializedIdemixIdentity``."""
-
-    __slots__ = (
-        "nym_x",
-        "nym_y",
-        "ou",
-        "role",
-        "proof",
-    )
-
-    def __init__(
-        self,
-        *,
-        nym_x: bytes = b"",
-        nym_y: bytes = b"",
-        ou: bytes = b"",
-        role: bytes = b"",
-        proof: bytes = b"",
-    ) -> None:
-        self.nym_x: bytes = nym_x
-        self.nym_y: bytes = nym_y
-        self.ou: bytes = ou
-        self.role: bytes = role
-        self.proof: bytes = proof
-
-    @staticmethod
-    def _read(
-        data: bytes, pos: int, end: int, depth: int, m: SerializedIdemixIdentity | None = None
-    ) -> SerializedIdemixIdentity:
-        if depth < 0:
-            raise DecodeError("SerializedIdemixIdentity is nested too deep")
-        if m is None:
-            m = new(SerializedIdemixIdentity)
-            m.nym_x = b""
-            m.nym_y = b""
-            m.ou = b""
-            m.role = b""
-            m.proof = b""
-        try:
-            while pos < end:
-                tag = data[pos]
-                pos += 1
-                if tag > 0x7F:
-                    tag, pos = varint(tag, data, pos)
-                if tag == 10:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SerializedIdemixIdentity.nym_x is cut short")
-                    m.nym_x = data[pos:stop]
-                    pos = stop
-                elif tag == 18:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SerializedIdemixIdentity.nym_y is cut short")
-                    m.nym_y = data[pos:stop]
+                        raise DecodeError("Response.message is cut short")
+                    m.message = data[pos:stop].decode()
                     pos = stop
                 elif tag == 26:
                     size = data[pos]
@@ -1344,8 +1056,100 @@ class SerializedIdemixIdentity(Message):
                         size, pos = varint(size, data, pos)
                     stop = pos + size
                     if stop > end:
-                        raise DecodeError("SerializedIdemixIdentity.ou is cut short")
-                    m.ou = data[pos:stop]
+                        raise DecodeError("Response.payload is cut short")
+                    m.payload = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Response")
+        except IndexError:
+            raise DecodeError("Response is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Response: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Response is cut short")
+        return m
+
+    def encode(self) -> bytes:
+        """Write the message: fields in ascending order, map entries by key."""
+        out: list[bytes] = []
+        if self.status != 0:
+            out += (b"\x08", int32(self.status, "Response.status"))
+        if self.message != "":
+            raw = utf8(self.message, "Response.message")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.payload != b"":
+            raw = checked(self.payload, bytes, "Response.payload")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        return b"".join(out)
+
+
+class ChaincodeEvent(Message):
+    """The message ``protos.ChaincodeEvent``."""
+
+    __slots__ = (
+        "chaincode_id",
+        "tx_id",
+        "event_name",
+        "payload",
+    )
+
+    def __init__(
+        self, *, chaincode_id: str = "", tx_id: str = "", event_name: str = "", payload: bytes = b""
+    ) -> None:
+        self.chaincode_id: str = chaincode_id
+        self.tx_id: str = tx_id
+        self.event_name: str = event_name
+        self.payload: bytes = payload
+
+    @staticmethod
+    def _read(
+        data: bytes, pos: int, end: int, depth: int, m: ChaincodeEvent | None = None
+    ) -> ChaincodeEvent:
+        if depth < 0:
+            raise DecodeError("ChaincodeEvent is nested too deep")
+        if m is None:
+            m = new(ChaincodeEvent)
+            m.chaincode_id = ""
+            m.tx_id = ""
+            m.event_name = ""
+            m.payload = b""
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEvent.chaincode_id is cut short")
+                    m.chaincode_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEvent.tx_id is cut short")
+                    m.tx_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEvent.event_name is cut short")
+                    m.event_name = data[pos:stop].decode()
                     pos = stop
                 elif tag == 34:
                     size = data[pos]
@@ -1354,50 +1158,38 @@ class SerializedIdemixIdentity(Message):
                         size, pos = varint(size, data, pos)
                     stop = pos + size
                     if stop > end:
-                        raise DecodeError("SerializedIdemixIdentity.role is cut short")
-                    m.role = data[pos:stop]
-                    pos = stop
-                elif tag == 42:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("SerializedIdemixIdentity.proof is cut short")
-                    m.proof = data[pos:stop]
+                        raise DecodeError("ChaincodeEvent.payload is cut short")
+                    m.payload = data[pos:stop]
                     pos = stop
                 else:
-                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "SerializedIdemixIdentity")
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "ChaincodeEvent")
         except IndexError:
-            raise DecodeError("SerializedIdemixIdentity is cut short") from None
+            raise DecodeError("ChaincodeEvent is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ChaincodeEvent: field {tag >> 3} is not UTF-8") from None
         if pos != end:
-            raise DecodeError("SerializedIdemixIdentity is cut short")
+            raise DecodeError("ChaincodeEvent is cut short")
         return m
 
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        if self.nym_x != b"":
-            raw = checked(self.nym_x, bytes, "SerializedIdemixIdentity.nym_x")
+        if self.chaincode_id != "":
+            raw = utf8(self.chaincode_id, "ChaincodeEvent.chaincode_id")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.nym_y != b"":
-            raw = checked(self.nym_y, bytes, "SerializedIdemixIdentity.nym_y")
+        if self.tx_id != "":
+            raw = utf8(self.tx_id, "ChaincodeEvent.tx_id")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.ou != b"":
-            raw = checked(self.ou, bytes, "SerializedIdemixIdentity.ou")
+        if self.event_name != "":
+            raw = utf8(self.event_name, "ChaincodeEvent.event_name")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.role != b"":
-            raw = checked(self.role, bytes, "SerializedIdemixIdentity.role")
+        if self.payload != b"":
+            raw = checked(self.payload, bytes, "ChaincodeEvent.payload")
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.proof != b"":
-            raw = checked(self.proof, bytes, "SerializedIdemixIdentity.proof")
-            size = len(raw)
-            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
@@ -1901,196 +1693,6 @@ class ChaincodeAdditionalParams(Message):
         return b"".join(out)
 
 
-class ChaincodeEvent(Message):
-    """The message ``protos.ChaincodeEvent``."""
-
-    __slots__ = (
-        "chaincode_id",
-        "tx_id",
-        "event_name",
-        "payload",
-    )
-
-    def __init__(
-        self, *, chaincode_id: str = "", tx_id: str = "", event_name: str = "", payload: bytes = b""
-    ) -> None:
-        self.chaincode_id: str = chaincode_id
-        self.tx_id: str = tx_id
-        self.event_name: str = event_name
-        self.payload: bytes = payload
-
-    @staticmethod
-    def _read(
-        data: bytes, pos: int, end: int, depth: int, m: ChaincodeEvent | None = None
-    ) -> ChaincodeEvent:
-        if depth < 0:
-            raise DecodeError("ChaincodeEvent is nested too deep")
-        if m is None:
-            m = new(ChaincodeEvent)
-            m.chaincode_id = ""
-            m.tx_id = ""
-            m.event_name = ""
-            m.payload = b""
-        try:
-            while pos < end:
-                tag = data[pos]
-                pos += 1
-                if tag > 0x7F:
-                    tag, pos = varint(tag, data, pos)
-                if tag == 10:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeEvent.chaincode_id is cut short")
-                    m.chaincode_id = data[pos:stop].decode()
-                    pos = stop
-                elif tag == 18:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeEvent.tx_id is cut short")
-                    m.tx_id = data[pos:stop].decode()
-                    pos = stop
-                elif tag == 26:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeEvent.event_name is cut short")
-                    m.event_name = data[pos:stop].decode()
-                    pos = stop
-                elif tag == 34:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("ChaincodeEvent.payload is cut short")
-                    m.payload = data[pos:stop]
-                    pos = stop
-                else:
-                    pos = skip(tag, data, pos, (1, 2, 3, 4), "ChaincodeEvent")
-        except IndexError:
-            raise DecodeError("ChaincodeEvent is cut short") from None
-        except UnicodeDecodeError:
-            raise DecodeError(f"ChaincodeEvent: field {tag >> 3} is not UTF-8") from None
-        if pos != end:
-            raise DecodeError("ChaincodeEvent is cut short")
-        return m
-
-    def encode(self) -> bytes:
-        """Write the message: fields in ascending order, map entries by key."""
-        out: list[bytes] = []
-        if self.chaincode_id != "":
-            raw = utf8(self.chaincode_id, "ChaincodeEvent.chaincode_id")
-            size = len(raw)
-            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.tx_id != "":
-            raw = utf8(self.tx_id, "ChaincodeEvent.tx_id")
-            size = len(raw)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.event_name != "":
-            raw = utf8(self.event_name, "ChaincodeEvent.event_name")
-            size = len(raw)
-            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.payload != b"":
-            raw = checked(self.payload, bytes, "ChaincodeEvent.payload")
-            size = len(raw)
-            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        return b"".join(out)
-
-
-class Response(Message):
-    """The message ``protos.Response``."""
-
-    __slots__ = (
-        "status",
-        "message",
-        "payload",
-    )
-
-    def __init__(self, *, status: int = 0, message: str = "", payload: bytes = b"") -> None:
-        self.status: int = status
-        self.message: str = message
-        self.payload: bytes = payload
-
-    @staticmethod
-    def _read(data: bytes, pos: int, end: int, depth: int, m: Response | None = None) -> Response:
-        if depth < 0:
-            raise DecodeError("Response is nested too deep")
-        if m is None:
-            m = new(Response)
-            m.status = 0
-            m.message = ""
-            m.payload = b""
-        try:
-            while pos < end:
-                tag = data[pos]
-                pos += 1
-                if tag > 0x7F:
-                    tag, pos = varint(tag, data, pos)
-                if tag == 8:
-                    value = data[pos]
-                    pos += 1
-                    if value > 0x7F:
-                        value, pos = varint(value, data, pos)
-                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
-                    m.status = value
-                elif tag == 18:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Response.message is cut short")
-                    m.message = data[pos:stop].decode()
-                    pos = stop
-                elif tag == 26:
-                    size = data[pos]
-                    pos += 1
-                    if size > 0x7F:
-                        size, pos = varint(size, data, pos)
-                    stop = pos + size
-                    if stop > end:
-                        raise DecodeError("Response.payload is cut short")
-                    m.payload = data[pos:stop]
-                    pos = stop
-                else:
-                    pos = skip(tag, data, pos, (1, 2, 3), "Response")
-        except IndexError:
-            raise DecodeError("Response is cut short") from None
-        except UnicodeDecodeError:
-            raise DecodeError(f"Response: field {tag >> 3} is not UTF-8") from None
-        if pos != end:
-            raise DecodeError("Response is cut short")
-        return m
-
-    def encode(self) -> bytes:
-        """Write the message: fields in ascending order, map entries by key."""
-        out: list[bytes] = []
-        if self.status != 0:
-            out += (b"\x08", int32(self.status, "Response.status"))
-        if self.message != "":
-            raw = utf8(self.message, "Response.message")
-            size = len(raw)
-            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if self.payload != b"":
-            raw = checked(self.payload, bytes, "Response.payload")
-            size = len(raw)
-            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        return b"".join(out)
-
-
 class SignedProposal(Message):
     """The signature covers proposal_bytes exactly as received.
 
@@ -2437,6 +2039,404 @@ class ChaincodeProposalPayload(Message):
             raw = b"".join(entry)
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        return b"".join(out)
+
+
+class Kv(Message):
+    """The message ``queryresult.KV``."""
+
+    __slots__ = (
+        "namespace",
+        "key",
+        "value",
+    )
+
+    def __init__(self, *, namespace: str = "", key: str = "", value: bytes = b"") -> None:
+        self.namespace: str = namespace
+        self.key: str = key
+        self.value: bytes = value
+
+    @staticmethod
+    def _read(data: bytes, pos: int, end: int, depth: int, m: Kv | None = None) -> Kv:
+        if depth < 0:
+            raise DecodeError("Kv is nested too deep")
+        if m is None:
+            m = new(Kv)
+            m.namespace = ""
+            m.key = ""
+            m.value = b""
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Kv.namespace is cut short")
+                    m.namespace = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Kv.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Kv.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Kv")
+        except IndexError:
+            raise DecodeError("Kv is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Kv: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Kv is cut short")
+        return m
+
+    def encode(self) -> bytes:
+        """Write the message: fields in ascending order, map entries by key."""
+        out: list[bytes] = []
+        if self.namespace != "":
+            raw = utf8(self.namespace, "Kv.namespace")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.key != "":
+            raw = utf8(self.key, "Kv.key")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.value != b"":
+            raw = checked(self.value, bytes, "Kv.value")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        return b"".join(out)
+
+
+class KeyModification(Message):
+    """One entry of a key's history.
+
+    The message ``queryresult.KeyModification``.
+    """
+
+    __slots__ = (
+        "tx_id",
+        "value",
+        "timestamp",
+        "is_delete",
+    )
+
+    def __init__(
+        self,
+        *,
+        tx_id: str = "",
+        value: bytes = b"",
+        timestamp: Timestamp | None = None,
+        is_delete: bool = False,
+    ) -> None:
+        self.tx_id: str = tx_id
+        self.value: bytes = value
+        self.timestamp: Timestamp | None = timestamp
+        self.is_delete: bool = is_delete
+
+    @staticmethod
+    def _read(
+        data: bytes, pos: int, end: int, depth: int, m: KeyModification | None = None
+    ) -> KeyModification:
+        if depth < 0:
+            raise DecodeError("KeyModification is nested too deep")
+        if m is None:
+            m = new(KeyModification)
+            m.tx_id = ""
+            m.value = b""
+            m.timestamp = None
+            m.is_delete = False
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KeyModification.tx_id is cut short")
+                    m.tx_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KeyModification.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KeyModification.timestamp is cut short")
+                    m.timestamp = Timestamp._read(data, pos, stop, depth - 1, m.timestamp)
+                    pos = stop
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.is_delete = value != 0
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "KeyModification")
+        except IndexError:
+            raise DecodeError("KeyModification is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"KeyModification: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("KeyModification is cut short")
+        return m
+
+    def encode(self) -> bytes:
+        """Write the message: fields in ascending order, map entries by key."""
+        out: list[bytes] = []
+        if self.tx_id != "":
+            raw = utf8(self.tx_id, "KeyModification.tx_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.value != b"":
+            raw = checked(self.value, bytes, "KeyModification.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.timestamp is not None:
+            raw = checked(self.timestamp, Timestamp, "KeyModification.timestamp").encode()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.is_delete is not False:
+            out += (b" ", boolean(self.is_delete, "KeyModification.is_delete"))
+        return b"".join(out)
+
+
+class SerializedIdentity(Message):
+    """The message ``msp.SerializedIdentity``."""
+
+    __slots__ = (
+        "mspid",
+        "id_bytes",
+    )
+
+    def __init__(self, *, mspid: str = "", id_bytes: bytes = b"") -> None:
+        self.mspid: str = mspid
+        self.id_bytes: bytes = id_bytes
+
+    @staticmethod
+    def _read(
+        data: bytes, pos: int, end: int, depth: int, m: SerializedIdentity | None = None
+    ) -> SerializedIdentity:
+        if depth < 0:
+            raise DecodeError("SerializedIdentity is nested too deep")
+        if m is None:
+            m = new(SerializedIdentity)
+            m.mspid = ""
+            m.id_bytes = b""
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdentity.mspid is cut short")
+                    m.mspid = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdentity.id_bytes is cut short")
+                    m.id_bytes = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SerializedIdentity")
+        except IndexError:
+            raise DecodeError("SerializedIdentity is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"SerializedIdentity: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("SerializedIdentity is cut short")
+        return m
+
+    def encode(self) -> bytes:
+        """Write the message: fields in ascending order, map entries by key."""
+        out: list[bytes] = []
+        if self.mspid != "":
+            raw = utf8(self.mspid, "SerializedIdentity.mspid")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.id_bytes != b"":
+            raw = checked(self.id_bytes, bytes, "SerializedIdentity.id_bytes")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        return b"".join(out)
+
+
+class SerializedIdemixIdentity(Message):
+    """The message ``msp.SerializedIdemixIdentity``."""
+
+    __slots__ = (
+        "nym_x",
+        "nym_y",
+        "ou",
+        "role",
+        "proof",
+    )
+
+    def __init__(
+        self,
+        *,
+        nym_x: bytes = b"",
+        nym_y: bytes = b"",
+        ou: bytes = b"",
+        role: bytes = b"",
+        proof: bytes = b"",
+    ) -> None:
+        self.nym_x: bytes = nym_x
+        self.nym_y: bytes = nym_y
+        self.ou: bytes = ou
+        self.role: bytes = role
+        self.proof: bytes = proof
+
+    @staticmethod
+    def _read(
+        data: bytes, pos: int, end: int, depth: int, m: SerializedIdemixIdentity | None = None
+    ) -> SerializedIdemixIdentity:
+        if depth < 0:
+            raise DecodeError("SerializedIdemixIdentity is nested too deep")
+        if m is None:
+            m = new(SerializedIdemixIdentity)
+            m.nym_x = b""
+            m.nym_y = b""
+            m.ou = b""
+            m.role = b""
+            m.proof = b""
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.nym_x is cut short")
+                    m.nym_x = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.nym_y is cut short")
+                    m.nym_y = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.ou is cut short")
+                    m.ou = data[pos:stop]
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.role is cut short")
+                    m.role = data[pos:stop]
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.proof is cut short")
+                    m.proof = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "SerializedIdemixIdentity")
+        except IndexError:
+            raise DecodeError("SerializedIdemixIdentity is cut short") from None
+        if pos != end:
+            raise DecodeError("SerializedIdemixIdentity is cut short")
+        return m
+
+    def encode(self) -> bytes:
+        """Write the message: fields in ascending order, map entries by key."""
+        out: list[bytes] = []
+        if self.nym_x != b"":
+            raw = checked(self.nym_x, bytes, "SerializedIdemixIdentity.nym_x")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.nym_y != b"":
+            raw = checked(self.nym_y, bytes, "SerializedIdemixIdentity.nym_y")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.ou != b"":
+            raw = checked(self.ou, bytes, "SerializedIdemixIdentity.ou")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.role != b"":
+            raw = checked(self.role, bytes, "SerializedIdemixIdentity.role")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.proof != b"":
+            raw = checked(self.proof, bytes, "SerializedIdemixIdentity.proof")
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
 
 
