@@ -153,8 +153,7 @@ class EndorsementCheck:
                     Code.ENDORSEMENT_POLICY_FAILURE,
                     f"an earlier transaction of the block changes the policy of {key}",
                 )
-            parameter = self._metadata(key).get(VALIDATION_PARAMETER)
-            if parameter is not None:
+            if parameter := self._metadata(key).get(VALIDATION_PARAMETER):
                 evaluation.require(key_policy(self._bundle, parameter))
             elif key.collection:
                 evaluation.require(self._definitions.collection_policy(rules, key.collection))

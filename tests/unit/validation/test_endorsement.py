@@ -224,10 +224,13 @@ async def test_a_policy_that_cannot_be_read_stops_the_channel(world: World) -> N
         await world.judge(world.made(writes()))
 
 
-async def test_other_metadata_of_a_key_is_no_policy(world: World) -> None:
+@pytest.mark.parametrize("entries", [{"OTHER": GARBAGE}, {"VALIDATION_PARAMETER": b""}])
+async def test_other_metadata_of_a_key_and_an_empty_policy_are_none(
+    world: World, entries: dict[str, bytes]
+) -> None:
     await world.put(writes())
     sets = RwSetBuilder()
-    sets.add_metadata_write(CC, "k", {"OTHER": GARBAGE})
+    sets.add_metadata_write(CC, "k", entries)
     await world.put(sets)
     assert await world.judge(world.made(writes(), 0), world.made(writes())) == [REFUSED, Code.VALID]
 
