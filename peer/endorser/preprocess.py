@@ -28,7 +28,7 @@ from fabric_protos.stream import (
     SignedProposal,
 )
 from peer.errors import MembershipError, ProposalRefused
-from peer.msp.identity import Identity
+from peer.msp.identity import Identity, expiry_of
 
 log = logging.getLogger("peer.endorser")
 
@@ -83,16 +83,21 @@ class UnpackedProposal(NamedTuple):
 
 
 def unpack(signed: SignedProposal) -> UnpackedProposal:
-    """Read all levels of a signed proposal.
+    """Read all levels of a signed proposal, once its creator's certificate turns out to hold.
 
     Raises:
-        ProposalRefused: one of them cannot be read, or lacks what it must have.
+        ProposalRefused: the certificate has ended, or a level cannot be read, or lacks what it must
+            have.
     """
     try:
         proposal = Proposal.decode(signed.proposal_bytes)
         header = Header.decode(proposal.header)
-        channel_header = ChannelHeader.decode(header.channel_header)
         signature_header = SignatureHeader.decode(header.signature_header)
+    except DecodeError as exc:
+        raise ProposalRefused(f"failed parsing proposal: {exc}") from exc
+    _check_expiry(signature_header.creator)
+    try:
+        channel_header = ChannelHeader.decode(header.channel_header)
         extension = ChaincodeHeaderExtension.decode(channel_header.extension)
         payload = ChaincodeProposalPayload.decode(proposal.payload)
         spec = ChaincodeInvocationSpec.decode(payload.input).chaincode_spec
@@ -130,7 +135,6 @@ def check(unpacked: UnpackedProposal, identities: Identities) -> Identity:
     Raises:
         ProposalRefused: one of them is wrong.
     """
-    _check_expiry(unpacked, identities)
     channel, signature = unpacked.channel_header, unpacked.signature_header
     if channel.type not in ACCEPTED_TYPES:
         raise _invalid(f"invalid header type {channel.type}")
@@ -150,12 +154,10 @@ def check(unpacked: UnpackedProposal, identities: Identities) -> Identity:
     return _check_creator(unpacked, identities)
 
 
-def _check_expiry(unpacked: UnpackedProposal, identities: Identities) -> None:
-    try:
-        expires_at = identities.deserialize(unpacked.signature_header.creator).expires_at
-    except MembershipError:
-        return  # refused below, for a better reason
-    if expires_at < datetime.now(UTC):
+def _check_expiry(creator: bytes) -> None:
+    """Look at the certificate alone, whoever issued it: no channel is known yet."""
+    end = expiry_of(creator)
+    if end is not None and end < datetime.now(UTC):
         raise ProposalRefused("proposal client identity expired")
 
 

@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from fabric_protos.errors import DecodeError
 from fabric_protos.stream import SerializedIdentity
 from peer.msp import signatures
 from peer.msp.authorities import Chain
-from peer.msp.certificates import Certificate
+from peer.msp.certificates import UNREADABLE, Certificate, CertificateProblem, decode_pem
 
 HASHES = {"SHA256": "sha256", "SHA384": "sha384", "SHA3_256": "sha3_256", "SHA3_384": "sha3_384"}
 """Fabric's names of the hashes that may identify a certificate, and hashlib's."""
@@ -91,6 +92,20 @@ def chain_digest(chain: Sequence[Certificate], hash_name: str) -> bytes:
     for certificate in chain:
         digest.update(certificate.der)
     return digest.digest()
+
+
+def expiry_of(serialized: bytes) -> datetime | None:
+    """Return when the certificate of an ``msp.SerializedIdentity`` ends, whoever issued it.
+
+    None where there is no certificate; what that means is for an MSP to say.
+
+    Source: `ExpiresAt`, common/crypto/expiration.go (release-2.5).
+    """
+    try:
+        pem = SerializedIdentity.decode(serialized).id_bytes
+        return x509.load_der_x509_certificate(decode_pem(pem)).not_valid_after_utc
+    except (DecodeError, CertificateProblem, *UNREADABLE):
+        return None
 
 
 class SigningIdentity:

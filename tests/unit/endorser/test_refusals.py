@@ -115,10 +115,13 @@ async def test_the_proposal_that_all_others_differ_from_is_endorsed(desk: Desk) 
     assert answer.endorsement is not None
 
 
-@pytest.mark.parametrize(
-    "level", ["proposal", "header", "channel_header", "signature_header", "extension", "payload"]
-)
-async def test_a_level_that_cannot_be_read(desk: Desk, level: str) -> None:
+@pytest.mark.parametrize("level", ["proposal", "header", "signature_header"])
+async def test_a_level_above_the_creator_that_cannot_be_read(desk: Desk, level: str) -> None:
+    assert (await refusal(desk, **{level: GARBAGE})).startswith("failed parsing proposal: ")
+
+
+@pytest.mark.parametrize("level", ["channel_header", "extension", "payload"])
+async def test_a_level_below_that_cannot_be_read(desk: Desk, level: str) -> None:
     text = await refusal(desk, **{level: GARBAGE})
     assert text.startswith("error unmarshalling proposal: ")
 
@@ -263,9 +266,15 @@ def expired_user(scene: Scene) -> SigningIdentity:
 async def test_a_client_whose_certificate_has_ended(desk: Desk, scene: Scene) -> None:
     expired = expired_user(scene)
     assert await refusal(desk, signer=expired) == "proposal client identity expired"
-    # That comes before everything but what cannot be read.
-    text = await refusal(desk, signer=expired, type=0, signature=b"", channel_id="")
+    # That comes before everything else, the look for the channel and for an MSP included.
+    text = await refusal(
+        desk, signer=expired, channel_header=GARBAGE, payload=GARBAGE, signature=b""
+    )
     assert text == "proposal client identity expired"
+    assert text == await refusal(desk, signer=expired, channel_id="other")
+    stranger = SerializedIdentity.decode(expired.creator)
+    stranger.mspid = "Org7MSP"
+    assert text == await refusal(desk, creator=stranger.encode())
 
 
 async def test_a_channel_that_is_not_joined_is_an_answer(desk: Desk) -> None:
