@@ -109,7 +109,7 @@ class Channels:
                     raise
                 except PeerError as exc:
                     raise LedgerCorrupt(str(self._directory / channel_id), str(exc)) from exc
-                await self._take(ledger, bundle, opened)
+                self._take(ledger, bundle, opened)
 
     async def join(self, block: Block) -> Joined:
         """Join a channel by its genesis block.
@@ -128,9 +128,9 @@ class Channels:
                 raise ChannelExists(channel_id)
             ledger = await opened.enter_async_context(self._open_ledger(channel_id))
             await ledger.commit(block, [ValidationCode.VALID])
-            return await self._take(ledger, bundle, opened)
+            return self._take(ledger, bundle, opened)
 
-    async def _take(self, ledger: Ledger, bundle: Bundle, opened: AsyncExitStack) -> Joined:
+    def _take(self, ledger: Ledger, bundle: Bundle, opened: AsyncExitStack) -> Joined:
         channel = Channel(ledger, bundle)
         statuses = CommitStatuses(ledger)
         channel_id = channel.channel_id
