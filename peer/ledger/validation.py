@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right, insort
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -56,8 +56,24 @@ NO_VERSION = Version(0, 0)
 
 log = logging.getLogger(__name__)
 
-Writes = Mapping[bytes, bytes]
-"""Key to value; an empty value deletes the key."""
+PUT, MARK, UNMARK, DELETE = 1, 2, 4, 8
+"""What a transaction can do to a key: put a value, put metadata, remove metadata, delete."""
+
+
+@dataclass(slots=True)
+class Change:
+    """What a transaction does to one key: a sum of steps, and what the last of each kind puts.
+
+    A simulator lets no step of a key come twice. A forged set may, and Fabric adds up: two puts
+    are a mark. What a block means depends on that, so it is no different here.
+    """
+
+    steps: int = 0
+    value: bytes = b""
+    metadata: bytes = b""
+
+
+Changes = Mapping[bytes, Change]
 
 
 @dataclass(slots=True)
@@ -113,33 +129,24 @@ class Overlay:
                 yield row.key, row.version
             start = rows[-1].key + b"\0"
 
-    def apply(
-        self,
-        namespace: str,
-        writes: Writes,
-        metadata: Mapping[bytes, bytes],
-        version: Version,
-    ) -> None:
-        """Apply one transaction's writes to one namespace.
+    def apply(self, namespace: str, changes: Changes, version: Version) -> None:
+        """Apply what one transaction does to one namespace.
 
-        A write alone keeps the key's metadata, a metadata write alone its value, with the new
-        version; metadata of a missing key is ignored and goes with a deleted one.
+        A value alone keeps the key's metadata, metadata alone its value, with the new version;
+        metadata of a missing key is ignored and goes with a deleted one.
         """
-        for key, value in writes.items():
-            if not value:
+        for key, change in changes.items():
+            steps, value, metadata = change.steps, change.value, change.metadata
+            if steps & DELETE:
                 self.put(namespace, key, Stored(b"", b"", version))
-                continue
-            kept = metadata.get(key)
-            if kept is None:
+            elif steps == PUT:
                 latest = self.latest(namespace, key)
                 kept = b"" if latest is None else latest.metadata
-            self.put(namespace, key, Stored(value, kept, version))
-        for key, new in metadata.items():
-            if key in writes:
-                continue
-            latest = self.latest(namespace, key)
-            if latest is not None:
-                self.put(namespace, key, Stored(latest.value, new, version))
+                self.put(namespace, key, Stored(value, kept, version))
+            elif steps & PUT and steps & (MARK | UNMARK):
+                self.put(namespace, key, Stored(value, metadata, version))
+            elif (latest := self.latest(namespace, key)) is not None:
+                self.put(namespace, key, Stored(latest.value, metadata, version))
 
 
 class BlockValidation:
@@ -174,7 +181,7 @@ class BlockValidation:
 
     def configure(self, config: bytes, version: Version) -> None:
         """Take a channel configuration over."""
-        self._overlay.apply("", {CHANNEL_CONFIG_KEY.encode(): config}, {}, version)
+        self._overlay.apply("", {CHANNEL_CONFIG_KEY.encode(): Change(PUT, config)}, version)
 
     def expire(self, namespace: str, collection: str, key_hash: bytes) -> None:
         """Delete a private key, unless the block changes it.
@@ -264,18 +271,17 @@ class BlockValidation:
 
     def _apply(self, namespace: NamespaceSet, version: Version) -> Iterator[HistoryWrite]:
         public = namespace.public
-        writes = _once(
+        writes = [
             (write.key.encode(), b"" if write.is_delete else write.value) for write in public.writes
-        )
-        metadata = _metadata(
-            (write.key.encode(), write.entries) for write in public.metadata_writes
-        )
-        self._overlay.apply(namespace.name, writes, metadata, version)
+        ]
+        marks = ((write.key.encode(), write.entries) for write in public.metadata_writes)
+        self._overlay.apply(namespace.name, _changes(writes, marks), version)
         written = self._namespaces.setdefault(namespace.name, set())
         for collection in namespace.collections:
             written.add(collection.name)
             self._apply_collection(namespace.name, collection, version)
-        return ((namespace.name, key, version.tx, value or None) for key, value in writes.items())
+        first = dict(reversed(writes))
+        return ((namespace.name, key, version.tx, value or None) for key, value in first.items())
 
     def _apply_collection(
         self, namespace: str, collection: CollectionSet, version: Version
@@ -283,25 +289,22 @@ class BlockValidation:
         overlay = self._overlay
         hashes = hash_namespace(namespace, collection.name)
         values = private_namespace(namespace, collection.name)
-        writes = _once(
+        writes = (
             (write.key_hash, b"" if write.is_delete or write.is_purge else write.value_hash)
             for write in collection.hashed.hashed_writes
         )
-        metadata = _metadata(
-            (write.key_hash, write.entries) for write in collection.hashed.metadata_writes
-        )
-        overlay.apply(hashes, writes, metadata, version)
+        marks = ((write.key_hash, write.entries) for write in collection.hashed.metadata_writes)
+        overlay.apply(hashes, _changes(writes, marks), version)
         if collection.private is None:
             return
-        private = _once(
-            (write.key.encode(), b"" if write.is_delete else write.value)
+        private = {
+            write.key.encode(): b"" if write.is_delete else write.value
             for write in collection.private.writes
-        )
-        overlay.apply(values, private, {}, version)
+        }
+        overlay.apply(values, _changes(private.items()), version)
         # A private value has no metadata of its own, but its version follows that of its hash.
-        for key in {write.key.encode() for write in collection.private.metadata_writes} - set(
-            private
-        ):
+        marked = {write.key.encode() for write in collection.private.metadata_writes}
+        for key in marked - private.keys():
             held = overlay.latest(values, key)
             known = overlay.latest(hashes, sha256(key).digest())
             if held and known and sha256(held.value).digest() == known.value:
@@ -334,21 +337,22 @@ async def _same_summary(
             return False
 
 
-def _once(writes: Iterable[tuple[bytes, bytes]]) -> Writes:
-    """Return the writes by key, without keys that a forged set writes twice: Fabric drops those."""
-    pairs = list(writes)
-    counts = Counter(key for key, _ in pairs)
-    return {key: value for key, value in pairs if counts[key] == 1}
-
-
-def _metadata(
-    writes: Iterable[tuple[bytes, Sequence[KvMetadataEntry]]],
-) -> dict[bytes, bytes]:
-    """Return the marshalled metadata by key; no entries delete what there was."""
-    return {
-        key: encode(KvMetadataWrite(entries=list(entries))) if entries else b""
-        for key, entries in writes
-    }
+def _changes(
+    writes: Iterable[tuple[bytes, bytes]],
+    marks: Iterable[tuple[bytes, Sequence[KvMetadataEntry]]] = (),
+) -> Changes:
+    """Return what is done to each key; an empty value deletes it, no entries its metadata."""
+    changes: defaultdict[bytes, Change] = defaultdict(Change)
+    for key, value in writes:
+        change = changes[key]
+        change.steps += PUT if value else DELETE
+        change.value = value or change.value
+    for key, entries in marks:
+        change = changes[key]
+        change.steps += MARK if entries else UNMARK
+        if entries:
+            change.metadata = encode(KvMetadataWrite(entries=list(entries)))
+    return changes
 
 
 def _version(message: VersionMessage | None) -> Version | None:

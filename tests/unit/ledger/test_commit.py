@@ -368,18 +368,6 @@ async def test_private_data_that_does_not_fit_its_hash_is_ignored(
     reader.done()
 
 
-async def test_a_key_written_twice_in_a_forged_set_is_not_written(channel: Any) -> None:
-    twice = KvrwSet(
-        writes=[
-            KvWrite(key="k", value=b"1"),
-            KvWrite(key="k", value=b"2"),
-            KvWrite(key="j", value=b"3"),
-        ]
-    )
-    assert await channel.commit(forged(twice)) == [VALID]
-    assert (channel.get("k"), channel.get("j")) == (None, b"3")
-
-
 @pytest.mark.parametrize("value", [b"", b"kept out"])
 async def test_a_delete_mark_deletes_whatever_the_value(channel: Any, value: bytes) -> None:
     await channel.put(k=b"v")
