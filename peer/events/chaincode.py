@@ -33,7 +33,9 @@ async def chaincode_events(
     Args:
         start: number of the first block; the next one to come if None.
         after: id of the last transaction whose event is known already: what follows it comes.
-            A transaction that is in the ledger decides where to start, over `start`.
+            A transaction that is in the ledger decides where to start, over `start`. One without
+            an event, one that was invalid and one that never was are waited for without end: as
+            with Fabric, nothing comes then. Whoever resumes gives the id of an event it received.
 
     Cancellation: start again after the last transaction received.
     """

@@ -195,7 +195,7 @@ async def test_cancelled_while_joining(tmp_path: Path, scene: Scene) -> None:
 
 async def test_who_waits_for_a_transaction_hears_of_the_end(tmp_path: Path, scene: Scene) -> None:
     async def wait(peer: Peer) -> None:
-        with pytest.raises(LedgerStorageError, match="the channel is closed"):
+        with pytest.raises(LedgerError, match="^the channel is closed$"):
             await peer.channels.get(CHANNEL).statuses.wait("tx")
 
     async with trio.open_nursery() as nursery, opened(tmp_path) as peer:
