@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from typing import NamedTuple, Protocol
 
 import trio
@@ -45,7 +47,10 @@ from peer.ordering.writer import NONCE_BYTES, BlockWriter
 log = logging.getLogger("peer.ordering")
 
 QUEUE_LENGTH = 1000
-"""Messages that may wait for the writer; whoever broadcasts beyond that waits."""
+QUEUE_BYTES = 64 << 20
+"""Messages that may wait for the writer, and their bytes; whoever broadcasts beyond that waits."""
+QUEUE_WAIT_S = 30.0
+"""How long; Fabric's gateway waits as long for an orderer (``peer.gateway.broadcastTimeout``)."""
 RETRY_S = 1.0
 """Between attempts to write a block for which there was no room."""
 
@@ -74,6 +79,55 @@ class _Queued(NamedTuple):
     sequence: int
 
 
+class _Line:
+    """Messages that wait for the writer, so many, of so many bytes; first come, first served.
+
+    A message that is larger than the limit is in line alone.
+    """
+
+    def __init__(self) -> None:
+        self._messages: deque[_Queued] = deque()
+        self._bytes = 0
+        self._entrance = trio.Lock()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._is_closed = False
+
+    async def put(self, queued: _Queued) -> None:
+        """
+        Raises:
+            ClosedResourceError: nobody takes messages any more.
+
+        Cancellation: it is in line or it is not.
+        """
+        size = queued.message.size
+        async with self._entrance:
+            while self._messages and (
+                len(self._messages) >= QUEUE_LENGTH or self._bytes + size > QUEUE_BYTES
+            ):
+                await self._changed.park()
+            if self._is_closed:
+                raise trio.ClosedResourceError
+            self._messages.append(queued)
+            self._bytes += size
+            self._changed.unpark_all()
+
+    async def take(self) -> _Queued:
+        """Return the first message."""
+        await trio.lowlevel.checkpoint()
+        while not self._messages:
+            await self._changed.park()
+        queued = self._messages.popleft()
+        self._bytes -= queued.message.size
+        self._changed.unpark_all()
+        return queued
+
+    def close(self) -> None:
+        """Forget what is in line, and let nobody wait any longer."""
+        self._is_closed = True
+        self._messages.clear()
+        self._changed.unpark_all()
+
+
 OnDropped = Callable[[str, BroadcastRefused], None]
 
 
@@ -98,7 +152,7 @@ class SoloOrderer:
         self._store = store
         self._signer = signer
         self._on_dropped = on_dropped
-        self._send, self._receive = trio.open_memory_channel[_Queued](QUEUE_LENGTH)
+        self._line = _Line()
         self._trouble = "the ordering service has not started"
 
     @property
@@ -108,6 +162,8 @@ class SoloOrderer:
 
     async def broadcast(self, data: bytes) -> None:
         """Check a marshalled envelope and put it in line; it will be in a block, soon.
+
+        A line that is full is waited for, at most `QUEUE_WAIT_S` seconds.
 
         Raises:
             BroadcastRefused: it will not, and why; the status is the one of the wire.
@@ -122,10 +178,14 @@ class SoloOrderer:
         filters.check(self._bundle, self._orderer, message)
         if message.is_config_update:
             self._make_config(message)
-        try:
-            await self._send.send(_Queued(message, self._bundle.sequence))
-        except trio.BrokenResourceError:
-            raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, "the orderer is closing") from None
+        problem = f"the line has been full for {QUEUE_WAIT_S:g} s"
+        with trio.move_on_after(QUEUE_WAIT_S):
+            try:
+                await self._line.put(_Queued(message, self._bundle.sequence))
+                return
+            except trio.ClosedResourceError:
+                problem = "the orderer is closing"
+        raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, problem)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Cut and write blocks until cancelled; what is in line then is not ordered.
@@ -138,11 +198,11 @@ class SoloOrderer:
         deadline = math.inf
         self._trouble = ""
         task_status.started()
-        with self._receive:
+        with closing(self._line):
             while True:
                 queued = None
                 with trio.move_on_at(deadline):
-                    queued = await self._receive.receive()
+                    queued = await self._line.take()
                 if queued is None:
                     await self._write(writer, cutter.cut())
                     deadline = math.inf

@@ -52,6 +52,7 @@ class MemoryStore:
         self.blocks = [genesis]
         self.failures: list[Exception] = []
         self._changed = trio.Condition()
+        self._writing = trio.Lock()
 
     async def last_block(self) -> Block:
         return self.blocks[-1]
@@ -61,9 +62,14 @@ class MemoryStore:
         if self.failures:
             raise self.failures.pop(0)
         assert header_of(block).number == len(self.blocks)
-        self.blocks.append(block)
+        async with self._writing:
+            self.blocks.append(block)
         async with self._changed:
             self._changed.notify_all()
+
+    def standstill(self) -> trio.Lock:
+        """Return what keeps blocks from being written while it is held."""
+        return self._writing
 
     async def reached(self, height: int) -> list[Block]:
         """Return all blocks once there are so many."""

@@ -26,6 +26,7 @@ from peer.channel.verification import verify_block
 from peer.errors import BroadcastRefused, LedgerFull, LedgerStorageError
 from peer.ledger.blocks import header_hash, header_of, is_config_block, last_config_index
 from peer.msp.identity import SigningIdentity
+from peer.ordering import solo
 from peer.ordering.solo import SoloOrderer
 from tests.unit.ordering.conftest import CHANNEL, MemoryStore, data_of, envelope_of
 
@@ -325,3 +326,98 @@ async def test_whoever_sent_what_is_dropped_hears_of_it(
     await store.reached(3)
     [reason] = dropped
     assert reason.status == Status.BAD_REQUEST
+
+
+async def put_in_line(orderer: SoloOrderer, data: bytes, order: list[bytes]) -> None:
+    await orderer.broadcast(data)
+    order.append(data)
+
+
+@pytest.mark.parametrize("limit", ["QUEUE_LENGTH", "QUEUE_BYTES"])
+async def test_a_full_line_is_waited_for_in_turn(
+    orderer: SoloOrderer,
+    store: MemoryStore,
+    client: SigningIdentity,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+    limit: str,
+) -> None:
+    """A small message does not overtake a large one that there is no room for yet."""
+    monkeypatch.setattr(solo, limit, {"QUEUE_LENGTH": 1, "QUEUE_BYTES": 10_000}[limit])
+    taken: list[bytes] = []
+    async with store.standstill():
+        await orderer.broadcast(envelope_of(client, bytes(3 << 20)))  # fills a block by itself
+        await trio.testing.wait_all_tasks_blocked()
+        large = [envelope_of(client, bytes([number]) * 8000) for number in range(2)]
+        small = envelope_of(client, b"small")
+        for data in (*large, small):
+            nursery.start_soon(put_in_line, orderer, data, taken)
+            await trio.testing.wait_all_tasks_blocked()
+        assert taken == large[:1]
+    blocks = await store.reached(3)
+    assert taken == [*large, small]
+    assert data_of(blocks[2]) == [bytes(8000), b"\x01" * 8000, b"small"]
+
+
+async def test_one_message_larger_than_the_line_is_in_it_alone(
+    orderer: SoloOrderer,
+    store: MemoryStore,
+    client: SigningIdentity,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    monkeypatch.setattr(solo, "QUEUE_BYTES", 10)
+    await orderer.broadcast(envelope_of(client, bytes(5000)))
+    assert data_of((await store.reached(2))[1]) == [bytes(5000)]
+
+
+async def test_a_line_that_does_not_move_is_left_in_time(
+    orderer: SoloOrderer,
+    store: MemoryStore,
+    client: SigningIdentity,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    monkeypatch.setattr(solo, "QUEUE_LENGTH", 1)
+    async with store.standstill():
+        await orderer.broadcast(envelope_of(client, bytes(3 << 20)))
+        await trio.testing.wait_all_tasks_blocked()
+        await orderer.broadcast(envelope_of(client, b"in line"))
+        began = trio.current_time()
+        problem = await refused(orderer, envelope_of(client, b"left"))
+        assert trio.current_time() - began == solo.QUEUE_WAIT_S
+        assert (problem.status, problem.info) == (
+            Status.SERVICE_UNAVAILABLE,
+            "the line has been full for 30 s",
+        )
+    assert data_of((await store.reached(3))[2]) == [b"in line"]
+
+
+async def test_whoever_waits_in_vain_for_the_line_hears_of_the_end(
+    bundle: Bundle,
+    store: MemoryStore,
+    orderer_identity: SigningIdentity,
+    client: SigningIdentity,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    monkeypatch.setattr(solo, "QUEUE_LENGTH", 1)
+    orderer = SoloOrderer(bundle, store, orderer_identity)
+    problems: list[BroadcastRefused] = []
+
+    async def left() -> None:
+        problems.append(await refused(orderer, envelope_of(client)))
+
+    async with trio.open_nursery() as running, store.standstill():
+        await running.start(orderer.run)
+        await orderer.broadcast(envelope_of(client, bytes(3 << 20)))
+        await trio.testing.wait_all_tasks_blocked()
+        await orderer.broadcast(envelope_of(client))
+        nursery.start_soon(left)
+        await trio.testing.wait_all_tasks_blocked()
+        running.cancel_scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    [problem] = problems
+    assert problem.info == "the orderer is closing"
