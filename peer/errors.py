@@ -461,6 +461,22 @@ class StageTime(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
+class CommitTimeout(PeerError):
+    """A transaction was taken to be ordered, and no block has brought it; one still may."""
+
+    def __init__(self, channel_id: str, tx_id: str, limit_s: float) -> None:
+        self.channel_id = channel_id
+        self.tx_id = tx_id
+        self.limit_s = limit_s
+        super().__init__(channel_id, tx_id, limit_s)
+
+    def __str__(self) -> str:
+        return (
+            f"no block of {self.channel_id} has brought the transaction {self.tx_id} within "
+            f"{self.limit_s:g} s; one still may"
+        )
+
+
     """What was known when a launch failed.
 
     Attributes:

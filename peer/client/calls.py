@@ -18,13 +18,17 @@ from fabric_protos.codec import decode
 from fabric_protos.protos import ChaincodeAction, ProposalResponse, ProposalResponsePayload
 from fabric_protos.stream import ChaincodeEvent, ChaincodeInput
 from peer import logs
-from peer.channels import Channels
+from peer.channels import Channels, Joined
 from peer.endorser.endorser import ERROR_THRESHOLD, OK, Endorser
 from peer.endorser.proposal import PreparedProposal, prepare_proposal
 from peer.endorser.transaction import signed_transaction
-from peer.errors import PeerError, SimulationFailed
+from peer.errors import CommitTimeout, PeerError, SimulationFailed
 from peer.ledger.api import ValidationCode
 from peer.msp.identity import SigningIdentity
+
+COMMIT_WAIT_S = 60.0
+"""How long a block may take, from the ordering service to its verdicts, beyond the time it waits
+for more transactions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +120,12 @@ class Client:
         Raises:
             EndorsementsDiffer: the endorsers do not agree on what came of it.
             BroadcastRefused: the ordering service does not take the transaction.
+            CommitTimeout: it did, and no block has brought the transaction in time.
 
         Cancellation: once the ordering service has the transaction it will be committed, whether
         or not anybody waits.
         """
-        statuses = self._channels.get(channel_id).statuses
+        joined = self._channels.get(channel_id)
         proposal = self._propose(channel_id, name, payload, transient)
         with logs.bind(channel=channel_id, tx=proposal.tx_id):
             responses = await self._endorse(proposal)
@@ -130,8 +135,8 @@ class Client:
                     return result
             envelope = signed_transaction(proposal.signed, responses, self.identity)
             await self._orderer(channel_id).broadcast(envelope)
-            status = await statuses.wait(proposal.tx_id)
-            return _result(proposal, responses[0], status.code)
+            code = await _verdict(joined, proposal.tx_id)
+            return _result(proposal, responses[0], code)
 
     def _propose(
         self,
@@ -169,6 +174,16 @@ async def _endorsed(endorser: Endorser, proposal: PreparedProposal) -> ProposalR
         return await endorser.endorse(proposal.signed)
     except SimulationFailed as exc:
         raise exc.cause from None
+
+
+async def _verdict(joined: Joined, tx_id: str) -> ValidationCode:
+    """Return what a block says of a transaction, once one brings it."""
+    channel = joined.channel
+    orderer = channel.bundle.orderer
+    limit_s = COMMIT_WAIT_S + (orderer.batch_timeout_s if orderer is not None else 0)
+    with trio.move_on_after(limit_s):
+        return (await joined.statuses.wait(tx_id)).code
+    raise CommitTimeout(channel.channel_id, tx_id, limit_s)
 
 
 def _result(
