@@ -75,6 +75,26 @@ class CallRefused(PeerError):
         return f"{self.code.name}: {self.message}"
 
 
+class CallFailed(PeerError):
+    """A call to another machine failed; the sentence is that of Go's client.
+
+    Attributes:
+        code: never OK; UNAVAILABLE also where there is no connection.
+        message: the server's sentence, or what is known here.
+        details: what peers or orderers behind the server said.
+    """
+
+    def __init__(self, code: Code, message: str, details: Sequence[ErrorDetail] = ()) -> None:
+        self.code = code
+        self.message = message
+        self.details = tuple(details)
+        super().__init__(code, message, self.details)
+
+    def __str__(self) -> str:
+        name = "Canceled" if self.code is Code.CANCELLED else self.code.name.title()
+        return f"rpc error: code = {name.replace('_', '')} desc = {self.message}"
+
+
 class ConfigError(PeerError):
     """The configuration cannot be used; carries every problem found, not just the first."""
 
@@ -441,6 +461,22 @@ class EndorsementsDiffer(PeerError):
     """The answers of several endorsers make no transaction."""
 
 
+class CommitTimeout(PeerError):
+    """A transaction was taken to be ordered, and no block has brought it; one still may."""
+
+    def __init__(self, channel_id: str, tx_id: str, limit_s: float) -> None:
+        self.channel_id = channel_id
+        self.tx_id = tx_id
+        self.limit_s = limit_s
+        super().__init__(channel_id, tx_id, limit_s)
+
+    def __str__(self) -> str:
+        return (
+            f"no block of {self.channel_id} has brought the transaction {self.tx_id} within "
+            f"{self.limit_s:g} s; one still may"
+        )
+
+
 class ChaincodeError(PeerError):
     """Something is wrong with a chaincode, its process or its stream."""
 
@@ -461,22 +497,6 @@ class StageTime(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-class CommitTimeout(PeerError):
-    """A transaction was taken to be ordered, and no block has brought it; one still may."""
-
-    def __init__(self, channel_id: str, tx_id: str, limit_s: float) -> None:
-        self.channel_id = channel_id
-        self.tx_id = tx_id
-        self.limit_s = limit_s
-        super().__init__(channel_id, tx_id, limit_s)
-
-    def __str__(self) -> str:
-        return (
-            f"no block of {self.channel_id} has brought the transaction {self.tx_id} within "
-            f"{self.limit_s:g} s; one still may"
-        )
-
-
     """What was known when a launch failed.
 
     Attributes:

@@ -10,28 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from peer.chaincode.stream import MessageStream
+from peer.remote import ClientTls
 
 Serve = Callable[[MessageStream], Awaitable[None]]
 """Runs one stream to its end. `StreamRefused` out of it is the status the other side reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    """What the peer needs to dial a service over TLS, as PEM text.
-
-    Attributes:
-        certificate: with `key`, for a service that asks for a client certificate.
-        server_name: name to expect in the service's certificate instead of the address' host.
-    """
-
-    root: bytes
-    certificate: bytes = b""
-    key: bytes = field(default=b"", repr=False)
-    server_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

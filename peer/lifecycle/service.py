@@ -16,9 +16,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from peer.chaincode.connections import ChaincodeServerInfo, ClientTls
+from peer.chaincode.connections import ChaincodeServerInfo
 from peer.config.values import parse_duration
 from peer.errors import PackageError
+from peer.remote import ClientTls
 
 SERVICE_TYPES = frozenset({"ccaas", "external"})
 DIAL_TIMEOUT_S = 3.0

@@ -1,6 +1,6 @@
 """What this peer needs of grpclib beyond its public face.
 
-Room:      peer.rpc   (imports grpclib; used by streams, listener, connector)
+Room:      peer.rpc   (imports grpclib; used by streams, listener, connector, client)
 Loop:      asyncio
 Lifetime:  connection
 
@@ -12,14 +12,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import grpclib.client
 import grpclib.server
+from grpclib.client import _H2_TO_GRPC_STATUS_MAP
 from grpclib.config import Configuration
-from grpclib.const import Handler
-from grpclib.encoding.base import CodecBase
+from grpclib.const import Handler, Status
+from grpclib.encoding.base import GRPC_CONTENT_TYPE, CodecBase
 from grpclib.events import _DispatchServerEvents
+from grpclib.metadata import (
+    USER_AGENT,
+    decode_bin_value,
+    decode_grpc_message,
+    encode_timeout,
+)
 from grpclib.protocol import AbstractHandler, EventsProcessor, H2Protocol, Stream
 from h2.config import H2Configuration
 from h2.connection import ConnectionInputs, ConnectionState
@@ -37,6 +45,7 @@ _GOAWAY_CLOSES_NOTHING = {
 H2Stream = Stream
 H2Error = ProtocolError
 _FRAME_HEADER = 5
+GOODBYE_S = 1.0
 
 
 class BytesCodec(CodecBase):
@@ -54,18 +63,28 @@ class BytesCodec(CodecBase):
 
 
 class _Processor(EventsProcessor):
-    """Events of one connection, with two of grpclib's habits changed."""
+    """Events of one connection, with two of grpclib's habits changed.
+
+    Attributes:
+        is_draining: the other side takes no new streams.
+    """
+
+    is_draining = False
 
     def process(self, event: Event) -> None:
         if event.__class__ not in getattr(self, "processors", ()):
             return  # RFC 9113 4.1: what is not known is ignored; grpclib would raise
         if isinstance(event, ConnectionTerminated) and event.error_code == ErrorCodes.NO_ERROR:
+            self.is_draining = True
             return
         super().process(event)
 
 
 class _Protocol(H2Protocol):
     """One connection, either side."""
+
+    processor: _Processor
+    transport: asyncio.Transport
 
     def __init__(
         self,
@@ -76,15 +95,19 @@ class _Protocol(H2Protocol):
     ) -> None:
         super().__init__(handler, config, h2_config)
         self._on_lost = on_lost
+        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
         machine = self.connection._connection.state_machine
         machine._transitions = machine._transitions | _GOAWAY_CLOSES_NOTHING
         self.processor = _Processor(self.handler, self.connection)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
+        self.lost.set()
         if self._on_lost is not None:
             self._on_lost()
 
@@ -99,9 +122,19 @@ def server_protocol(
 
 
 class Channel(grpclib.client.Channel):
-    """A client connection that keeps its streams when the server asks for no new ones."""
+    """A client connection that keeps its streams when the server asks for no new ones.
+
+    These go over a new connection then, as they do after the old one was lost.
+    """
+
+    _protocol: _Protocol | None
+    _drained: tuple[_Protocol, ...] = ()
 
     async def __connect__(self) -> H2Protocol:
+        if self._protocol is not None and self._protocol.processor.is_draining:
+            open_still = (each for each in self._drained if not each.connection.is_closing())
+            self._drained = (*open_still, self._protocol)
+            self._protocol = None
         protocol = await super().__connect__()
         if protocol.connection.is_closing():  # a proxy whose service is not up yet does this
             raise ConnectionResetError("the connection was closed at once")
@@ -109,6 +142,86 @@ class Channel(grpclib.client.Channel):
 
     def _protocol_factory(self) -> H2Protocol:
         return _Protocol(grpclib.client.Handler(), self._config, self._h2_config)
+
+    async def aclose(self) -> None:
+        """Close every connection and wait until they are, a moment for the far end's goodbye."""
+        protocols = [*self._drained, *([self._protocol] if self._protocol is not None else [])]
+        self.close()
+        for protocol in protocols:
+            protocol.processor.close()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(protocol.lost.wait(), GOODBYE_S)
+            protocol.transport.abort()
+            await protocol.lost.wait()
+
+
+async def open_stream(channel: Channel, path: str, timeout_s: float | None) -> OpenStream:
+    """Send the headers of a call.
+
+    Args:
+        timeout_s: for ``grpc-timeout``.
+
+    Raises:
+        OSError, H2Error: there is no connection, or it breaks.
+    """
+    protocol = await channel.__connect__()
+    stream = protocol.processor.connection.create_stream()
+    headers = [
+        (":method", "POST"),
+        (":scheme", channel._scheme),
+        (":path", path),
+        (":authority", channel._authority),
+        ("te", "trailers"),
+        ("content-type", GRPC_CONTENT_TYPE),
+        ("user-agent", USER_AGENT),
+    ]
+    if timeout_s is not None:
+        headers.insert(4, ("grpc-timeout", encode_timeout(timeout_s)))
+    release = await stream.send_request(headers, _processor=protocol.processor)
+    return OpenStream(stream, release)
+
+
+class OpenStream(NamedTuple):
+    """A call whose headers are sent; `release` forgets its stream."""
+
+    stream: H2Stream
+    release: Callable[[], None]
+
+    def close(self) -> None:
+        """Reset the stream, unless it is over, and release it."""
+        if self.stream.closable:
+            self.stream.reset_nowait(ErrorCodes.CANCEL)
+        self.release()
+
+
+class Outcome(NamedTuple):
+    """What a server says of a call; `details` is the marshalled ``google.rpc.Status``, or empty."""
+
+    status: Status
+    message: str
+    details: bytes
+
+
+def outcome(stream: H2Stream) -> Outcome | None:
+    """Return how the server ended a call, None if it has not told."""
+    headers = dict(stream.headers or ())
+    if not headers:
+        return None
+    if headers.get(":status") != "200":
+        status = _H2_TO_GRPC_STATUS_MAP.get(headers.get(":status", ""), Status.UNKNOWN)
+        return Outcome(status, f"HTTP status {headers.get(':status')}", b"")
+    if not headers.get("content-type", "").startswith(GRPC_CONTENT_TYPE):
+        text = f"content type {headers.get('content-type')!r} is not gRPC's"
+        return Outcome(Status.UNKNOWN, text, b"")
+    trailers = dict(stream.trailers or headers)
+    if "grpc-status" not in trailers:
+        return None
+    try:
+        status = Status(int(trailers["grpc-status"]))
+        details = decode_bin_value(trailers.get("grpc-status-details-bin", "").encode())
+    except ValueError as exc:
+        return Outcome(Status.UNKNOWN, f"the trailers cannot be read: {exc}", b"")
+    return Outcome(status, decode_grpc_message(trailers.get("grpc-message", "")), details)
 
 
 def close_connection(protocol: H2Protocol, reason: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import ssl
 
-from peer.chaincode.connections import ClientTls
+from peer.remote import ClientTls
 
 CIPHERS = "ECDHE+AESGCM"
 
@@ -27,10 +27,13 @@ def server_context(certificate: bytes, key: bytes, client_ca: bytes) -> ssl.SSLC
 def client_context(tls: ClientTls) -> ssl.SSLContext:
     """Return a context that trusts `tls.root` only and shows a certificate if there is one.
 
+    As in Go, what is trusted need not be self-signed: an intermediate authority will do.
+
     Raises:
         ssl.SSLError: the PEM text cannot be used.
     """
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(cadata=tls.root.decode())
     if tls.certificate:
         _load_key_pair(context, tls.certificate, tls.key)

@@ -12,8 +12,9 @@ import trio
 from h2.errors import ErrorCodes
 
 from peer.chaincode.certificates import CertificateAuthority
-from peer.chaincode.connections import ChaincodeServerInfo, ClientTls, ConnectionFailed
+from peer.chaincode.connections import ChaincodeServerInfo, ConnectionFailed
 from peer.chaincode.stream import MessageStream, StreamClosed, StreamRefused
+from peer.remote import ClientTls
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.loop import open_loop
 

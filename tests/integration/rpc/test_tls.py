@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from peer.chaincode.certificates import CertificateAuthority, KeyPair
-from peer.chaincode.connections import ClientTls
+from peer.remote import ClientTls
 from peer.rpc import tls as tls_module
 from peer.rpc.listener import HANDSHAKE_S
 from peer.rpc.tls import client_context, server_context
