@@ -14,20 +14,15 @@ from typing import NamedTuple
 
 from fabric_protos.codec import decode
 from fabric_protos.errors import DecodeError
-from fabric_protos.protos import (
-    ChaincodeCall,
-    ChaincodeDeploymentSpec,
-    ChaincodeInterest,
-    ProposalResponse,
-)
+from fabric_protos.protos import ChaincodeDeploymentSpec, ProposalResponse
 from fabric_protos.protos import Response as ResponseMessage
-from fabric_protos.rwset import TxReadWriteSet
 from fabric_protos.stream import ChaincodeInput, SignedProposal
 from peer import logs
 from peer.chaincode.support import ChaincodeSupport, Definitions, Execution
 from peer.chaincode.transactions import CollectionStore, TransactionParams
 from peer.channel.channel import Channel
 from peer.endorser import endorsement, preprocess
+from peer.endorser.interest import interest_of
 from peer.endorser.preprocess import Identities, UnpackedProposal
 from peer.errors import (
     DefinitionNotUsable,
@@ -164,7 +159,7 @@ class Endorser:
         answer = ProposalResponse(
             response=endorsement.message_of(response),
             payload=payload,
-            interest=self._interest(simulated.results),
+            interest=interest_of(simulated.results, self._chaincode.is_system),
         )
         if response.status < ERROR:
             answer.version = VERSION
@@ -255,18 +250,6 @@ class Endorser:
         if unpacked.name == "lscc":
             raise LedgerError("Private data is forbidden to be used in instantiate")
         await channel.ledger.keep_private_data(unpacked.tx_id, results.private)
-
-    def _interest(self, results: SimulationResults) -> ChaincodeInterest | None:
-        """Return the chaincodes a client has to find endorsers for."""
-        if not results.public:
-            return None
-        namespaces = decode(TxReadWriteSet, results.public).ns_rwset
-        calls = [
-            ChaincodeCall(name=each.namespace)
-            for each in namespaces
-            if not self._chaincode.is_system(each.namespace)
-        ]
-        return ChaincodeInterest(chaincodes=calls) if calls else None
 
 
 def _reason(exc: PeerError, tx_id: str) -> str:

@@ -12,7 +12,7 @@ Point reads and writes are synchronous: the stream's handler answers them inline
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
@@ -141,10 +141,15 @@ class SimulationResults:
     Attributes:
         public: marshalled ``rwset.TxReadWriteSet``, the bytes that are endorsed and committed.
         private: marshalled ``rwset.TxPvtReadWriteSet``, empty when no private data was written.
+        written: namespace and collection, which is empty for public keys, to the committed
+            metadata of each key that was written there.
+        private_reads: namespaces and collections of which values were read, not just hashes.
     """
 
     public: bytes
     private: bytes = b""
+    written: Mapping[tuple[str, str], Sequence[Mapping[str, bytes]]] = field(default_factory=dict)
+    private_reads: frozenset[tuple[str, str]] = frozenset()
 
 
 class TxSimulator(QueryExecutor, Protocol):

@@ -13,7 +13,7 @@ their UTF-8 bytes do, so plain string order is the byte order.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -192,6 +192,18 @@ class RwSetBuilder:
     ) -> None:
         """Record a metadata write of a collection."""
         self._namespaces[namespace].collections[collection].metadata[key] = dict(metadata)
+
+    def written_keys(self) -> Iterator[tuple[str, str, str]]:
+        """Yield namespace, collection and key of what is written; public keys have no collection.
+
+        Source: `txSimulator.checkStateMetadata` (release-2.5) is asked about the same keys.
+        """
+        for name, namespace in self._namespaces.items():
+            for key in namespace.writes.keys() | namespace.metadata.keys():
+                yield name, "", key
+            for collection_name, collection in namespace.collections.items():
+                for key in collection.writes.keys() | collection.metadata.keys():
+                    yield name, collection_name, key
 
     def results(self) -> SimulationResults:
         """Return the marshalled sets. Call once."""

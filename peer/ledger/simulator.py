@@ -8,7 +8,9 @@ Fabric:    core/ledger/kvledger/txmgmt/txmgr/{query_executor,tx_simulator}.go (r
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import trio
 
@@ -246,6 +248,7 @@ class TxSimulator(QueryExecutor):
         super().__init__(snapshot, collection_names)
         self._tx_id = tx_id
         self._rwset = RwSetBuilder()
+        self._private_reads: set[tuple[str, str]] = set()
         self._has_written = False
         self._forbids_writes = ""
         self._has_results = False
@@ -272,18 +275,23 @@ class TxSimulator(QueryExecutor):
             self._begin_page()
         return await super().execute_query(namespace, query, bookmark=bookmark)
 
+    def get_private_data(self, namespace: str, collection: str, key: str) -> bytes | None:
+        """Return a private value; that it was read, and not only its hash, is noted."""
+        self._private_reads.add((namespace, collection))
+        return super().get_private_data(namespace, collection, key)
+
     def get_private_data_range(
         self, namespace: str, collection: str, start_key: str, end_key: str
     ) -> RangeIterator:
         """Return private records of a range: forbids writes in this simulation."""
-        self._begin_private_query()
+        self._begin_private_query(namespace, collection)
         return super().get_private_data_range(namespace, collection, start_key, end_key)
 
     async def execute_query_on_private_data(
         self, namespace: str, collection: str, query: str
     ) -> QueryResults:
         """Run a rich query over private values: forbids writes in this simulation."""
-        self._begin_private_query()
+        self._begin_private_query(namespace, collection)
         return await super().execute_query_on_private_data(namespace, collection, query)
 
     def set_state(self, namespace: str, key: str, value: bytes) -> None:
@@ -328,8 +336,22 @@ class TxSimulator(QueryExecutor):
                 "this function should only be called once on a transaction simulator instance"
             )
         self._has_results = True
+        written = self._written()
         self.done()
-        return self._rwset.results()
+        return replace(
+            self._rwset.results(), written=written, private_reads=frozenset(self._private_reads)
+        )
+
+    def _written(self) -> Mapping[tuple[str, str], Sequence[Mapping[str, bytes]]]:
+        """Return the committed metadata of what is written; looking for it is not recorded."""
+        found: defaultdict[tuple[str, str], list[Mapping[str, bytes]]] = defaultdict(list)
+        for namespace, collection, key in self._rwset.written_keys():
+            if collection:
+                stored = self._snapshot.get(hash_namespace(namespace, collection), hash_key(key))
+            else:
+                stored = self._snapshot.get(namespace, key.encode())
+            found[namespace, collection].append(_metadata(stored))
+        return found
 
     def _record_read(self, namespace: str, key: str, version: Version | None) -> None:
         self._rwset.add_read(namespace, key, version)
@@ -354,7 +376,8 @@ class TxSimulator(QueryExecutor):
     def _begin_page(self) -> None:
         self._begin_read_only("Paginated queries are", "a paginated query")
 
-    def _begin_private_query(self) -> None:
+    def _begin_private_query(self, namespace: str, collection: str) -> None:
+        self._private_reads.add((namespace, collection))
         self._begin_read_only("Queries on pvt data is", "queries on pvt data")
 
     def _begin_read_only(self, what: str, performed: str) -> None:

@@ -10,11 +10,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import chain, combinations, islice, product
 from typing import NamedTuple
 
+from fabric_protos.common import MspPrincipal
 from peer.errors import IdentityRefused, PolicyNotSatisfied, SignatureRefused
 from peer.msp.identity import Identity
 from peer.msp.manager import MspManager
+
+PrincipalSet = tuple[MspPrincipal, ...]
+"""Principals with a signature each; one that stands there twice needs two."""
+
+SETS_LIMIT = 10_000
+"""Of one policy; Fabric stops at as many."""
 
 
 class SignedData(NamedTuple):
@@ -79,6 +87,13 @@ class Policy(ABC):
     def shortfall(self, identities: Sequence[Identity]) -> str:
         """Return the sentence on what *identities*, which it does not accept, lack."""
 
+    @abstractmethod
+    def principal_sets(self) -> list[PrincipalSet]:
+        """Return the ways to satisfy the policy, the first `SETS_LIMIT` of them.
+
+        Source: `InquireablePolicy.SatisfiedBy`, common/policies/inquire/inquire.go (release-2.5).
+        """
+
     def _refused(
         self, identities: Sequence[Identity], discounted: tuple[str, ...]
     ) -> PolicyNotSatisfied:
@@ -103,3 +118,11 @@ class Policy(ABC):
             except (IdentityRefused, SignatureRefused) as exc:
                 reasons.append(f"{who}: {exc}")
         return tuple(reasons)
+
+
+def ways_to_satisfy(n: int, parts: Sequence[Sequence[PrincipalSet]]) -> list[PrincipalSet]:
+    """Return the ways to satisfy any *n* of some parts, each with its own ways."""
+    possible = [ways for ways in parts if ways]
+    chosen = combinations(possible, max(n, 0))
+    found = chain.from_iterable(product(*each) for each in chosen)
+    return [tuple(chain.from_iterable(way)) for way in islice(found, SETS_LIMIT)]

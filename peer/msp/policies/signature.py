@@ -21,7 +21,7 @@ from peer.errors import PolicyInvalid
 from peer.msp.dsl import format_policy, format_principal
 from peer.msp.identity import Identity
 from peer.msp.manager import MspManager
-from peer.msp.policies.evaluation import Policy
+from peer.msp.policies.evaluation import Policy, PrincipalSet, ways_to_satisfy
 
 _FAILED = -1
 
@@ -40,6 +40,9 @@ class _SignedBy(NamedTuple):
 
     def missing(self, identities: Sequence[Identity], used: int) -> str:
         return format_principal(self.principal)
+
+    def principal_sets(self) -> list[PrincipalSet]:
+        return [(self.principal,)]
 
 
 class _OutOf(NamedTuple):
@@ -67,6 +70,9 @@ class _OutOf(NamedTuple):
         lacking = self.n - (len(self.rules) - len(failed))
         return f"{lacking} of [{', '.join(failed)}]"
 
+    def principal_sets(self) -> list[PrincipalSet]:
+        return ways_to_satisfy(self.n, [rule.principal_sets() for rule in self.rules])
+
 
 class _SignaturePolicy(Policy):
     def __init__(
@@ -88,6 +94,9 @@ class _SignaturePolicy(Policy):
             f"signature set did not satisfy policy {format_policy(self._envelope)}: "
             f"missing {self._rule.missing(identities, 0)}"
         )
+
+    def principal_sets(self) -> list[PrincipalSet]:
+        return self._rule.principal_sets()
 
 
 def from_envelope(envelope: SignaturePolicyEnvelope, manager: MspManager, path: str = "") -> Policy:

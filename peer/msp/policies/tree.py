@@ -25,7 +25,7 @@ from fabric_protos.protos import ApplicationPolicy
 from peer.errors import PolicyInvalid
 from peer.msp.identity import Identity
 from peer.msp.manager import MspManager
-from peer.msp.policies.evaluation import Policy
+from peer.msp.policies.evaluation import Policy, PrincipalSet, ways_to_satisfy
 from peer.msp.policies.signature import from_bytes, from_envelope
 
 _KEPT = 1024
@@ -39,6 +39,9 @@ class _RejectAll(Policy):
 
     def shortfall(self, identities: Sequence[Identity]) -> str:
         return f"No such policy: '{self.path}'"
+
+    def principal_sets(self) -> list[PrincipalSet]:
+        return []
 
 
 class _ImplicitMeta(Policy):
@@ -81,6 +84,9 @@ class _ImplicitMeta(Policy):
             f"'{self._name}' sub-policies to be satisfied: "
             + "; ".join(policy.explain(identities) for policy in failed)
         )
+
+    def principal_sets(self) -> list[PrincipalSet]:
+        return ways_to_satisfy(self._needed, [each.principal_sets() for each in self._policies])
 
 
 class PolicyManager:

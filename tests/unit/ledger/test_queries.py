@@ -28,7 +28,7 @@ from peer.ledger.api import (
 from peer.ledger.collation import collated
 from peer.ledger.queries import QueryResults, parse_query
 from peer.ledger.rwset import kv_read
-from peer.ledger.store import DocumentRow
+from peer.ledger.snapshot import DocumentRow
 from tests.unordered import CommittingTransaction, commit_unordered
 
 PublicSet = Callable[[TxSimulator], KvrwSet]
@@ -230,7 +230,8 @@ async def test_private_values_are_found_in_their_collection_and_not_recorded(cha
     assert await results.take(9) == [KV("cc", "p", b'{"n":1}')]
     with pytest.raises(LedgerError, match="performed queries on pvt data"):
         simulator.set_state("cc", "k", b"v")
-    assert simulator.get_tx_simulation_results() == SimulationResults(public=b"")
+    expected = SimulationResults(public=b"", private_reads=frozenset({("cc", "secrets")}))
+    assert simulator.get_tx_simulation_results() == expected
 
     executor = channel.ledger.new_query_executor()
     with pytest.raises(LedgerError, match="not defined in the collection config"):

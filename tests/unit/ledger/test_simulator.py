@@ -180,7 +180,8 @@ async def test_private_ranges_are_ordered_and_not_recorded(channel: Any) -> None
     simulator = channel.simulate()
     results = simulator.get_private_data_range("cc", "secrets", "a", "c")
     assert await results.take(9) == [KV("cc", "a", b"a"), KV("cc", "b", b"b")]
-    assert simulator.get_tx_simulation_results() == SimulationResults(public=b"")
+    expected = SimulationResults(public=b"", private_reads=frozenset({("cc", "secrets")}))
+    assert simulator.get_tx_simulation_results() == expected
 
 
 async def test_a_value_this_peer_has_not_got_is_an_error_not_an_absence(channel: Any) -> None:

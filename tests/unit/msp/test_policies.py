@@ -14,7 +14,7 @@ from fabric_protos.common import (
     SignaturePolicyNOutOf,
 )
 from peer.errors import PolicyInvalid, PolicyNotSatisfied
-from peer.msp.dsl import parse_policy
+from peer.msp.dsl import format_principal, parse_policy
 from peer.msp.policies import Policy, SignedData, from_bytes, from_envelope
 from peer.msp.standard import accept_all, reject_all
 from tests.unit.msp.organisations import (
@@ -246,3 +246,44 @@ def test_a_policy_nested_too_deep() -> None:
         rule = out_of(1, rule)
     with pytest.raises(PolicyInvalid, match="nested too deep"):
         from_envelope(SignaturePolicyEnvelope(rule=rule), MSPS)
+
+
+def ways(wanted: Policy) -> list[str]:
+    """Return the ways to satisfy a policy, as text."""
+    return [" ".join(map(format_principal, way)) for way in wanted.principal_sets()]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("OR('A.peer', 'B.admin')", ["'A.peer'", "'B.admin'"]),
+        ("AND('A.peer', 'A.peer')", ["'A.peer' 'A.peer'"]),
+        (
+            "OutOf(2, 'A.peer', 'B.peer', 'C.peer')",
+            ["'A.peer' 'B.peer'", "'A.peer' 'C.peer'", "'B.peer' 'C.peer'"],
+        ),
+        ("AND('A.peer', OR('B.peer', 'C.peer'))", ["'A.peer' 'B.peer'", "'A.peer' 'C.peer'"]),
+        ("OutOf(3, 'A.peer', 'B.peer')", []),
+    ],
+)
+def test_the_ways_to_satisfy_a_policy(text: str, expected: list[str]) -> None:
+    assert ways(policy(text)) == expected
+
+
+def test_there_are_ways_to_satisfy_what_everybody_and_nobody_does() -> None:
+    assert ways(from_envelope(accept_all(), MSPS)) == [""]
+    assert ways(from_envelope(reject_all(), MSPS)) == []
+
+
+def test_of_too_many_ways_the_first_are_returned() -> None:
+    """There are 155 million; what cannot be satisfied is not even tried."""
+    any_15_of_30 = SignaturePolicyNOutOf(
+        n=15,
+        rules=[SignaturePolicy(signed_by=0) for _ in range(30)]
+        + [SignaturePolicy(n_out_of=SignaturePolicyNOutOf(n=1)) for _ in range(30)],
+    )
+    envelope = SignaturePolicyEnvelope(
+        rule=SignaturePolicy(n_out_of=any_15_of_30), identities=[MspPrincipal()]
+    )
+    found = from_envelope(envelope, MSPS).principal_sets()
+    assert (len(found), len(found[0])) == (10_000, 15)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from fabric_protos.codec import encode
+from fabric_protos.codec import decode, encode
 from fabric_protos.common import (
     ConfigGroup,
     ConfigPolicy,
     ImplicitMetaPolicy,
     ImplicitMetaPolicyRule,
+    MspRole,
     SignaturePolicyEnvelope,
 )
 from fabric_protos.common import Policy as PolicyMessage
@@ -263,3 +264,23 @@ def test_a_policy_is_built_once_for_the_same_bytes() -> None:
     assert MANAGER.application_policy(data) is MANAGER.application_policy(bytes(bytearray(data)))
     envelope = encode(parse_policy("OR('B.peer')"))
     assert MANAGER.signature_policy(envelope) is MANAGER.signature_policy(envelope)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("ANY", ["A", "B", "C"]),
+        ("MAJORITY", ["AB", "AC", "BC"]),
+        ("ALL", ["ABC"]),
+    ],
+)
+def test_the_ways_to_satisfy_an_implicit_policy(rule: str, expected: list[str]) -> None:
+    group = ConfigGroup(
+        groups=organisations("ABC"), policies={"Endorsement": implicit(f"{rule} Endorsement")}
+    )
+    manager = PolicyManager(group, MSPS)
+    found = manager.policy("Endorsement").principal_sets()
+    assert [
+        "".join(decode(MspRole, each.principal).msp_identifier for each in way) for way in found
+    ] == expected
+    assert manager.policy("Missing").principal_sets() == []
