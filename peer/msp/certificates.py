@@ -158,6 +158,8 @@ def read_certificate(pem: bytes) -> Certificate:
 def _digest(certificate: x509.Certificate) -> Certificate:
     """Take out all that is needed, as parts are parsed, and may be malformed, when asked for."""
     _check_algorithms(certificate)
+    if certificate.serial_number < 0:
+        raise CertificateProblem("negative serial number")
     extensions = certificate.extensions
     constraints: x509.BasicConstraints | None = None
     key_usage: x509.KeyUsage | None = None

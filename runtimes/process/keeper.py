@@ -317,9 +317,8 @@ def become(request: dict[str, Any], output: int, report: int, keeper: int) -> No
         if os.getppid() != keeper:  # it died before the line above
             os._exit(0)
         prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(signum, signal.SIG_DFL)
-        for signum in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+        # Of these, SIGPIPE and SIGXFSZ are ignored by Python, others by whoever started the peer.
+        for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(signum, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((nothing, 0), (output, 1), (output, 2)):

@@ -195,25 +195,25 @@ async def test_an_open_end_never_ends(stop: SeekPosition, nursery: trio.Nursery)
 @pytest.mark.parametrize(
     ("wrong", "status"),
     [
-        (Envelope(payload=b"\xff"), Status.BAD_REQUEST),
-        (Envelope(payload=b""), Status.BAD_REQUEST),
-        (request(clock=None), Status.BAD_REQUEST),
-        (request(clock=-3600), Status.BAD_REQUEST),
-        (request(clock=3600), Status.BAD_REQUEST),
-        (request(channel_id="other"), Status.NOT_FOUND),
-        (request(creator=b"nobody"), Status.FORBIDDEN),
-        (request(None), Status.BAD_REQUEST),
-        (request(stop=None), Status.BAD_REQUEST),
-        (request(at(3), at(2)), Status.BAD_REQUEST),
-        (request(at(6), at(9)), Status.NOT_FOUND),
-        (request(SeekPosition()), Status.NOT_FOUND),
+        (lambda: Envelope(payload=b"\xff"), Status.BAD_REQUEST),
+        (lambda: Envelope(payload=b""), Status.BAD_REQUEST),
+        (lambda: request(clock=None), Status.BAD_REQUEST),
+        (lambda: request(clock=-3600), Status.BAD_REQUEST),
+        (lambda: request(clock=3600), Status.BAD_REQUEST),
+        (lambda: request(channel_id="other"), Status.NOT_FOUND),
+        (lambda: request(creator=b"nobody"), Status.FORBIDDEN),
+        (lambda: request(None), Status.BAD_REQUEST),
+        (lambda: request(stop=None), Status.BAD_REQUEST),
+        (lambda: request(at(3), at(2)), Status.BAD_REQUEST),
+        (lambda: request(at(6), at(9)), Status.NOT_FOUND),
+        (lambda: request(SeekPosition()), Status.NOT_FOUND),
     ],
 )
 async def test_a_wrong_request_gets_its_status_and_nothing_else(
-    wrong: Envelope, status: Status
+    wrong: Callable[[], Envelope], status: Status
 ) -> None:
     scene = Scene()
-    assert await scene.ask(wrong) == status
+    assert await scene.ask(wrong()) == status
     assert scene.got == []
 
 

@@ -139,6 +139,7 @@ def test_random_bytes_are_no_identity(data: bytes) -> None:
     assert unreadable(MSP, serialized("Org1MSP", data))
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 @given(st.data())
 def test_a_damaged_identity_is_refused_or_verifies_nothing_else(data: st.DataObject) -> None:
     damaged = bytearray(CLIENT.creator)
@@ -148,6 +149,16 @@ def test_a_damaged_identity_is_refused_or_verifies_nothing_else(data: st.DataObj
     except IdentityRefused:
         return
     assert identity.identifier == read(MSP, CLIENT).identifier
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+def test_a_negative_serial_number_is_refused() -> None:
+    serial = 0x11223344
+    issued = ORG.root.issue(["client"], serial=serial).certificate
+    der = issued.public_bytes(serialization.Encoding.DER)
+    der = der.replace(serial.to_bytes(4), (serial | 1 << 31).to_bytes(4), 1)
+    negative = pem(x509.load_der_x509_certificate(der))
+    assert "negative serial number" in unreadable(MSP, serialized("Org1MSP", negative))
 
 
 def test_extended_key_usages_that_allow_a_server_do_no_harm() -> None:
