@@ -21,7 +21,6 @@ peer.BCCSP.PKCS11: AltID Hash Immutable KeyIds Label Library Pin Security Softwa
 peer.BCCSP.PKCS11.FileKeyStore: KeyStore
 peer.BCCSP.SW: Hash Security
 peer.BCCSP.SW.FileKeyStore: KeyStore
-peer.client: connTimeout
 peer.deliveryclient: addressOverrides blockCensorshipTimeoutKey blockGossipEnabled connTimeout
 peer.deliveryclient: minimalReconnectInterval policy reConnectBackoffThreshold
 peer.deliveryclient: reconnectTotalTimeThreshold
@@ -49,13 +48,10 @@ peer.keepalive.client: interval timeout
 peer.keepalive.deliveryClient: interval timeout
 peer.limits.concurrency: deliverService endorserService gatewayService qscc
 peer.profile: enabled listenAddress
-peer.tls: clientAuthRequired serverhostoverride
+peer.tls: clientAuthRequired
 peer.tls.cert: file
-peer.tls.clientCert: file
-peer.tls.clientKey: file
 peer.tls.clientRootCAs: files
 peer.tls.key: file
-peer.tls.rootcert: file
 chaincode: pull system systemPlugins
 chaincode.car: runtime
 chaincode.id: name path

@@ -287,6 +287,42 @@ class LedgerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """What commands that call a peer use besides its address, TLS or not, and the MSP."""
+
+    connect_timeout_s: float = setting(
+        3.0,
+        key="peer.client.connTimeout",
+        minimum=0.001,
+        below=3.0,
+        doc="How long a command tries to connect to a peer.",
+    )
+    root_certificate: str = setting(
+        "",
+        key="peer.tls.rootcert.file",
+        kind=PATH,
+        doc="File of the certificates that the peer's TLS certificate must chain to.",
+    )
+    server_name: str = setting(
+        "",
+        key="peer.tls.serverhostoverride",
+        doc="Name to expect in the peer's TLS certificate instead of the host of its address.",
+    )
+    certificate: str = setting(
+        "",
+        key="peer.tls.clientCert.file",
+        kind=PATH,
+        doc="File of the certificate that a command shows a peer that asks for one.",
+    )
+    private_key: str = setting(
+        "",
+        key="peer.tls.clientKey.file",
+        kind=PATH,
+        doc="File of its key.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggingConfig:
     """The peer's own log. The keys are not Fabric's, the variables are."""
 
@@ -322,6 +358,7 @@ class PeerConfig:
     chaincode: ChaincodeConfig = field(default_factory=ChaincodeConfig)
     vm: VmConfig = field(default_factory=VmConfig)
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
+    client: ClientConfig = field(default_factory=ClientConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     unused: Mapping[str, object] = field(default_factory=dict, repr=False)
     origins: Mapping[str, str] = field(

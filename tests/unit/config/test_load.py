@@ -187,7 +187,7 @@ def test_fabric_variables_of_a_docker_compose_file_load() -> None:
         "endpoint": "unix:///host/var/run/docker.sock",
         "docker": {"hostConfig": {"NetworkMode": "fabric_test", "Memory": 1024}},
     }
-    assert config.unused["peer.tls.rootcert.file"] == "/tls/ca.crt"
+    assert config.client.root_certificate == "/tls/ca.crt"
     assert config.origins["peer.tls.rootcert.file"] == "CORE_PEER_TLS_ROOTCERT_FILE"
     assert "CORE_TLS_CLIENT_KEY_PATH" not in config.origins.values()
 
