@@ -34,6 +34,7 @@ from peer.errors import (
     ChannelExists,
     ConfigUpdateRefused,
     LedgerCorrupt,
+    LedgerError,
     LedgerLocked,
     LedgerStorageError,
     UnknownChannel,
