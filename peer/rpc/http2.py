@@ -4,8 +4,8 @@ Room:      peer.rpc   (imports grpclib; used by streams, listener, connector, cl
 Loop:      asyncio
 Lifetime:  connection
 
-grpclib is pinned exactly because of this module, and a test fails on any other version. Nothing
-else touches private names of grpclib or h2.
+grpclib is pinned exactly because of this module and `http2_server`, and a test fails on any other
+version. Nothing else touches private names of grpclib or h2.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class BytesCodec(CodecBase):
         return data
 
 
-class _Processor(EventsProcessor):
+class Processor(EventsProcessor):
     """Events of one connection, with two of grpclib's habits changed.
 
     Attributes:
@@ -80,10 +80,15 @@ class _Processor(EventsProcessor):
         super().process(event)
 
 
-class _Protocol(H2Protocol):
-    """One connection, either side."""
+class Protocol(H2Protocol):
+    """One connection, either side.
 
-    processor: _Processor
+    Attributes:
+        begun: the far end has shown that it means to talk, or is gone; who serves it sets this.
+        lost: the connection is over.
+    """
+
+    processor: Processor
     transport: asyncio.Transport
 
     def __init__(
@@ -91,10 +96,10 @@ class _Protocol(H2Protocol):
         handler: AbstractHandler,
         config: Configuration,
         h2_config: H2Configuration,
-        on_lost: Callable[[], None] | None = None,
+        begun: asyncio.Event | None = None,
     ) -> None:
         super().__init__(handler, config, h2_config)
-        self._on_lost = on_lost
+        self.begun = begun or asyncio.Event()
         self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -103,22 +108,27 @@ class _Protocol(H2Protocol):
         self.transport = transport
         machine = self.connection._connection.state_machine
         machine._transitions = machine._transitions | _GOAWAY_CLOSES_NOTHING
-        self.processor = _Processor(self.handler, self.connection)
+        self.processor = Processor(self.handler, self.connection)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
+        self.begun.set()
         self.lost.set()
-        if self._on_lost is not None:
-            self._on_lost()
+
+    def resume_writing(self) -> None:
+        """Wake who waits to write; calls served in Trio wait for nothing else."""
+        super().resume_writing()
+        for stream in self.processor.streams.values():
+            stream.window_updated.set()
 
 
 def server_protocol(
-    methods: Mapping[str, Handler], config: Configuration, on_lost: Callable[[], None]
-) -> H2Protocol:
-    """Return the protocol of one accepted connection that serves `methods`."""
+    methods: Mapping[str, Handler], config: Configuration, begun: asyncio.Event
+) -> Protocol:
+    """Return the protocol of one accepted connection that serves `methods`; they set `begun`."""
     handler = grpclib.server.Handler(dict(methods), BytesCodec(), None, _DispatchServerEvents())
     h2_config = H2Configuration(client_side=False, header_encoding="utf-8")
-    return _Protocol(handler, config.__for_server__(), h2_config, on_lost)
+    return Protocol(handler, config.__for_server__(), h2_config, begun)
 
 
 class Channel(grpclib.client.Channel):
@@ -127,8 +137,8 @@ class Channel(grpclib.client.Channel):
     These go over a new connection then, as they do after the old one was lost.
     """
 
-    _protocol: _Protocol | None
-    _drained: tuple[_Protocol, ...] = ()
+    _protocol: Protocol | None
+    _drained: tuple[Protocol, ...] = ()
 
     async def __connect__(self) -> H2Protocol:
         if self._protocol is not None and self._protocol.processor.is_draining:
@@ -141,7 +151,7 @@ class Channel(grpclib.client.Channel):
         return protocol
 
     def _protocol_factory(self) -> H2Protocol:
-        return _Protocol(grpclib.client.Handler(), self._config, self._h2_config)
+        return Protocol(grpclib.client.Handler(), self._config, self._h2_config)
 
     async def aclose(self) -> None:
         """Close every connection and wait until they are, a moment for the far end's goodbye."""

@@ -16,7 +16,7 @@ import ssl
 import struct
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -26,12 +26,11 @@ import grpclib.server
 import trio
 from grpclib.config import Configuration
 from grpclib.const import Cardinality, Handler
-from trio_asyncio import aio_as_trio
 
 from peer.chaincode.connections import Serve
 from peer.chaincode.stream import MAX_MESSAGE_BYTES, PeerEnd
 from peer.config.values import join_address
-from peer.rpc import http2
+from peer.rpc import accepted, http2
 from peer.rpc.streams import GrpcStream
 from runtimes.api import Origin, TcpOrigin, UnixOrigin
 from runtimes.origin import owner_uid
@@ -39,10 +38,8 @@ from runtimes.origin import owner_uid
 log = logging.getLogger("peer.rpc")
 
 REGISTER = "/protos.ChaincodeSupport/Register"
-HANDSHAKE_S = 5.0
 FIRST_CALL_S = 10.0
 """How long a connection may go without a call; a library makes its first at once."""
-GOODBYE_S = 0.5
 WINDOW_BYTES = 1 << 24
 """Flow control of a connection; a single stream has 4 MiB."""
 UNIX_SERVER_NAME = "localhost"
@@ -188,51 +185,8 @@ class ChaincodeListeners:
                 bytes,
             )
         }
-        with socket.socket(fileno=stream.socket.detach()) as sock:  # also if it is cancelled here
-            sock.setblocking(False)
-            await aio_as_trio(self._speak)(sock, methods, tls, called)
-
-    async def _speak(
-        self,
-        sock: socket.socket,
-        methods: dict[str, Handler],
-        tls: ssl.SSLContext | None,
-        called: asyncio.Event,
-    ) -> None:
-        """Speak HTTP/2 on an accepted socket until the connection is over, or nobody calls."""
-        loop = asyncio.get_running_loop()
-        closed = asyncio.Event()
-
-        def on_close() -> None:
-            closed.set()
-            called.set()
-
-        protocol = http2.server_protocol(methods, self._pings, on_close)
-        try:
-            transport, _ = await loop.connect_accepted_socket(
-                lambda: protocol,
-                sock,
-                ssl=tls,
-                ssl_handshake_timeout=HANDSHAKE_S if tls else None,
-            )
-        except ConnectionResetError:  # somebody looked whether the peer can be reached
-            log.debug("connection ended before it began")
-            return
-        except (TimeoutError, OSError) as exc:
-            log.warning("connection failed before it began: %s", exc)
-            return
-        try:
-            async with asyncio.timeout(self._first_call_s):
-                await called.wait()
-            await closed.wait()
-        except TimeoutError:
-            log.warning("connection closed: no call within %g s", self._first_call_s)
-        finally:
-            http2.close_connection(protocol, "the peer closed the connection")
-            with suppress(TimeoutError):  # TLS says goodbye, and the other side may not answer
-                await asyncio.wait_for(closed.wait(), GOODBYE_S)
-            transport.abort()
-            await closed.wait()
+        protocol = http2.server_protocol(methods, self._pings, called)
+        await accepted.hold(stream, protocol, tls, begin_s=self._first_call_s)
 
     async def _register(
         self,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from peer.chaincode.certificates import CertificateAuthority, KeyPair
 from peer.remote import ClientTls
 from peer.rpc import tls as tls_module
-from peer.rpc.listener import HANDSHAKE_S
+from peer.rpc.accepted import HANDSHAKE_S
 from peer.rpc.tls import client_context, server_context
 
 from .conftest import Server, client_tls, listening, settle
@@ -123,7 +123,7 @@ async def test_a_silent_client_is_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert HANDSHAKE_S == 5.0
-    monkeypatch.setattr("peer.rpc.listener.HANDSHAKE_S", 0.1)
+    monkeypatch.setattr("peer.rpc.accepted.HANDSHAKE_S", 0.1)
     async with (
         listening(served, tmp_path, tls=server_tls) as endpoint,
         await dial(endpoint.address) as silent,
