@@ -24,13 +24,15 @@ from fabric_protos.protos import (
 from fabric_protos.stream import ChaincodeInput
 from peer.chaincode.support import ChaincodeSupport
 from peer.channel.channel import Channel
+from peer.client import deployments
 from peer.channels import Channels
 from peer.client.calls import Client
 from peer.client.calls import Result as Result
+from peer.client.deployments import WantedDeployment
 from peer.client.definitions import WantedDefinition, define, withdraw
 from peer.endorser.endorser import Endorser
 from peer.endorser.proposal import prepare_args
-from peer.errors import AlreadyInstalled, PackageInUse
+from peer.errors import AlreadyInstalled, ChannelExists, InvalidDefinition, PackageInUse
 from peer.ledger.api import Ledger
 from peer.lifecycle import state
 from peer.lifecycle.builds import BuildRegistry
@@ -38,6 +40,7 @@ from peer.lifecycle.definitions import Definitions, check_name, check_version
 from peer.lifecycle.directories import InstalledPackage
 from peer.msp import standard
 
+from peer.msp.dsl import parse_policy
 
 class Peer:
     """An open peer; made by `open_peer`.
@@ -57,7 +60,7 @@ class Peer:
         definitions: Definitions,
         endorser: Endorser,
         joined: Channels,
-        create_channel: Callable[[str], Awaitable[None]],
+        create_channel: Callable[[str, str], Awaitable[None]],
         client: Client,
         admin: Client,
         metrics: CollectorRegistry,
@@ -104,15 +107,22 @@ class Peer:
         """
         await self.joined.join(block)
 
-    async def join_channel(self, channel_id: str) -> None:
+    async def join_channel(self, channel_id: str, *, capability: str = "") -> None:
         """Join a channel of the peer's own network, made if it is new; joining twice is fine.
 
         Raises:
-            ConfigError: the id is not valid.
+        Args:
+            capability: of a new channel's application section: ``V2_0``, ``V2_5``, or ``V1_4_2``,
+                where chaincode is instantiated and upgraded. If empty, that of the network.
+
+            ConfigError: the id is not valid, or there is no such capability.
+            ChannelExists: the channel was made without this capability.
             LedgerError: the ledger cannot be opened.
         """
         if channel_id not in self.channels:
-            await self._create_channel(channel_id)
+            await self._create_channel(channel_id, capability)
+        elif capability and capability not in _required(self.joined.get(channel_id).channel):
+            raise ChannelExists(channel_id)
 
     async def install(
         self,
@@ -127,6 +137,9 @@ class Peer:
         """Install chaincode, build it and define it on channels; nothing is started yet.
 
         Installing again under the same name replaces the definition; if the code changed, the next
+        Where no channel has the new lifecycle nothing is defined: `instantiate` and `upgrade` do
+        that. A directory becomes a deployment spec of name and version then.
+
         call launches the new code, and the process of the old one is stopped. What was built of a
         directory as it was before is removed; an older package file stays until `uninstall`.
 
@@ -135,13 +148,14 @@ class Peer:
             name: what it is invoked as; the package's label if empty. A directory takes it as its
                 label, so the same code under two names runs as two processes.
             version: changing it asks for another init where one is required.
-            channels: where; every joined channel if empty.
+            channels: where; if empty every joined channel, or of these every one with the new
+                lifecycle if there are any.
             collections: names of private data collections; every organisation is a member.
 
         Raises:
             InvalidDefinition: the name or version cannot be defined, or the channel does not agree.
                 A name that is the package's label is known, and refused, once the package is
-                installed.
+                installed. Or some of `channels` have the new lifecycle and some have not.
             PackageError: `source` cannot be used, or cannot be built within
                 ``chaincode.installTimeout``.
             UnknownChannel: a channel is not joined.
@@ -151,11 +165,10 @@ class Peer:
         check_version(name, version)
         if name:
             check_name(name)
-        chosen = [self.joined.get(each).channel for each in (channels or self.channels)]
-        try:
-            package = await self.packages.install(Path(source), name)
-        except AlreadyInstalled as exc:
-            package = await self.packages.find(exc.ccid)
+        chosen = self._chosen(name, channels)
+        package = await self._installed(Path(source), name, version, is_deployment=not chosen)
+        if not chosen:
+            return package
         name = name or package.label
         check_name(name)
         former = self._ccids(name)
@@ -176,6 +189,72 @@ class Peer:
         return package
 
     async def uninstall(self, name: str) -> None:
+    async def instantiate(
+        self,
+        channel_id: str,
+        name: str,
+        version: str,
+        args: Sequence[bytes | str] = (),
+        *,
+        policy: str = "",
+        collections: Collection[str] = (),
+    ) -> None:
+        """Deploy installed chaincode on a channel of the old lifecycle, without V2_0.
+
+        One transaction writes the definition and what Init of the chaincode writes; if Init fails
+        there is none.
+
+        Args:
+            name, version: of a deployment spec that is installed.
+            args: what Init is called with; text is sent as UTF-8.
+            policy: who must endorse its transactions, ``AND('Org1MSP.peer','Org2MSP.peer')`` for
+                example; any member of the channel if empty.
+            collections: names of private data collections; every organisation is a member.
+
+        Raises:
+            UnknownChannel: the channel is not joined.
+            NotInstalled: there is no such package.
+            PolicySyntaxError: `policy` is none.
+            InvalidDefinition: it is instantiated already, the channel has the new lifecycle, or its
+                members do not agree.
+            LaunchError, ExecuteError: Init could not be run, or failed.
+            BroadcastRefused, CommitTimeout: the transaction is not ordered, or not in time.
+
+        Cancellation: once the ordering service has the transaction it will be committed.
+        """
+        wanted = await self._deployment(channel_id, name, version, args, policy, collections)
+        await deployments.instantiate(self._admin, channel_id, wanted)
+
+    async def upgrade(
+        self,
+        channel_id: str,
+        name: str,
+        version: str,
+        args: Sequence[bytes | str] = (),
+        *,
+        policy: str = "",
+        collections: Collection[str] = (),
+    ) -> None:
+        """Replace instantiated chaincode by another version of it; otherwise like `instantiate`.
+
+        Its state stays, and the new Init runs on it. From then on calls reach the new version; the
+        process of the old one is stopped, unless another channel runs it. Its package stays until
+        `uninstall`.
+
+        Args:
+            policy: not kept from before: any member of the channel if empty.
+            collections: must hold those there are; if empty, these stay.
+
+        Raises:
+            InvalidDefinition: it is not instantiated, or is of this version already; or for a
+                reason of `instantiate`.
+        """
+        wanted = await self._deployment(channel_id, name, version, args, policy, collections)
+        former = self._ccids(name)
+        await deployments.upgrade(self._admin, channel_id, wanted)
+        for ccid in former - self._ccids(name):
+            await self.chaincode.stop(ccid)
+
         """Stop a chaincode and remove its package with everything built of it.
 
         What was committed stays in the ledgers, the definition, too; that this peer's organisation
@@ -228,6 +307,7 @@ class Peer:
             ExecuteError: it gave no response. A response of any status is a result.
             BroadcastRefused: the ordering service does not take the transaction.
 
+            CommitTimeout: it did, and no block has brought the transaction in time.
         Cancellation: nothing is committed, unless the ordering service has the transaction.
         """
         payload = ChaincodeInput(args=prepare_args(args), is_init=is_init)
@@ -249,9 +329,59 @@ class Peer:
         return await self._client.evaluate(channel_id, name, payload, transient)
 
     def _ccids(self, name: str) -> set[str]:
+    def _chosen(self, name: str, channel_ids: Sequence[str]) -> list[Channel]:
+        """Return the channels to define a chaincode on; none if all have the old lifecycle."""
+        chosen = [self.joined.get(each).channel for each in (channel_ids or self.channels)]
+        new = [each for each in chosen if each.has_new_lifecycle]
+        if channel_ids and new and new != chosen:
+            raise InvalidDefinition(
+                name,
+                "some of these channels define chaincode through _lifecycle and some through "
+                "lscc: install for each kind by itself",
+            )
+        return new
+
+    async def _installed(
+        self, source: Path, name: str, version: str, *, is_deployment: bool
+    ) -> InstalledPackage:
+        try:
+            if is_deployment and await trio.Path(source).is_dir():
+                data = await trio.to_thread.run_sync(_packed, source, name, version)
+                return await self.packages.install_package(data)
+            return await self.packages.install(source, name)
+        except AlreadyInstalled as exc:
+            return await self.packages.find(exc.ccid)
+
+    async def _deployment(
+        self,
+        channel_id: str,
+        name: str,
+        version: str,
+        args: Sequence[bytes | str],
+        policy: str,
+        collections: Collection[str],
+    ) -> WantedDeployment:
+        channel = self.joined.get(channel_id).channel
+        package = await self.packages.find(f"{name}:{version}")
+        return WantedDeployment(
+            name=name,
+            version=version,
+            type=spec_type(package.type),
+            args=prepare_args(args),
+            policy=parse_policy(policy) if policy else None,
+            collections=_collections(channel, collections),
+        )
+
         """Return the packages that this peer runs a chaincode by, on any channel."""
         found = (self._definitions.deployed(channel_id, name) for channel_id in self.channels)
-        return {deployed.ccid for deployed in found if deployed is not None and deployed.ccid}
+        return {
+            deployed.ccid
+            for deployed in found
+            if deployed is not None
+            and deployed.ccid
+            # Nothing in a channel of the old lifecycle tells that the package is not here.
+            and (deployed.legacy is None or self.packages.is_installed(deployed.ccid))
+        }
 
     async def _names_of(self, ccid: str) -> list[str]:
         """Return the chaincodes that a package runs, on any channel."""
@@ -261,6 +391,7 @@ class Peer:
             try:
                 defined = await state.defined_names(reader)
             finally:
+                defined += await state.legacy_names(reader)
                 reader.done()
             names |= {name for name in defined if ccid in self._ccids(name)}
         return sorted(names)
@@ -274,6 +405,16 @@ class Peer:
 
 
 def _collections(channel: Channel, names: Collection[str]) -> CollectionConfigPackage:
+def _required(channel: Channel) -> frozenset[str]:
+    """Return the capabilities that the application section of a channel names."""
+    application = channel.bundle.application
+    return frozenset() if application is None else application.capabilities.required
+
+
+def _packed(directory: Path, name: str, version: str) -> bytes:
+    return pack_deployment(directory, type_of(directory), name or directory.resolve().name, version)
+
+
     """Return private data collections that every organisation of a channel is a member of."""
     application = channel.bundle.application
     members = application.organisations.values() if application else ()

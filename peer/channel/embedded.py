@@ -41,16 +41,20 @@ class Embedded:
     admin: SigningIdentity
     orderer: SigningIdentity
 
-    def genesis_block(self, channel_id: str) -> Block:
+    def genesis_block(self, channel_id: str, capability: str = "") -> Block:
         """Return a new channel's block 0.
 
+        Args:
+            capability: of its application section; the network's if empty.
+
         Raises:
-            ConfigError: the name cannot be used.
+            ConfigError: the name cannot be used, or there is no such capability.
             NetworkDirectoryError: a file of the network is missing or damaged.
         """
-        if channel_id == self.network.channel_id:
-            return self.network.genesis_block()
-        return network.new_channel(self.network, channel_id)
+        own = self.network
+        if channel_id == own.channel_id and capability in ("", own.description.capability):
+            return own.genesis_block()
+        return network.new_channel(own, channel_id, capability)
 
 
 def open_embedded(directory: Path, msp_id: str) -> Embedded:

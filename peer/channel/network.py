@@ -198,14 +198,20 @@ def create(directory: Path, description: NetworkDescription) -> Network:
     return _laid_out(directory, description)
 
 
-def new_channel(network: Network, channel_id: str) -> Block:
+def new_channel(network: Network, channel_id: str, capability: str = "") -> Block:
     """Return the genesis block of another channel of all organisations of a network.
 
+    Args:
+        capability: of its application section; that of the network's own channel if empty.
+
     Raises:
-        ConfigError: the name cannot be used.
+        ConfigError: the name cannot be used, or there is no such capability.
         NetworkDirectoryError: a file of the network is missing or damaged.
     """
-    named = dataclasses.replace(network.description, channel_id=channel_id)
+    description = network.description
+    named = dataclasses.replace(
+        description, channel_id=channel_id, capability=capability or description.capability
+    )
     return genesis_block(_channel(dataclasses.replace(network, description=named)))
 
 

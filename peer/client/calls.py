@@ -22,7 +22,7 @@ from peer.channels import Channels, Joined
 from peer.endorser.endorser import ERROR_THRESHOLD, OK, Endorser
 from peer.endorser.proposal import PreparedProposal, prepare_proposal
 from peer.endorser.transaction import signed_transaction
-from peer.errors import CommitTimeout, PeerError, SimulationFailed
+from peer.errors import CommitTimeout, InvalidDefinition, PeerError, SimulationFailed
 from peer.ledger.api import ValidationCode
 from peer.msp.identity import SigningIdentity
 
@@ -137,6 +137,25 @@ class Client:
             await self._orderer(channel_id).broadcast(envelope)
             code = await _verdict(joined, proposal.tx_id)
             return _result(proposal, responses[0], code)
+
+    async def define(
+        self, channel_id: str, lifecycle: str, name: str, args: Sequence[bytes]
+    ) -> None:
+        """Let a system chaincode change what is defined under a name, and see it committed.
+
+        Args:
+            lifecycle: ``_lifecycle`` or ``lscc``; `args` are for it.
+
+        Raises:
+            InvalidDefinition: it refuses, or the peers that judge its transaction do.
+        """
+        result = await self.submit(channel_id, lifecycle, ChaincodeInput(args=list(args)))
+        if result.status != OK:
+            raise InvalidDefinition(name, result.message)
+        if not result.committed:
+            assert result.validation_code is not None  # it was submitted
+            function = bytes(args[0]).decode()
+            raise InvalidDefinition(name, f"{function}: {result.validation_code.name}")
 
     def _propose(
         self,

@@ -21,13 +21,10 @@ from fabric_protos.lifecycle import (
     CommitChaincodeDefinitionArgs,
 )
 from fabric_protos.protos import ApplicationPolicy, CollectionConfigPackage
-from fabric_protos.stream import ChaincodeInput
 from peer.channel.channel import Channel
 from peer.client.calls import Client
-from peer.errors import InvalidDefinition
 from peer.lifecycle import state
 
-OK = 200
 ENDORSEMENT = "/Channel/Application/Endorsement"
 ENDORSEMENT_PLUGIN = "escc"
 VALIDATION_PLUGIN = "vscc"
@@ -149,13 +146,8 @@ async def _call(
     client: Client, channel: Channel, name: str, arguments: betterproto2.Message
 ) -> None:
     function = type(arguments).__name__.removesuffix("Args")
-    payload = ChaincodeInput(args=[function.encode(), encode(arguments)])
-    result = await client.submit(channel.channel_id, state.LIFECYCLE, payload)
-    if result.status != OK:
-        raise InvalidDefinition(name, result.message)
-    if not result.committed:
-        assert result.validation_code is not None  # it was submitted
-        raise InvalidDefinition(name, f"{function}: {result.validation_code.name}")
+    args = [function.encode(), encode(arguments)]
+    await client.define(channel.channel_id, state.LIFECYCLE, name, args)
 
 
 def _approval(wanted: WantedDefinition, sequence: int) -> ApproveChaincodeDefinitionForMyOrgArgs:

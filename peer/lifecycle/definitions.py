@@ -97,7 +97,7 @@ class Deployed:
         legacy: what ``lscc`` has, where there is no other definition.
         collections: its private data collections.
         approved: this peer's organisation agrees to `definition`.
-        ccid: the package it chose; empty if none.
+        ccid: the package that its organisation chose, or that ``lscc`` names; empty if none.
     """
 
     definition: state.CommittedDefinition | None
@@ -306,7 +306,8 @@ class Definitions:
             if legacy is None:
                 return None
             collections = state.read_legacy_collections(reader, name)
-            return Deployed(definition=None, legacy=legacy, collections=collections)
+            ccid = f"{legacy.name}:{legacy.version}"
+            return Deployed(definition=None, legacy=legacy, collections=collections, ccid=ccid)
         finally:
             reader.done()
 

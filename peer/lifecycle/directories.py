@@ -72,11 +72,20 @@ def link(path: Path, label: str) -> InstalledPackage:
     path = path.resolve()
     label = label or _as_label(path.name)
     check_label(label)
+    kind = type_of(path)
+    ccid = f"{label}:{_tree_digest(path)}"
+    return InstalledPackage(ccid=ccid, label=label, type=kind, path=path)
+
+
+def type_of(path: Path) -> str:
+    """Return the type of the code in a directory.
+
+    Raises:
+        PackageError: nothing tells what it is.
+    """
     for marker, kind in _MARKERS:
         if (path / marker).is_file():
-            return InstalledPackage(
-                ccid=f"{label}:{_tree_digest(path)}", label=label, type=kind, path=path
-            )
+            return kind
     wanted = ", ".join(marker for marker, _ in _MARKERS)
     raise PackageError(f"{path} holds none of {wanted}: it is no chaincode")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from hashlib import sha256
+from pathlib import Path
 from typing import NamedTuple
 
 from fabric_protos.codec import DecodeError, decode, encode
@@ -17,15 +18,23 @@ from fabric_protos.common import ChannelHeader, Envelope, HeaderType, Payload
 from fabric_protos.protos import (
     CdsData,
     ChaincodeDeploymentSpec,
+    ChaincodeId,
+    ChaincodeSpec,
     ChaincodeSpecType,
     SignedChaincodeDeploymentSpec,
 )
 from peer.errors import PackageError
-from peer.lifecycle.packages import Package, read_indexes
+from peer.lifecycle import archive
+from peer.lifecycle.packages import Package, code_files, read_indexes
 
 NAME = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
 VERSION = re.compile(r"[A-Za-z0-9_.+-]+")
 
+_TYPES = {
+    "golang": ChaincodeSpecType.GOLANG,
+    "node": ChaincodeSpecType.NODE,
+    "java": ChaincodeSpecType.JAVA,
+}
 _SIGNATURE_HASH = bytes([3 << 3 | 2, 32])
 """Begins the third field, 32 bytes, that the fingerprint of a signed package has besides."""
 
@@ -77,6 +86,32 @@ def describe_deployment(data: bytes) -> Deployment:
         id=sha256(hashes).digest(),
         instantiation_policy=b"" if signed is None else signed.instantiation_policy,
     )
+
+
+def pack_deployment(directory: Path, kind: str, name: str, version: str) -> bytes:
+    """Return a deployment spec of a directory of code; the same content gives the same bytes.
+
+    Raises:
+        PackageError: the old lifecycle has no such type, or an index is no index.
+        OSError: something cannot be read.
+    """
+    spec = ChaincodeSpec(type=spec_type(kind), chaincode_id=ChaincodeId(name=name, version=version))
+    code = archive.pack(code_files(directory))
+    read_indexes(code)
+    return encode(ChaincodeDeploymentSpec(chaincode_spec=spec, code_package=code))
+
+
+def spec_type(kind: str) -> ChaincodeSpecType:
+    """Return the old lifecycle's number for a type of code.
+
+    Raises:
+        PackageError: it has none; only _lifecycle takes this type.
+    """
+    try:
+        return _TYPES[kind]
+    except KeyError:
+        known = ", ".join(_TYPES)
+        raise PackageError(f"lscc deploys {known}; {kind} needs a channel with V2_0") from None
 
 
 def deployment_spec(data: bytes) -> bytes:

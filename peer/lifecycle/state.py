@@ -229,6 +229,12 @@ async def defined_names(reader: QueryExecutor) -> list[str]:
     return await _names(reader.get_state_range(LIFECYCLE, *_METADATA))
 
 
+async def legacy_names(reader: QueryExecutor) -> list[str]:
+    """Return the names of everything that ``lscc`` has a definition of, sorted."""
+    names = await _names(reader.get_state_range(LSCC, "", ""))
+    return [name for name in names if "~" not in name]
+
+
 async def approved(reader: QueryExecutor, msp_id: str) -> list[tuple[str, int]]:
     """Return name and sequence of everything an organisation has approved, sorted.
 

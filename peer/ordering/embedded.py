@@ -72,11 +72,14 @@ class EmbeddedOrdering:
         except KeyError:
             raise _unknown(channel_id) from None
 
-    async def create_channel(self, channel_id: str) -> None:
+    async def create_channel(self, channel_id: str, capability: str = "") -> None:
         """Make a channel of all organisations, join it and begin to order; once is enough.
 
+        Args:
+            capability: of its application section; the network's if empty.
+
         Raises:
-            ConfigError: the name cannot be used.
+            ConfigError: the name cannot be used, or there is no such capability.
             LedgerStorageError: its ledger cannot be made.
 
         Cancellation: before it is joined; from then on it is ordered, too.
@@ -85,7 +88,7 @@ class EmbeddedOrdering:
             if channel_id in self._orderers:
                 return
             make = self._network.genesis_block
-            block = await trio.to_thread.run_sync(make, channel_id)
+            block = await trio.to_thread.run_sync(make, channel_id, capability)
             with trio.CancelScope(shield=True):
                 await self._channels.join(block)
                 await self.start(channel_id)
@@ -113,7 +116,7 @@ class NoOrdering:
         """
         raise _unknown(channel_id)
 
-    async def create_channel(self, channel_id: str) -> NoReturn:
+    async def create_channel(self, channel_id: str, capability: str = "") -> NoReturn:
         """
         Raises:
             ChannelConfigRefused: always.

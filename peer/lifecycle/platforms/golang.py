@@ -50,14 +50,21 @@ class Golang:
 
     def is_ready(self, code: Code) -> bool:
         """A program that is built needs no compiler, whatever lies beside it."""
-        return (code.source / PROGRAM).is_file()
+        return os.access(code.source / PROGRAM, os.X_OK)
 
     def fingerprint(self) -> str:
         """See `Platform.fingerprint`."""
         return self.name
 
     async def build(self, code: Code, out: Path, run: Run) -> None:
-        """Compile; cgo is used where there is a C compiler, the program stays on this machine."""
+        """Compile; cgo is used where there is a C compiler, the program stays on this machine.
+
+        A program that is built lacks no more than the right to run, which packages do not keep.
+        """
+        built = code.source / PROGRAM
+        if built.is_file():
+            built.chmod(0o755)
+            return
         directory, mode, target = _layout(code)
         env = {"GO111MODULE": "on" if mode else "off"}
         if not mode:

@@ -330,8 +330,11 @@ def test_probes_tell_whether_an_address_answers(tmp_path: Path, platform: str) -
     assert re.search(rb"refused|ECONNREFUSED", refused.stderr.splitlines()[-1])
 
 
-def test_a_program_that_came_alone_needs_no_compiler(tmp_path: Path) -> None:
-    made = code(tmp_path, "chaincode")
+async def test_a_program_that_came_alone_needs_no_compiler(tmp_path: Path) -> None:
+    made, tools = code(tmp_path, "chaincode"), Programs()
+    assert not PLATFORMS["golang"].is_ready(made), "packages keep no right to run"
+    await PLATFORMS["golang"].build(made, tmp_path, tools)
+    assert tools.runs == []
     assert PLATFORMS["golang"].is_ready(made)
     recipe = PLATFORMS["golang"].recipe(made, IMAGES)
     assert "go build" not in recipe.script
