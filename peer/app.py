@@ -29,7 +29,7 @@ from peer.chaincode.registry import HandlerRegistry, OnStage
 from peer.chaincode.support import ChaincodeSupport, ExecutionSettings
 from peer.channel.embedded import Embedded, open_embedded
 from peer.channels import Channels
-from peer.client.calls import Client
+from peer.client.calls import Client, OwnVerdicts
 from peer.config import PeerConfig, chaincode_host, chaincode_listen_address
 from peer.config.values import split_address
 from peer.directories import LEDGERS, private_directory, temporary_directory
@@ -255,7 +255,12 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     if network is not None and DEFAULT_CHANNEL not in channels.ids:
         await ordering.create_channel(DEFAULT_CHANNEL)
     client, admin = (
-        Client(identity, endorsers=[endorser], channels=channels, orderer=ordering.orderer)
+        Client(
+            identity,
+            endorsers=[endorser],
+            verdicts=OwnVerdicts(channels),
+            orderer=ordering.orderer,
+        )
         for identity in (members.client, members.admin)
     )
     peer = Peer(

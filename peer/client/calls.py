@@ -1,6 +1,6 @@
 """One identity's calls: proposal, endorsement, order, commit.
 
-Room:      peer.client   (imports channels, endorser; used by library)
+Room:      peer.client   (imports channels, endorser; used by library and cli)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    internal/pkg/gateway (release-2.5) and the client libraries
@@ -8,7 +8,8 @@ Fabric:    internal/pkg/gateway (release-2.5) and the client libraries
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,13 +17,13 @@ import trio
 
 from fabric_protos.codec import decode
 from fabric_protos.protos import ChaincodeAction, ProposalResponse, ProposalResponsePayload
-from fabric_protos.stream import ChaincodeEvent, ChaincodeInput
+from fabric_protos.stream import ChaincodeEvent, ChaincodeInput, SignedProposal
 from peer import logs
-from peer.channels import Channels, Joined
-from peer.endorser.endorser import ERROR_THRESHOLD, OK, Endorser
+from peer.channels import Channels
+from peer.endorser.endorser import ERROR_THRESHOLD, OK
 from peer.endorser.proposal import PreparedProposal, prepare_proposal
 from peer.endorser.transaction import signed_transaction
-from peer.errors import CommitTimeout, InvalidDefinition, PeerError, SimulationFailed
+from peer.errors import CommitTimeout, PeerError, SimulationFailed
 from peer.ledger.api import ValidationCode
 from peer.msp.identity import SigningIdentity
 
@@ -37,7 +38,8 @@ class Result:
 
     Attributes:
         status: 200 is success; from 400 on nothing is committed.
-        validation_code: verdict of the commit; None when nothing was to be committed.
+        validation_code: verdict of the commit; None when nothing was to be committed, or nobody
+            asked for it.
     """
 
     tx_id: str
@@ -53,6 +55,18 @@ class Result:
         return self.validation_code is ValidationCode.VALID
 
 
+class Endorser(Protocol):
+    """A peer that endorses: this one, or another."""
+
+    async def endorse(self, signed: SignedProposal) -> ProposalResponse:
+        """Return the answer to a proposal; its status may be any.
+
+        Raises:
+            PeerError: there is none.
+        """
+        ...
+
+
 class Orderer(Protocol):
     """Where transactions go to be ordered."""
 
@@ -64,12 +78,28 @@ class Orderer(Protocol):
         ...
 
 
+Verdict = Callable[[], Awaitable[ValidationCode]]
+
+
+class Verdicts(Protocol):
+    """Who tells what became of a transaction."""
+
+    def watch(self, channel_id: str, tx_id: str) -> AbstractAsyncContextManager[Verdict]:
+        """Look out for a transaction; what is yielded waits for its verdict.
+
+        Raises:
+            UnknownChannel, CallFailed, DeliverRefused: nobody will tell.
+            CommitTimeout: from the wait, no block has brought it in time.
+        """
+        ...
+
+
 class Client:
     """Calls chaincodes as one identity.
 
     Args:
         endorsers: all of them endorse what is submitted; the first one answers queries.
-        channels: of the peer that tells what became of a transaction.
+        verdicts: None: a transaction that was taken by the ordering service is left to itself.
         orderer: finds the ordering service of a channel.
     """
 
@@ -78,12 +108,12 @@ class Client:
         identity: SigningIdentity,
         *,
         endorsers: Sequence[Endorser],
-        channels: Channels,
+        verdicts: Verdicts | None,
         orderer: Callable[[str], Orderer],
     ) -> None:
         self.identity = identity
         self._endorsers = endorsers
-        self._channels = channels
+        self._verdicts = verdicts
         self._orderer = orderer
 
     async def evaluate(
@@ -125,8 +155,15 @@ class Client:
         Cancellation: once the ordering service has the transaction it will be committed, whether
         or not anybody waits.
         """
-        joined = self._channels.get(channel_id)
         proposal = self._propose(channel_id, name, payload, transient)
+        if self._verdicts is None:
+            return await self._submit(channel_id, proposal, None)
+        async with self._verdicts.watch(channel_id, proposal.tx_id) as verdict:
+            return await self._submit(channel_id, proposal, verdict)
+
+    async def _submit(
+        self, channel_id: str, proposal: PreparedProposal, verdict: Verdict | None
+    ) -> Result:
         with logs.bind(channel=channel_id, tx=proposal.tx_id):
             responses = await self._endorse(proposal)
             results = [_result(proposal, response) for response in responses]
@@ -135,27 +172,7 @@ class Client:
                     return result
             envelope = signed_transaction(proposal.signed, responses, self.identity)
             await self._orderer(channel_id).broadcast(envelope)
-            code = await _verdict(joined, proposal.tx_id)
-            return _result(proposal, responses[0], code)
-
-    async def define(
-        self, channel_id: str, lifecycle: str, name: str, args: Sequence[bytes]
-    ) -> None:
-        """Let a system chaincode change what is defined under a name, and see it committed.
-
-        Args:
-            lifecycle: ``_lifecycle`` or ``lscc``; `args` are for it.
-
-        Raises:
-            InvalidDefinition: it refuses, or the peers that judge its transaction do.
-        """
-        result = await self.submit(channel_id, lifecycle, ChaincodeInput(args=list(args)))
-        if result.status != OK:
-            raise InvalidDefinition(name, result.message)
-        if not result.committed:
-            assert result.validation_code is not None  # it was submitted
-            function = bytes(args[0]).decode()
-            raise InvalidDefinition(name, f"{function}: {result.validation_code.name}")
+            return _result(proposal, responses[0], verdict and await verdict())
 
     def _propose(
         self,
@@ -195,14 +212,25 @@ async def _endorsed(endorser: Endorser, proposal: PreparedProposal) -> ProposalR
         raise exc.cause from None
 
 
-async def _verdict(joined: Joined, tx_id: str) -> ValidationCode:
-    """Return what a block says of a transaction, once one brings it."""
-    channel = joined.channel
-    orderer = channel.bundle.orderer
-    limit_s = COMMIT_WAIT_S + (orderer.batch_timeout_s if orderer is not None else 0)
-    with trio.move_on_after(limit_s):
-        return (await joined.statuses.wait(tx_id)).code
-    raise CommitTimeout(channel.channel_id, tx_id, limit_s)
+class OwnVerdicts:
+    """Those of this peer, for the channels it has joined."""
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+
+    @asynccontextmanager
+    async def watch(self, channel_id: str, tx_id: str) -> AsyncIterator[Verdict]:
+        """Look out for a transaction; see `Verdicts.watch`."""
+        joined = self._channels.get(channel_id)
+        orderer = joined.channel.bundle.orderer
+        limit_s = COMMIT_WAIT_S + (orderer.batch_timeout_s if orderer is not None else 0)
+
+        async def wait() -> ValidationCode:
+            with trio.move_on_after(limit_s):
+                return (await joined.statuses.wait(tx_id)).code
+            raise CommitTimeout(channel_id, tx_id, limit_s)
+
+        yield wait
 
 
 def _result(

@@ -29,6 +29,7 @@ from fabric_protos.stream import (
 )
 from peer.msp.identity import SigningIdentity
 
+CONFIG = 1
 ENDORSER_TRANSACTION = 3
 NONCE_BYTES = 24
 
@@ -47,15 +48,21 @@ def prepare_proposal(
     name: str,
     payload: ChaincodeInput,
     transient: Mapping[str, bytes],
+    *,
+    kind: int = ENDORSER_TRANSACTION,
 ) -> PreparedProposal:
-    """Make and sign the proposal of one call; its transaction id is new."""
+    """Make and sign the proposal of one call; its transaction id is new.
+
+    Args:
+        kind: type in its header; that of a proposal to join a channel is `CONFIG`.
+    """
     nonce = os.urandom(NONCE_BYTES)
     tx_id = hashlib.sha256(nonce + identity.creator).hexdigest()
     now = time.time_ns()
     timestamp = Timestamp(seconds=now // 10**9, nanos=now % 10**9)
     chaincode_id = ChaincodeId(name=name)
     channel_header = ChannelHeader(
-        type=ENDORSER_TRANSACTION,
+        type=kind,
         timestamp=timestamp,
         channel_id=channel_id,
         tx_id=tx_id,

@@ -17,7 +17,7 @@ from peer import Peer, PeerConfig, open_peer
 from peer.channel import network
 from peer.channel.configblock import bundle_of
 from peer.channel.network import Network, NetworkDescription, NetworkOrganisation
-from peer.client.calls import Client, Result
+from peer.client.calls import Client, OwnVerdicts, Result
 from peer.client.definitions import WantedDefinition, approve, commit
 from peer.endorser.proposal import PreparedProposal, prepare_args, prepare_proposal
 from peer.endorser.transaction import signed_transaction
@@ -64,7 +64,7 @@ class Scene:
         return Client(
             identity_of(self.made.organisations[index], user),
             endorsers=[peer.endorser for peer in chosen],
-            channels=self.peers[index].joined,
+            verdicts=OwnVerdicts(self.peers[index].joined),
             orderer=lambda channel_id: self.orderer,
         )
 

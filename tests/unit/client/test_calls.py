@@ -10,7 +10,7 @@ import trio.testing
 
 from fabric_protos.stream import ChaincodeInput
 from peer.channels import Joined
-from peer.client.calls import COMMIT_WAIT_S, Client
+from peer.client.calls import COMMIT_WAIT_S, Client, OwnVerdicts
 from peer.errors import CommitTimeout, UnknownChannel
 from peer.events.status import CommitStatuses
 from peer.ledger.api import ValidationCode
@@ -52,7 +52,7 @@ def client_of(desk: Desk, orderer: Orderer) -> Client:
     return Client(
         desk.client,
         endorsers=[desk.endorser],
-        channels=OneChannel(desk),
+        verdicts=OwnVerdicts(OneChannel(desk)),
         orderer=lambda channel_id: orderer,
     )
 
