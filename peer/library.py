@@ -24,12 +24,12 @@ from fabric_protos.protos import (
 from fabric_protos.stream import ChaincodeInput
 from peer.chaincode.support import ChaincodeSupport
 from peer.channel.channel import Channel
-from peer.client import deployments
 from peer.channels import Channels
+from peer.client import deployments
 from peer.client.calls import Client
 from peer.client.calls import Result as Result
-from peer.client.deployments import WantedDeployment
 from peer.client.definitions import WantedDefinition, define, withdraw
+from peer.client.deployments import WantedDeployment
 from peer.endorser.endorser import Endorser
 from peer.endorser.proposal import prepare_args
 from peer.errors import AlreadyInstalled, ChannelExists, InvalidDefinition, PackageInUse
@@ -37,10 +37,11 @@ from peer.ledger.api import Ledger
 from peer.lifecycle import state
 from peer.lifecycle.builds import BuildRegistry
 from peer.lifecycle.definitions import Definitions, check_name, check_version
-from peer.lifecycle.directories import InstalledPackage
+from peer.lifecycle.directories import InstalledPackage, type_of
+from peer.lifecycle.legacy import pack_deployment, spec_type
 from peer.msp import standard
-
 from peer.msp.dsl import parse_policy
+
 
 class Peer:
     """An open peer; made by `open_peer`.
@@ -110,11 +111,11 @@ class Peer:
     async def join_channel(self, channel_id: str, *, capability: str = "") -> None:
         """Join a channel of the peer's own network, made if it is new; joining twice is fine.
 
-        Raises:
         Args:
             capability: of a new channel's application section: ``V2_0``, ``V2_5``, or ``V1_4_2``,
                 where chaincode is instantiated and upgraded. If empty, that of the network.
 
+        Raises:
             ConfigError: the id is not valid, or there is no such capability.
             ChannelExists: the channel was made without this capability.
             LedgerError: the ledger cannot be opened.
@@ -136,10 +137,10 @@ class Peer:
     ) -> InstalledPackage:
         """Install chaincode, build it and define it on channels; nothing is started yet.
 
-        Installing again under the same name replaces the definition; if the code changed, the next
         Where no channel has the new lifecycle nothing is defined: `instantiate` and `upgrade` do
         that. A directory becomes a deployment spec of name and version then.
 
+        Installing again under the same name replaces the definition; if the code changed, the next
         call launches the new code, and the process of the old one is stopped. What was built of a
         directory as it was before is removed; an older package file stays until `uninstall`.
 
@@ -188,7 +189,6 @@ class Peer:
                 await self.chaincode.stop(ccid)
         return package
 
-    async def uninstall(self, name: str) -> None:
     async def instantiate(
         self,
         channel_id: str,
@@ -255,6 +255,7 @@ class Peer:
         for ccid in former - self._ccids(name):
             await self.chaincode.stop(ccid)
 
+    async def uninstall(self, name: str) -> None:
         """Stop a chaincode and remove its package with everything built of it.
 
         What was committed stays in the ledgers, the definition, too; that this peer's organisation
@@ -306,8 +307,8 @@ class Peer:
             LaunchError: the chaincode could not be started.
             ExecuteError: it gave no response. A response of any status is a result.
             BroadcastRefused: the ordering service does not take the transaction.
-
             CommitTimeout: it did, and no block has brought the transaction in time.
+
         Cancellation: nothing is committed, unless the ordering service has the transaction.
         """
         payload = ChaincodeInput(args=prepare_args(args), is_init=is_init)
@@ -328,7 +329,6 @@ class Peer:
         payload = ChaincodeInput(args=prepare_args(args))
         return await self._client.evaluate(channel_id, name, payload, transient)
 
-    def _ccids(self, name: str) -> set[str]:
     def _chosen(self, name: str, channel_ids: Sequence[str]) -> list[Channel]:
         """Return the channels to define a chaincode on; none if all have the old lifecycle."""
         chosen = [self.joined.get(each).channel for each in (channel_ids or self.channels)]
@@ -372,6 +372,7 @@ class Peer:
             collections=_collections(channel, collections),
         )
 
+    def _ccids(self, name: str) -> set[str]:
         """Return the packages that this peer runs a chaincode by, on any channel."""
         found = (self._definitions.deployed(channel_id, name) for channel_id in self.channels)
         return {
@@ -390,8 +391,8 @@ class Peer:
             reader = self.ledger(channel_id).new_query_executor()
             try:
                 defined = await state.defined_names(reader)
-            finally:
                 defined += await state.legacy_names(reader)
+            finally:
                 reader.done()
             names |= {name for name in defined if ccid in self._ccids(name)}
         return sorted(names)
@@ -404,7 +405,6 @@ class Peer:
         await self.packages.prune()
 
 
-def _collections(channel: Channel, names: Collection[str]) -> CollectionConfigPackage:
 def _required(channel: Channel) -> frozenset[str]:
     """Return the capabilities that the application section of a channel names."""
     application = channel.bundle.application
@@ -415,6 +415,7 @@ def _packed(directory: Path, name: str, version: str) -> bytes:
     return pack_deployment(directory, type_of(directory), name or directory.resolve().name, version)
 
 
+def _collections(channel: Channel, names: Collection[str]) -> CollectionConfigPackage:
     """Return private data collections that every organisation of a channel is a member of."""
     application = channel.bundle.application
     members = application.organisations.values() if application else ()
