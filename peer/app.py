@@ -35,7 +35,7 @@ from peer.config.values import split_address
 from peer.directories import LEDGERS, private_directory, temporary_directory
 from peer.endorser.endorser import Endorser
 from peer.errors import ConfigError, RuntimeNotUsable
-from peer.ledger.api import Ledger
+from peer.ledger.api import CommittedBlock, Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
 from peer.lifecycle.builds import BuildRegistry
@@ -151,8 +151,12 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     )
     backend = await _open_runtime(config.vm.runtime, settings, stack)
     authority = CertificateAuthority() if config.peer.tls_enabled else None
-    metrics = Metrics()
-    registry = HandlerRegistry(hooks.on_stage, metrics.launch_settled)
+    metrics = Metrics(
+        metadata.version("triopeer"),
+        heights=lambda: {each: channels.get(each).ledger.height for each in channels.ids},
+        log_entries=logs.entries,
+    )
+    registry = HandlerRegistry(hooks.on_stage, metrics.chaincode.launch_settled)
     external = await _external_runtime(config, home, backend, on_output, stack)
     packages = await trio.to_thread.run_sync(_packages, config, home, backend, hooks.on_output)
     await packages.prune()
@@ -184,7 +188,12 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
             policies=definitions.policies(channel_id),
         )
 
-    channels = Channels(home / LEDGERS, ledger_of, open_ledgers, definitions.on_commit)
+    def on_commit(channel_id: str, committed: CommittedBlock) -> None:
+        definitions.on_commit(channel_id, committed)
+        transactions = zip(committed.kinds, committed.codes, strict=True)
+        metrics.ledger.block_committed(channel_id, committed.times, transactions)
+
+    channels = Channels(home / LEDGERS, ledger_of, open_ledgers, on_commit)
     instances = await stack.enter_async_context(trio.open_nursery())
     stack.callback(instances.cancel_scope.cancel)
     launcher = RuntimeLauncher(
@@ -217,7 +226,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         settings=_execution_settings(config),
         may_call=partial(access.check, "peer/ChaincodeToChaincode"),
         trace=hooks.trace,
-        on_execute_timeout=metrics.execute_timed_out,
+        meters=metrics.chaincode,
     )
     system: SystemChaincode
     for system in (
@@ -246,6 +255,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         collections=definitions,
         local=members.local.msp,
         signer=members.local.identity,
+        meters=metrics.endorser,
     )
     network = members.network
     ordering = NoOrdering() if network is None else EmbeddedOrdering(network, channels, instances)

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import trio
-from prometheus_client import CollectorRegistry
 
 from fabric_protos.common import Block, SignaturePolicyEnvelope
 from fabric_protos.protos import (
@@ -39,6 +38,7 @@ from peer.lifecycle.builds import BuildRegistry
 from peer.lifecycle.definitions import Definitions, check_name, check_version
 from peer.lifecycle.directories import InstalledPackage, type_of
 from peer.lifecycle.legacy import pack_deployment, spec_type
+from peer.metrics import Registry
 from peer.msp import standard
 from peer.msp.dsl import parse_policy
 
@@ -64,7 +64,7 @@ class Peer:
         create_channel: Callable[[str, str], Awaitable[None]],
         client: Client,
         admin: Client,
-        metrics: CollectorRegistry,
+        metrics: Registry,
     ) -> None:
         self.chaincode = chaincode
         self.packages = packages
@@ -82,8 +82,8 @@ class Peer:
         return self._client.identity.creator
 
     @property
-    def metrics(self) -> CollectorRegistry:
-        """What this peer counts and times, for `prometheus_client.generate_latest` and the like."""
+    def metrics(self) -> Registry:
+        """What this peer counts and times: `text` is for Prometheus, `value` for programs."""
         return self._metrics
 
     @property

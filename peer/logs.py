@@ -4,9 +4,10 @@ Room:      peer.logs   (a leaf: imports nothing of ours)
 Loop:      none
 Fabric:    common/flogging/{loggerlevels,logging}.go (release-2.5)
 
-A library never configures logging: `open_peer` only logs, the command line calls `configure`. The
-ids live in a context variable, so a task started inside `bind` inherits them; a callback of the
-asyncio side does not.
+A library never configures logging: `open_peer` only logs, the command line calls `configure`, and
+`activate` is for who operates a peer and asks for other levels. These belong to the program, as
+logging does, not to one peer of it. The ids live in a context variable, so a task started inside
+`bind` inherits them; a callback of the asyncio side does not.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import logging
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -44,6 +46,8 @@ LEVELS: Mapping[str, int] = MappingProxyType(
 )
 """Fabric's level names, compared without regard to case."""
 
+_NAMES = {10: "debug", 20: "info", 30: "warn", 40: "error", 50: "fatal"}
+"""What Fabric calls the levels when it tells them."""
 _LOGGER_NAME = re.compile(r"[A-Za-z0-9_#-]+(\.[A-Za-z0-9_#-]+)*\.?")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -110,6 +114,11 @@ class Spec(NamedTuple):
         ours = logger.partition(".")[0] in OURS
         return self.default if ours else max(self.default, logging.WARNING)
 
+    def __str__(self) -> str:
+        """Return the specification as Fabric tells it: loggers sorted, then the default."""
+        levels = [f"{name}={_NAMES[level]}" for name, level in sorted(self.levels.items())]
+        return ":".join([*levels, _NAMES[self.default]])
+
 
 def parse_spec(text: str) -> Spec:
     """Read ``info``, ``peer.chaincode=debug:warning``, ``a,b=error`` and the like.
@@ -158,31 +167,74 @@ def configure(spec: str = "info", format: str = "text", *, stream: Stream | None
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(old)
-        old.reset()
-    handler = _Handler(parsed, sys.stderr if stream is None else stream)
+    handler = _Handler(sys.stderr if stream is None else stream)
     handler.setFormatter(_JsonFormatter() if format == "json" else _TextFormatter())
     root.addHandler(handler)
-    root.setLevel(max(parsed.default, logging.WARNING))
+    _levels.activate(parsed)
+
+
+def activate(spec: str) -> None:
+    """Let another specification hold from now on.
+
+    Raises:
+        ValueError: a bad one; nothing has changed then.
+    """
+    _levels.activate(parse_spec(spec))
+
+
+def active() -> Spec:
+    """Return the specification that holds."""
+    return _levels.spec
+
+
+def entries() -> Mapping[str, tuple[int, int]]:
+    """Return how many records were looked at, and how many written, by the name of their level.
+
+    What a logger does not let through is not looked at.
+    """
+    return {name: (_checked[name], _written[name]) for name in _NAMES.values()}
+
+
+class _Levels:
+    """The specification that holds, and the loggers it has set."""
+
+    def __init__(self) -> None:
+        self.spec = parse_spec("")
+        self._loggers: list[logging.Logger] = []
+
+    def activate(self, spec: Spec) -> None:
+        for logger in self._loggers:
+            logger.setLevel(logging.NOTSET)
+        self.spec = spec
+        self._loggers = [
+            logging.getLogger(name.removesuffix(".")) for name in (*OURS, *spec.levels)
+        ]
+        for logger in self._loggers:
+            # "name." is not for the children: let the more talkative level through the logger and
+            # leave the choice to the handler.
+            children = spec.level(f"{logger.name}.*")
+            logger.setLevel(min(spec.level(logger.name), children))
+
+
+_levels = _Levels()
+_checked, _written = Counter[str](), Counter[str]()
 
 
 class _Handler(logging.StreamHandler[Stream]):
-    """The handler `configure` installs; remembers whose levels it set."""
+    """The handler `configure` installs."""
 
-    def __init__(self, spec: Spec, stream: Stream) -> None:
-        super().__init__(stream)
-        self.addFilter(lambda record: record.levelno >= spec.level(record.name))
-        self._loggers = []
-        for name in (*OURS, *spec.levels):
-            logger = logging.getLogger(name.removesuffix("."))
-            # "name." is not for the children: let the more talkative level through the logger and
-            # leave the choice to the filter.
-            children = spec.level(f"{logger.name}.*")
-            logger.setLevel(min(spec.level(logger.name), children))
-            self._loggers.append(logger)
-
-    def reset(self) -> None:
-        for logger in self._loggers:
-            logger.setLevel(logging.NOTSET)
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write a record if the specification wants it; from any thread."""
+        name = _NAMES[min(max(record.levelno // 10, 1), 5) * 10]
+        self.acquire()
+        try:
+            _checked[name] += 1
+            if record.levelno < _levels.spec.level(record.name):
+                return False
+            _written[name] += 1
+            return bool(super().handle(record))
+        finally:
+            self.release()
 
 
 class _TextFormatter(logging.Formatter):

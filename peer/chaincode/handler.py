@@ -45,6 +45,7 @@ from peer.errors import (
     RegistrationRefused,
     StreamTerminated,
 )
+from peer.metrics import ChaincodeMeters
 
 log = logging.getLogger("peer.chaincode")
 Type = ChaincodeMessageType
@@ -96,6 +97,7 @@ class Handler:
         long_requests: the requests that run in a task of their transaction.
         ready_params: payload of READY, what the peer offers beyond the base protocol.
         keepalive_s: seconds between KEEPALIVE messages, 0 for none.
+        meters: what executions asked for is counted there, once they are over.
         trace: sees every message; None costs nothing.
     """
 
@@ -107,6 +109,7 @@ class Handler:
         registry: HandlerRegistry,
         long_requests: LongRequests,
         ready_params: ChaincodeAdditionalParams,
+        meters: ChaincodeMeters,
         keepalive_s: float = 0.0,
         trace: Trace | None = None,
     ) -> None:
@@ -119,7 +122,8 @@ class Handler:
         self._keepalive_s = keepalive_s
         self._trace = trace
         self._state = HandlerState.CREATED
-        self._contexts = TransactionContexts()
+        self._meters = meters
+        self._contexts = TransactionContexts(self._count)
 
     @property
     def is_ready(self) -> bool:
@@ -276,7 +280,9 @@ class Handler:
         if context is None:
             self._reply(message, Type.ERROR, _failure(message, "no ledger context"))
             return
+        context.received[message.type] += 1
         if context.busy:
+            context.failed[message.type] += 1
             log.error("tx %s sent a request while another one is pending", message.txid)
             cause = "another request pending for this transaction"
             self._reply(message, Type.ERROR, _failure(message, cause))
@@ -289,13 +295,14 @@ class Handler:
         try:
             payload = inline(context, message.payload)
         except Exception as exc:
+            context.failed[message.type] += 1
             self._reply(message, Type.ERROR, _failure(message, exc))
         else:
             self._reply(message, Type.RESPONSE, payload)
 
     async def _handle_in_task(self, context: TransactionContext, message: ChaincodeMessage) -> None:
         """Answer in any case: cut off by the end of the execution, the library still waits."""
-        answer: int = Type.ERROR
+        began, answer = trio.current_time(), Type.ERROR
         payload = _failure(message, "no ledger context")
         try:
             payload = await self._long[message.type](context, message.payload)
@@ -305,6 +312,11 @@ class Handler:
         finally:
             # Before the answer: the chaincode's next request may follow within microseconds.
             context.busy = False
+            is_answer = answer == Type.RESPONSE
+            context.failed[message.type] += not is_answer
+            took_s = trio.current_time() - began
+            kind = _TYPE_NAMES[message.type]
+            self._meters.request_took(took_s, kind, message.channel_id, self.ccid, is_answer)
             with suppress(StreamClosed):  # the reader gets the same news
                 self._reply(message, answer, payload)
 
@@ -323,6 +335,14 @@ class Handler:
         if self._trace is not None:
             self._trace(self.ccid, False, message)
         self._stream.send(data)
+
+    def _count(self, context: TransactionContext) -> None:
+        received, failed = (
+            {_TYPE_NAMES[kind]: count for kind, count in counts.items()}
+            for counts in (context.received, context.failed)
+        )
+        channel_id = context.params.channel_id
+        self._meters.execution_ended(self.ccid, channel_id, received, failed)
 
     async def _send_keepalives(self) -> None:
         while True:

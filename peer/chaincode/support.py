@@ -43,6 +43,7 @@ from peer.errors import (
     StreamLost,
 )
 from peer.ledger.api import Ledger, TxSimulator
+from peer.metrics import ChaincodeMeters, Registry
 
 Type = ChaincodeMessageType
 
@@ -125,7 +126,7 @@ class ChaincodeSupport:
         may_call: raises a `PeerError` unless a proposal's creator may call chaincode on a channel
             from another chaincode.
         trace: sees every message of every stream.
-        on_execute_timeout: hears of the chaincode that gave no answer in time.
+        meters: executions are counted there.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class ChaincodeSupport:
         settings: ExecutionSettings,
         may_call: MayCall = lambda channel_id, proposal: None,
         trace: Trace | None = None,
-        on_execute_timeout: Callable[[str], None] = lambda ccid: None,
+        meters: ChaincodeMeters | None = None,
     ) -> None:
         self._registry = registry
         self._definitions = definitions
@@ -146,7 +147,7 @@ class ChaincodeSupport:
         self._settings = settings
         self._may_call = may_call
         self._trace = trace
-        self._on_execute_timeout = on_execute_timeout
+        self._meters = meters or ChaincodeMeters(Registry())
         self._system: set[str] = set()
         self._launcher = launcher
         self._long_requests = LongRequests(
@@ -266,6 +267,7 @@ class ChaincodeSupport:
             registry=self._registry,
             long_requests=self._long_requests,
             ready_params=self._settings.ready_params,
+            meters=self._meters,
             keepalive_s=self._settings.keepalive_s,
             trace=self._trace,
         )
@@ -324,7 +326,7 @@ class ChaincodeSupport:
             limit_s = self._limit_s(name, payload)
             return await handler.execute(route.message_type, params, payload, limit_s)
         except ExecuteTimeout:
-            self._on_execute_timeout(route.ccid)
+            self._meters.execute_timed_out(route.ccid)
             raise
 
     def _limit_s(self, name: str, payload: ChaincodeInput) -> float:

@@ -8,6 +8,7 @@ Fabric:    core/chaincode/transaction_contexts.go, transaction_context.go (relea
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import copy_context
@@ -95,6 +96,8 @@ class TransactionContext:
         self._requests = requests
         self._caller = copy_context()
         self.iterators: dict[str, QueryIterator[Any]] = {}
+        self.received = defaultdict[int, int](int)
+        self.failed = defaultdict[int, int](int)
         self._permissions: dict[str, Permissions] = {}
         self._settled = trio.Event()
         self._outcome: ChaincodeMessage | ExecuteError | None = None
@@ -163,10 +166,15 @@ class TransactionContext:
 
 
 class TransactionContexts:
-    """The executions of one stream, by channel and transaction id."""
+    """The executions of one stream, by channel and transaction id.
 
-    def __init__(self) -> None:
+    Args:
+        on_end: hears of each execution that is over; must not wait.
+    """
+
+    def __init__(self, on_end: Callable[[TransactionContext], None] = lambda context: None) -> None:
         self._contexts: dict[TxKey, TransactionContext] = {}
+        self._on_end = on_end
 
     def get(self, channel_id: str, tx_id: str) -> TransactionContext | None:
         """Return the running execution, or None when it ended or never was."""
@@ -199,6 +207,7 @@ class TransactionContexts:
                 del self._contexts[key]
                 for iterator in context.iterators.values():
                     iterator.close()
+                self._on_end(context)
 
     def settle_all(self, reason: str) -> None:
         """Fail every execution at once: the stream is gone."""

@@ -1,6 +1,6 @@
 """Endorse proposals: check, simulate, sign.
 
-Room:      peer.endorser   (imports chaincode, channel, ledger, msp; used by library and rpc)
+Room:      peer.endorser   (imports chaincode, channel, ledger, metrics, msp; used by library, rpc)
 Loop:      Trio
 Lifetime:  peer; a simulator lives for one proposal
 Fabric:    `Endorser.ProcessProposal`, core/endorser/endorser.go (release-2.5)
@@ -9,8 +9,11 @@ Fabric:    `Endorser.ProcessProposal`, core/endorser/endorser.go (release-2.5)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
+
+import trio
 
 from fabric_protos.codec import decode
 from fabric_protos.errors import DecodeError
@@ -36,6 +39,7 @@ from peer.errors import (
     UnknownChannel,
 )
 from peer.ledger.api import SimulationResults, TxSimulator
+from peer.metrics import Counter, EndorserMeters, Registry, flag
 from peer.msp.identity import SigningIdentity
 from peer.msp.policies import SignedData
 from peer.scc.access import check_channel
@@ -67,6 +71,7 @@ class Endorser:
         channel: finds a joined channel, None where there is none of that name.
         local: the peer's own MSP; decides on calls without a channel.
         signer: signs the endorsements.
+        meters: proposals are counted there.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Endorser:
         collections: CollectionStore,
         local: Identities,
         signer: SigningIdentity,
+        meters: EndorserMeters | None = None,
     ) -> None:
         self._chaincode = chaincode
         self._channel = channel
@@ -85,6 +91,7 @@ class Endorser:
         self._collections = collections
         self._local = local
         self._signer = signer
+        self._meters = meters or EndorserMeters(Registry())
 
     async def process_proposal(self, signed: SignedProposal) -> ProposalResponse:
         """Check a proposal, run it, and endorse what came of it.
@@ -117,21 +124,35 @@ class Endorser:
 
         Cancellation: as of `process_proposal`.
         """
-        unpacked = preprocess.unpack(signed)
+        meters, began = self._meters, trio.current_time()
+        meters.received.inc()
+        with _counted(meters.invalid):
+            unpacked = preprocess.unpack(signed)
         channel_id = unpacked.channel_id
         with logs.bind(channel=channel_id, tx=unpacked.tx_id):
             channel = None
             if channel_id and (channel := self._channel(channel_id)) is None:
                 raise UnknownChannel(channel_id)
             self._check(unpacked, channel)
-            return await self._endorsed(unpacked, channel)
+            is_success = False
+            try:
+                answer = await self._endorsed(unpacked, channel)
+                is_success = answer.endorsement is not None or not channel_id
+                meters.successful.inc(by=is_success)
+                return answer
+            finally:
+                took_s = trio.current_time() - began
+                meters.durations.observe(took_s, channel_id, unpacked.name, flag(is_success))
 
     def _check(self, unpacked: UnpackedProposal, channel: Channel | None) -> None:
         """Check who proposes, that the transaction is new, and that its creator may propose."""
-        preprocess.check(unpacked, self._local if channel is None else channel.bundle.msps)
+        with _counted(self._meters.invalid):
+            preprocess.check(unpacked, self._local if channel is None else channel.bundle.msps)
         if channel is None:
             return
+        which = (unpacked.channel_id, unpacked.name)
         if channel.ledger.has_transaction(unpacked.tx_id):
+            self._meters.duplicates.inc(*which)
             creator = unpacked.signature_header.creator.hex()
             raise ProposalRefused(
                 f"duplicate transaction found [{unpacked.tx_id}]. Creator [{creator}]"
@@ -139,13 +160,17 @@ class Endorser:
         if not self._chaincode.is_system(unpacked.name):
             signed, header = unpacked.signed, unpacked.signature_header
             data = SignedData(signed.proposal_bytes, header.creator, signed.signature)
-            check_channel(channel, PROPOSE, data)
+            with _counted(self._meters.denied, *which):
+                check_channel(channel, PROPOSE, data)
 
     async def _endorsed(
         self, unpacked: UnpackedProposal, channel: Channel | None
     ) -> ProposalResponse:
         simulated = await self._simulate(unpacked, channel)
         response = simulated.execution.response
+        if channel is not None and ERROR_THRESHOLD <= response.status < ERROR:
+            which = (unpacked.channel_id, unpacked.name)
+            self._meters.not_endorsed.inc(*which, flag(True))
         if response.status < ERROR and (channel is None or response.status >= ERROR_THRESHOLD):
             return ProposalResponse(response=endorsement.message_of(response))
         payload = endorsement.response_payload(
@@ -192,6 +217,7 @@ class Endorser:
                     if channel is not None and results.private:
                         await self._keep_private(unpacked, channel, results)
             except PeerError as exc:
+                self._meters.not_simulated.inc(unpacked.channel_id, unpacked.name)
                 reason = _reason(exc, unpacked.tx_id)
                 raise SimulationFailed(f"error in simulation: {reason}", exc) from exc
             return _Simulated(execution, version, results)
@@ -242,7 +268,8 @@ class Endorser:
         if spec.code_package:
             raise InvalidInvocation("lscc upgrade/deploy should not include a code packages")
         payload = ChaincodeInput(args=chaincode.input.args if chaincode.input else [])
-        await self._chaincode.execute_legacy_init(params, name, version, payload)
+        with _counted(self._meters.not_instantiated, params.channel_id, name):
+            await self._chaincode.execute_legacy_init(params, name, version, payload)
 
     async def _keep_private(
         self, unpacked: UnpackedProposal, channel: Channel, results: SimulationResults
@@ -250,6 +277,16 @@ class Endorser:
         if unpacked.name == "lscc":
             raise LedgerError("Private data is forbidden to be used in instantiate")
         await channel.ledger.keep_private_data(unpacked.tx_id, results.private)
+
+
+@contextmanager
+def _counted(counter: Counter, *labels: str) -> Iterator[None]:
+    """Count what is refused or fails in this block."""
+    try:
+        yield
+    except PeerError:
+        counter.inc(*labels)
+        raise
 
 
 def _reason(exc: PeerError, tx_id: str) -> str:

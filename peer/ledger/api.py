@@ -221,19 +221,43 @@ class ValidationCode(IntEnum):
     INVALID_OTHER_REASON = 255
 
 
+class TransactionKind(NamedTuple):
+    """What a transaction is, as far as the ledger had to look.
+
+    Attributes:
+        type: of ``HeaderType``, -1 where it cannot be read or was invalid before.
+        chaincode: ``name:version`` as endorsed, empty where there is none.
+    """
+
+    type: int = -1
+    chaincode: str = ""
+
+
+class CommitTimes(NamedTuple):
+    """Seconds that parts of a commit took: checking, private data, block file, databases."""
+
+    processing_s: float
+    private_s: float
+    storage_s: float
+    state_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class CommittedBlock:
     """A block as it was stored, with its verdicts and commit hash in the metadata.
 
     Attributes:
-        codes, tx_ids: one for each transaction; an id is empty where it cannot be read.
+        codes, tx_ids, kinds: one for each transaction; an id is empty where it cannot be read.
         namespaces: those that its valid transactions wrote to.
+        times: how long it took.
     """
 
     block: Block
     codes: Sequence[ValidationCode]
     tx_ids: Sequence[str]
+    kinds: Sequence[TransactionKind]
     namespaces: frozenset[str]
+    times: CommitTimes
 
 
 class CommittedTransaction(NamedTuple):

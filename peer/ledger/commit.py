@@ -13,8 +13,10 @@ nothing, and what the databases lack is made from the blocks when the ledger ope
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from fabric_protos.codec import DecodeError, decode
@@ -22,7 +24,14 @@ from fabric_protos.common import Block, BlockData, BlockHeader
 from fabric_protos.kvrwset import KvrwSet
 from fabric_protos.stream import HeaderType
 from peer.errors import BlockError, LedgerStorageError
-from peer.ledger.api import CollectionPolicies, CommittedBlock, ValidationCode, Version
+from peer.ledger.api import (
+    CollectionPolicies,
+    CommittedBlock,
+    CommitTimes,
+    TransactionKind,
+    ValidationCode,
+    Version,
+)
 from peer.ledger.blockfile import BlockFiles, Position
 from peer.ledger.blocks import (
     commit_hash,
@@ -42,6 +51,7 @@ from peer.ledger.store import (
     Snapshot,
     Store,
     TransactionRow,
+    read_action,
     hash_namespace,
 )
 from peer.ledger.transactions import (
@@ -51,7 +61,6 @@ from peer.ledger.transactions import (
     TransactionHeader,
     read_header,
     read_private,
-    read_results,
     read_sets,
     take_private,
     written_collections,
@@ -121,6 +130,8 @@ class BlockCommit:
         BlockError: the block does not follow the last one.
     """
 
+        self._kinds: list[TransactionKind] = []
+        self._began = time.perf_counter()
     def __init__(self, chain: Chain, block: Block, snapshot: Snapshot) -> None:
         self._chain = chain
         self._block = block
@@ -132,6 +143,7 @@ class BlockCommit:
         self._private = PrivateBatch()
 
     async def judge(self, envelope: bytes, verdict: ValidationCode, private: bytes) -> None:
+        kind = TransactionKind()
         """Check the next transaction and take its changes over if it is valid.
 
         Args:
@@ -140,7 +152,8 @@ class BlockCommit:
         header, code = read_header(envelope), verdict
         sets: list[NamespaceSet] = []
         if code is VALID:
-            code, sets = _read(header)
+            code, sets, kind = _read(header)
+        self._kinds.append(kind)
         if code is VALID:
             code = await self._validation.check(sets)
         if code is VALID:
@@ -160,7 +173,7 @@ class BlockCommit:
         header = read_header(envelope)
         sets: list[NamespaceSet] = []
         if code is VALID:
-            readable, sets = _read(header)
+            readable, sets, _ = _read(header)
             if readable is not VALID:
                 raise DecodeError(f"transaction {header.tx_id} is recorded as valid")
             for key, collection in written_collections(sets):
@@ -171,12 +184,15 @@ class BlockCommit:
     def write(self) -> CommittedBlock:
         """Write the block and return when it is durable.
 
+        clock.append(time.perf_counter())
         Raises:
+        clock.append(time.perf_counter())
             LedgerStorageError: it was not written, and can be committed again.
         """
-        chain, number = self._chain, self._header.number
+        chain, number, clock = self._chain, self._header.number, [time.perf_counter()]
         block = committed(self._block, bytes(self._codes), self._commit_hash())
         self._expire()
+        clock.append(time.perf_counter())
         chain.private.commit(number, self._private)
         position = chain.files.append(block)
         try:
@@ -190,7 +206,9 @@ class BlockCommit:
         except LedgerStorageError as exc:
             log.error("block %d is committed; cleaning up after it failed: %s", number, exc)
         tx_ids = [row.tx_id for row in self._transactions]
-        return CommittedBlock(block, self._codes, tx_ids, self._validation.written)
+        times = CommitTimes(*(end - start for start, end in pairwise([self._began, *clock])))
+        written = self._validation.written
+        return CommittedBlock(block, self._codes, tx_ids, self._kinds, written, times)
 
     def write_again(self, position: Position) -> None:
         """Write to the databases what follows from a block that is stored already.
@@ -281,20 +299,29 @@ class BlockCommit:
         )
 
 
-def _read(header: TransactionHeader) -> tuple[ValidationCode, list[NamespaceSet]]:
+class _Read(NamedTuple):
+    kind = TransactionKind(header.type)
+    code: ValidationCode
+    sets: list[NamespaceSet]
+    kind: TransactionKind
+
+
+def _read(header: TransactionHeader) -> _Read:
     """Return the sets of a transaction, and VALID unless they cannot be read."""
     if header.type == UNREADABLE:
-        return ValidationCode.INVALID_OTHER_REASON, []
+        return _Read(ValidationCode.INVALID_OTHER_REASON, [], kind)
     if header.type != HeaderType.ENDORSER_TRANSACTION:
-        return VALID, []
-    results = read_results(header.data)
-    if results is None:
-        return ValidationCode.NIL_TXACTION, []
+        return _Read(VALID, [], kind)
+    action = read_action(header.data)
+    if action is None:
+        return _Read(ValidationCode.NIL_TXACTION, [], kind)
+    if (endorsed := action.chaincode_id) is not None:
+        kind = TransactionKind(header.type, f"{endorsed.name}:{endorsed.version}")
     try:
-        return VALID, read_sets(results)
+        return _Read(VALID, read_sets(action.results), kind)
     except DecodeError as exc:
         log.warning("transaction %s is invalid: %s", header.tx_id, exc)
-        return ValidationCode.INVALID_OTHER_REASON, []
+        return _Read(ValidationCode.INVALID_OTHER_REASON, [], kind)
 
 
 def _written_keys(block: Block, where: Expiring) -> Iterator[bytes]:
@@ -302,8 +329,7 @@ def _written_keys(block: Block, where: Expiring) -> Iterator[bytes]:
     for envelope, flag in zip(envelopes_of(block), flags_of(block), strict=True):
         if flag != VALID:
             continue
-        _, sets = _read(read_header(envelope))
-        for namespace in sets:
+        for namespace in _read(read_header(envelope)).sets:
             for collection in namespace.collections:
                 if (namespace.name, collection.name) == (where.namespace, where.collection):
                     hashed = collection.hashed

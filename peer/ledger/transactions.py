@@ -100,8 +100,8 @@ def read_header(envelope: bytes) -> TransactionHeader:
     return TransactionHeader(header.type, tx_id, timestamp, payload.data)
 
 
-def read_results(data: bytes) -> bytes | None:
-    """Return the read-write set an endorser transaction carries; None if it has no action.
+def read_action(data: bytes) -> ChaincodeAction | None:
+    """Return what an endorser transaction did, results included; None if it has no action.
 
     Only the first action counts.
     """
@@ -111,7 +111,7 @@ def read_results(data: bytes) -> bytes | None:
         if action is None:
             return None
         response = decode(ProposalResponsePayload, action.proposal_response_payload)
-        return decode(ChaincodeAction, response.extension).results
+        return decode(ChaincodeAction, response.extension)
     except DecodeError:
         return None
 

@@ -27,7 +27,6 @@ HEAVY = (
     "cryptography",
     "yaml",
     "rich",
-    "prometheus_client",
 )
 
 

@@ -190,3 +190,54 @@ def test_the_default_is_standard_error(capsys: pytest.CaptureFixture[str]) -> No
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.endswith("INFO    peer: here\n")
+
+
+def test_another_specification_can_hold_later() -> None:
+    stream = configured("info")
+    logs.activate("peer.child=debug:error")
+    logging.getLogger("peer.child").debug("child")
+    logging.getLogger("peer").warning("peer")
+    logs.activate("")
+    logging.getLogger("peer.child").debug("quiet")
+    logging.getLogger("peer").info("again")
+    assert messages(stream) == ["child", "again"]
+
+
+def test_a_bad_one_leaves_what_holds() -> None:
+    configured("warning:peer.child=debug")
+    with pytest.raises(ValueError, match="bad segment 'loud'"):
+        logs.activate("loud")
+    assert str(logs.active()) == "peer.child=debug:warn"
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("", "info"),
+        ("WARNING", "warn"),
+        ("b,a=debug:peer.=critical:fatal", "a=debug:b=debug:peer.=error:fatal"),
+    ],
+)
+def test_what_holds_is_told_as_fabric_tells_it(spec: str, told: str) -> None:
+    logs.activate(spec)
+    assert str(logs.active()) == told
+
+
+def test_records_are_counted_by_level() -> None:
+    stream = configured("error:peer.=info:peer.child.=warning")
+    before = logs.entries()
+    for name in ("peer", "peer.child"):
+        logging.getLogger(name).info("info")
+        logging.getLogger(name).log(33, "between")
+    counted = {
+        level: (checked - before[level][0], written - before[level][1])
+        for level, (checked, written) in logs.entries().items()
+    }
+    assert messages(stream) == ["info", "between", "between"]
+    assert counted == {
+        "debug": (0, 0),
+        "info": (1, 1),
+        "warn": (2, 2),
+        "error": (0, 0),
+        "fatal": (0, 0),
+    }

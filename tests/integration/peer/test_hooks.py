@@ -75,11 +75,11 @@ async def test_metrics_of_a_peer_are_its_own(code: Code) -> None:
         labels = {"chaincode": installed.ccid}
 
         def found(name: str, **more: str) -> float | None:
-            return peer.metrics.get_sample_value(name, labels | more)
+            return peer.metrics.value(name, **labels, **more)
 
         assert found("chaincode_launch_duration_count", success="true") == 1
         assert found("chaincode_execute_timeouts") == 1
         assert found("chaincode_launch_failures") is None
         stages = "triopeer_chaincode_launch_stage_seconds_count"
-        assert peer.metrics.get_sample_value(stages, {"stage": "connect"}) == 1
-        assert other.metrics.get_sample_value(stages, {"stage": "connect"}) is None
+        assert peer.metrics.value(stages, stage="connect") == 1
+        assert other.metrics.value(stages, stage="connect") is None

@@ -25,6 +25,7 @@ from peer.errors import (
 )
 from peer.ledger import open_ledger
 from peer.ledger.api import Ledger, Timestamp, TxSimulator
+from peer.metrics import ChaincodeMeters, Registry
 from tests.fakes.stream import FakeChaincode, Type
 from tests.unordered import CommittingTransaction, commit_unordered
 
@@ -82,6 +83,7 @@ class Bench:
     def __init__(self, nursery: trio.Nursery) -> None:
         self.nursery = nursery
         self.registry = HandlerRegistry()
+        self.counted = Registry()
         self.gate = Gatekeeper()
         self.limit = 100_000
         self.keepalive_s = 0.0
@@ -106,6 +108,7 @@ class Bench:
                 total_query_limit=self.limit, call_chaincode=self.call_chaincode
             ),
             ready_params=self.ready_params,
+            meters=ChaincodeMeters(self.counted),
             keepalive_s=self.keepalive_s,
             trace=lambda ccid, is_incoming, m: self.traced.append((ccid, is_incoming, m.type)),
         )

@@ -104,7 +104,7 @@ class House:
         self.metrics = Metrics()
         self.registry = HandlerRegistry(
             lambda _, stage, elapsed_s: self.stages.append((stage, elapsed_s)),
-            self.metrics.launch_settled,
+            self.metrics.chaincode.launch_settled,
         )
         self.launcher = RuntimeLauncher(
             instances=instances,
@@ -125,7 +125,7 @@ class House:
             definitions=self.definitions,
             ledgers=self._ledger,
             settings=settings,
-            on_execute_timeout=self.metrics.execute_timed_out,
+            meters=self.metrics.chaincode,
         )
         self.scripts: dict[str, Script] = {}
         self.chaincodes: dict[str, FakeChaincode] = {}

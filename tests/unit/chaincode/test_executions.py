@@ -15,6 +15,8 @@ from fabric_protos.stream import (
     ChaincodeMessage,
     ChaincodeSpec,
     GetState,
+    PutState,
+    QueryStateClose,
     Response,
     SignedProposal,
 )
@@ -343,3 +345,56 @@ async def test_an_answer_that_comes_after_the_stream_is_dropped(
     bench.hold_calls.set()
     chaincode.close()
     assert isinstance(await execution.error(), StreamTerminated)
+
+
+async def test_requests_are_counted_when_their_execution_is_over(
+    bench: Bench, execute: Executor, autojump_clock: object
+) -> None:
+    handler, chaincode = await bench.ready()
+    execution = execute(handler, params())
+    await chaincode.receive(Type.TRANSACTION)
+    for _ in range(3):
+        await chaincode.ask(Type.QUERY_STATE_CLOSE, QueryStateClose(id="q").encode())
+    await chaincode.ask(Type.QUERY_STATE_CLOSE, b"\xff")
+    chaincode.send(Type.INVOKE_CHAINCODE, INVOKE, tx="tx1", channel="ch1")
+    await trio.sleep(0.3)
+    await chaincode.ask(Type.PUT_STATE, PutState(key="k").encode())  # one at a time
+    bench.hold_calls.set()
+    assert (await chaincode.receive(Type.RESPONSE)).payload == b"called"
+    where = {"channel": "ch1", "chaincode": CCID}
+    kinds = ("QUERY_STATE_CLOSE", "PUT_STATE", "INVOKE_CHAINCODE", "DEL_STATE")
+
+    def received() -> list[float | None]:
+        name = "chaincode_shim_requests_received"
+        return [bench.counted.value(name, type=kind, **where) for kind in kinds]
+
+    def completed(success: str) -> list[float | None]:
+        name, more = "chaincode_shim_requests_completed", where | {"success": success}
+        return [bench.counted.value(name, type=kind, **more) for kind in kinds]
+
+    assert received() == [None] * 4
+    chaincode.complete(tx="tx1")
+    await execution.result()
+    assert received() == [4, 1, 1, None]
+    assert completed("true") == [3, None, 1, None]
+    assert completed("false") == [1, 1, None, None]
+    call = where | {"type": "INVOKE_CHAINCODE", "success": "true"}
+    name = "chaincode_shim_request_duration"
+    assert bench.counted.value(f"{name}_sum", **call) == pytest.approx(0.3)
+    assert bench.counted.value(f"{name}_count", **call | {"type": "QUERY_STATE_CLOSE"}) is None
+
+
+async def test_requests_of_an_execution_that_is_cut_off_are_counted_as_failed(
+    bench: Bench, execute: Executor, autojump_clock: object
+) -> None:
+    handler, chaincode = await bench.ready()
+    execution = execute(handler, params(), limit_s=2.0)
+    await chaincode.receive(Type.TRANSACTION)
+    chaincode.send(Type.INVOKE_CHAINCODE, INVOKE, tx="tx1", channel="ch1")
+    assert isinstance(await execution.error(), ExecuteTimeout)
+    labels = {"type": "INVOKE_CHAINCODE", "channel": "ch1", "chaincode": CCID}
+    value = bench.counted.value
+    assert value("chaincode_shim_requests_received", **labels) == 1
+    assert value("chaincode_shim_requests_completed", **labels, success="false") == 1
+    took_s = value("chaincode_shim_request_duration_sum", **labels, success="false")
+    assert took_s == pytest.approx(2.0)

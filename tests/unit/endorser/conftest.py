@@ -20,6 +20,7 @@ from peer.endorser.proposal import PreparedProposal, prepare_proposal
 from peer.errors import PeerError
 from peer.ledger.api import TxSimulator
 from peer.lifecycle.state import LIFECYCLE, field_key
+from peer.metrics import EndorserMeters, Registry
 from peer.msp.directory import load_config
 from peer.msp.identity import SigningIdentity
 from peer.msp.msp import Msp, MspVersion
@@ -105,6 +106,7 @@ class Desk:
     script: Script
     definitions: Definitions
     endorser: Endorser
+    counted: Registry
 
     @property
     def client(self) -> SigningIdentity:
@@ -147,7 +149,7 @@ def writing(keys: Sequence[str], namespace: str = CC) -> Callable[[TransactionPa
 def desk(world: World, scene: Scene) -> Desk:
     organisation = scene.network.organisations[0]
     local = load_config(organisation.nodes[0].msp, organisation.msp_id)
-    script, definitions = Script(), Definitions()
+    script, definitions, counted = Script(), Definitions(), Registry()
     endorser = Endorser(
         chaincode=script,
         channel={CHANNEL: world.channel}.get,
@@ -155,5 +157,6 @@ def desk(world: World, scene: Scene) -> Desk:
         collections=Collections(),
         local=Msp(local, version=MspVersion.V1_4_3),
         signer=scene.peer(0),
+        meters=EndorserMeters(counted),
     )
-    return Desk(world, script, definitions, endorser)
+    return Desk(world, script, definitions, endorser, counted)

@@ -41,6 +41,7 @@ from peer.errors import (
     LaunchError,
     LedgerError,
     PeerError,
+    ProposalRefused,
     SimulationFailed,
     StreamTerminated,
     TxKey,
@@ -398,6 +399,20 @@ async def test_a_deployment_that_lscc_refuses_runs_no_init(desk: Desk) -> None:
     assert desk.script.inits == []
 
 
+async def test_an_init_that_fails_is_counted(desk: Desk) -> None:
+    async def fail(params: TransactionParams) -> None:
+        if desk.script.inits:
+            raise LedgerError("broken")
+
+    desk.script.meanwhile = fail
+    signed = desk.signed(b"deploy", b"mychannel", deployment(), name="lscc")
+    await desk.endorser.process_proposal(signed)
+    labels = {"channel": CHANNEL, "chaincode": "legacy"}
+    assert counted(desk, "chaincode_instantiation_failures", **labels) == 1
+    labels["chaincode"] = "lscc"
+    assert counted(desk, "proposal_simulation_failures", **labels) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -423,3 +438,52 @@ async def test_private_data_does_not_go_with_a_deployment(desk: Desk) -> None:
     signed = desk.signed(b"deploy", b"mychannel", deployment(), name="lscc")
     told = message(await desk.endorser.process_proposal(signed))
     assert told == "error in simulation: Private data is forbidden to be used in instantiate"
+
+
+# Counting
+
+
+def counted(desk: Desk, name: str, **labels: str) -> float | None:
+    return desk.counted.value(f"endorser_{name}", **labels)
+
+
+WHICH = {"channel": CHANNEL, "chaincode": CC}
+
+
+async def test_an_endorsed_proposal_is_counted(desk: Desk) -> None:
+    await desk.endorser.process_proposal(desk.signed())
+    assert counted(desk, "proposals_received") == 1
+    assert counted(desk, "successful_proposals") == 1
+    assert counted(desk, "proposal_duration_count", **WHICH, success="true") == 1
+    assert counted(desk, "proposal_duration_count", **WHICH, success="false") is None
+
+
+async def test_an_answer_that_is_not_endorsed_is_counted_as_one(desk: Desk) -> None:
+    desk.script.answer = Response(status=404)
+    await desk.endorser.process_proposal(desk.signed())
+    assert counted(desk, "successful_proposals") == 0
+    assert counted(desk, "endorsement_failures", **WHICH, chaincodeerror="true") == 1
+    assert counted(desk, "proposal_duration_count", **WHICH, success="false") == 1
+    desk.script.answer = Response(status=500)  # Fabric's endorsement never gets to see it
+    await desk.endorser.process_proposal(desk.signed())
+    assert counted(desk, "endorsement_failures", **WHICH, chaincodeerror="true") == 1
+
+
+async def test_a_simulation_that_fails_is_counted(desk: Desk) -> None:
+    desk.script.fails = LedgerError("broken")
+    await desk.endorser.process_proposal(desk.signed())
+    assert counted(desk, "proposal_simulation_failures", **WHICH) == 1
+    assert counted(desk, "proposal_duration_count", **WHICH, success="false") == 1
+
+
+async def test_what_is_not_even_authentic_is_counted(desk: Desk) -> None:
+    endorse = desk.endorser.process_proposal
+    signed = desk.signed()
+    with pytest.raises(ProposalRefused):
+        await endorse(SignedProposal(proposal_bytes=b"\xff", signature=b"s"))
+    with pytest.raises(ProposalRefused):
+        await endorse(SignedProposal(proposal_bytes=signed.proposal_bytes, signature=b"forged"))
+    await endorse(desk.signed(channel_id="nowhere"))
+    assert counted(desk, "proposals_received") == 3
+    assert counted(desk, "proposal_validation_failures") == 2
+    assert counted(desk, "proposal_duration_count", **WHICH, success="false") is None

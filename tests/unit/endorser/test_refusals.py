@@ -315,6 +315,9 @@ async def test_a_transaction_that_is_committed_already(
     assert text == f"duplicate transaction found [{tx_id}]. Creator [{desk.client.creator.hex()}]"
     # System chaincodes are no exception; the same id twice before it is committed is none either.
     assert text == await refusal(desk, nonce=transaction.nonce, extension=extension("qscc"))
+    for name in (CC, "qscc"):
+        labels = {"channel": CHANNEL, "chaincode": name}
+        assert desk.counted.value("endorser_duplicate_transaction_failures", **labels) == 1
     again = Forged(desk.client).made()
     for _ in range(2):
         assert (await desk.endorser.process_proposal(again)).endorsement is not None
@@ -327,6 +330,8 @@ async def test_who_may_not_propose(desk: Desk, scene: Scene) -> None:
         "Failed evaluating policy on signed data during check policy on channel [mychannel] with "
         "policy [/Channel/Application/Writers]: ["
     )
+    labels = {"channel": CHANNEL, "chaincode": CC}
+    assert desk.counted.value("endorser_proposal_acl_failures", **labels) == 1
     forged = Forged(scene.peer(0), extension=extension("qscc"))
     answer = await desk.endorser.process_proposal(forged.made())
     assert answer.endorsement is not None, "system chaincodes check access by themselves"

@@ -30,6 +30,7 @@ from peer.endorser.endorsement import endorse, response_payload
 from peer.endorser.proposal import prepare_proposal
 from peer.endorser.transaction import signed_transaction
 from peer.errors import BlockRefused, ChannelConfigRefused, ConfigUpdateRefused
+from peer.ledger.api import TransactionKind
 from peer.ledger.api import ValidationCode as Code
 from peer.ledger.blocks import header_of
 from peer.msp.identity import SigningIdentity
@@ -229,6 +230,9 @@ async def test_bad_transactions_do_not_stand_in_the_way_of_good_ones(world: Worl
     assert world.state() == b"v"
     [committed] = world.heard
     assert committed.namespaces == {CC}
+    endorsed = TransactionKind(HeaderType.ENDORSER_TRANSACTION, f"{CC}:{VERSION}")
+    assert committed.kinds == [TransactionKind(), TransactionKind(), endorsed]
+    assert all(0 < seconds < 60 for seconds in committed.times)
 
 
 # Configurations
