@@ -23,7 +23,7 @@ from peer.channels import Channels
 from peer.endorser.endorser import ERROR_THRESHOLD, OK
 from peer.endorser.proposal import PreparedProposal, prepare_proposal
 from peer.endorser.transaction import signed_transaction
-from peer.errors import CommitTimeout, PeerError, SimulationFailed
+from peer.errors import CommitTimeout, InvalidDefinition, PeerError, SimulationFailed
 from peer.ledger.api import ValidationCode
 from peer.msp.identity import SigningIdentity
 
@@ -160,6 +160,25 @@ class Client:
             return await self._submit(channel_id, proposal, None)
         async with self._verdicts.watch(channel_id, proposal.tx_id) as verdict:
             return await self._submit(channel_id, proposal, verdict)
+
+    async def define(
+        self, channel_id: str, lifecycle: str, name: str, args: Sequence[bytes]
+    ) -> None:
+        """Let a system chaincode change what is defined under a name, and see it committed.
+
+        Args:
+            lifecycle: ``_lifecycle`` or ``lscc``; `args` are for it.
+
+        Raises:
+            InvalidDefinition: it refuses, or the peers that judge its transaction do.
+        """
+        result = await self.submit(channel_id, lifecycle, ChaincodeInput(args=list(args)))
+        if result.status != OK:
+            raise InvalidDefinition(name, result.message)
+        if not result.committed:
+            assert result.validation_code is not None  # it was submitted
+            function = bytes(args[0]).decode()
+            raise InvalidDefinition(name, f"{function}: {result.validation_code.name}")
 
     async def _submit(
         self, channel_id: str, proposal: PreparedProposal, verdict: Verdict | None
