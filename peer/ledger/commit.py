@@ -51,7 +51,6 @@ from peer.ledger.store import (
     Snapshot,
     Store,
     TransactionRow,
-    read_action,
     hash_namespace,
 )
 from peer.ledger.transactions import (
@@ -59,6 +58,7 @@ from peer.ledger.transactions import (
     NamespaceSet,
     PrivateSets,
     TransactionHeader,
+    read_action,
     read_header,
     read_private,
     read_sets,
@@ -130,8 +130,6 @@ class BlockCommit:
         BlockError: the block does not follow the last one.
     """
 
-        self._kinds: list[TransactionKind] = []
-        self._began = time.perf_counter()
     def __init__(self, chain: Chain, block: Block, snapshot: Snapshot) -> None:
         self._chain = chain
         self._block = block
@@ -139,11 +137,12 @@ class BlockCommit:
         self._validation = BlockValidation(snapshot)
         self._codes: list[ValidationCode] = []
         self._transactions: list[TransactionRow] = []
+        self._kinds: list[TransactionKind] = []
+        self._began = time.perf_counter()
         self._history: list[HistoryWrite] = []
         self._private = PrivateBatch()
 
     async def judge(self, envelope: bytes, verdict: ValidationCode, private: bytes) -> None:
-        kind = TransactionKind()
         """Check the next transaction and take its changes over if it is valid.
 
         Args:
@@ -151,6 +150,7 @@ class BlockCommit:
         """
         header, code = read_header(envelope), verdict
         sets: list[NamespaceSet] = []
+        kind = TransactionKind()
         if code is VALID:
             code, sets, kind = _read(header)
         self._kinds.append(kind)
@@ -184,22 +184,22 @@ class BlockCommit:
     def write(self) -> CommittedBlock:
         """Write the block and return when it is durable.
 
-        clock.append(time.perf_counter())
         Raises:
-        clock.append(time.perf_counter())
             LedgerStorageError: it was not written, and can be committed again.
         """
         chain, number, clock = self._chain, self._header.number, [time.perf_counter()]
         block = committed(self._block, bytes(self._codes), self._commit_hash())
         self._expire()
-        clock.append(time.perf_counter())
         chain.private.commit(number, self._private)
+        clock.append(time.perf_counter())
         position = chain.files.append(block)
+        clock.append(time.perf_counter())
         try:
             chain.store.write_block(self._rows(position))
         except BaseException:
             chain.files.cut(position)
             raise
+        clock.append(time.perf_counter())
         try:
             chain.private.settle(number, since=number - 1)
             chain.transient.purge((row.tx_id for row in self._transactions), number + 1)
@@ -300,7 +300,6 @@ class BlockCommit:
 
 
 class _Read(NamedTuple):
-    kind = TransactionKind(header.type)
     code: ValidationCode
     sets: list[NamespaceSet]
     kind: TransactionKind
@@ -308,6 +307,7 @@ class _Read(NamedTuple):
 
 def _read(header: TransactionHeader) -> _Read:
     """Return the sets of a transaction, and VALID unless they cannot be read."""
+    kind = TransactionKind(header.type)
     if header.type == UNREADABLE:
         return _Read(ValidationCode.INVALID_OTHER_REASON, [], kind)
     if header.type != HeaderType.ENDORSER_TRANSACTION:
