@@ -1,4 +1,4 @@
-"""Hold an accepted connection.
+"""Accept connections and hold them.
 
 Room:      peer.rpc   (used by listener and server)
 Loop:      Trio waits, asyncio speaks HTTP/2
@@ -12,6 +12,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
@@ -22,6 +23,17 @@ from peer.rpc import http2
 log = logging.getLogger("peer.rpc")
 
 HANDSHAKE_S = 5.0
+
+
+async def accept(
+    hold: Callable[[trio.SocketStream], Awaitable[None]],
+    listeners: list[trio.SocketListener],
+    connections: trio.Nursery,
+    accepting: trio.CancelScope,
+) -> None:
+    """Hold every connection that comes in, each in a task of `connections`, while `accepting`."""
+    with accepting:
+        await trio.serve_listeners(hold, listeners, handler_nursery=connections)
 
 
 async def hold(

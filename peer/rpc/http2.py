@@ -44,7 +44,7 @@ _GOAWAY_CLOSES_NOTHING = {
 
 H2Stream = Stream
 H2Error = ProtocolError
-_FRAME_HEADER = 5
+FRAME_HEADER = 5
 GOODBYE_S = 1.0
 
 
@@ -108,7 +108,11 @@ class Protocol(H2Protocol):
         self.transport = transport
         machine = self.connection._connection.state_machine
         machine._transitions = machine._transitions | _GOAWAY_CLOSES_NOTHING
-        self.processor = Processor(self.handler, self.connection)
+        self.processor = self.make_processor()
+
+    def make_processor(self) -> Processor:
+        """Return what processes the connection's events."""
+        return Processor(self.handler, self.connection)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -325,7 +329,7 @@ class Deframer:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._partial = bytearray()
-        self._needed = _FRAME_HEADER
+        self._needed = FRAME_HEADER
 
     def feed(self, data: bytes, deliver: Callable[[bytes], None]) -> None:
         """Hand every message that is complete to `deliver`."""
@@ -335,9 +339,9 @@ class Deframer:
                 return
             data, self._partial = bytes(self._partial), bytearray()
         position, end = 0, len(data)
-        self._needed = _FRAME_HEADER
-        while end - position >= _FRAME_HEADER:
-            size = int.from_bytes(data[position + 1 : position + _FRAME_HEADER], "big")
+        self._needed = FRAME_HEADER
+        while end - position >= FRAME_HEADER:
+            size = int.from_bytes(data[position + 1 : position + FRAME_HEADER], "big")
             if data[position]:
                 raise MessageRefused("UNIMPLEMENTED", "compressed messages are not supported")
             if size > self._limit:
@@ -345,11 +349,11 @@ class Deframer:
                     "RESOURCE_EXHAUSTED",
                     f"grpc: received message larger than max ({size} vs. {self._limit})",
                 )
-            stop = position + _FRAME_HEADER + size
+            stop = position + FRAME_HEADER + size
             if stop > end:
-                self._needed = _FRAME_HEADER + size
+                self._needed = FRAME_HEADER + size
                 break
-            deliver(data[position + _FRAME_HEADER : stop])
+            deliver(data[position + FRAME_HEADER : stop])
             position = stop
         if position < end:
             self._partial += data[position:]

@@ -15,7 +15,7 @@ import socket
 import ssl
 import struct
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
@@ -132,7 +132,7 @@ class ChaincodeListeners:
                     lambda: trio.Semaphore(MAX_CONNECTIONS)
                 )
                 hold = partial(self._hold, serve, connections, places, tls)
-                connections.start_soon(_accept, hold, listeners, connections, accepting)
+                connections.start_soon(accepted.accept, hold, listeners, connections, accepting)
                 yield OpenListener(address, accepting)
                 connections.cancel_scope.cancel()
         finally:
@@ -204,16 +204,6 @@ class ChaincodeListeners:
         stream = GrpcStream(h2_stream, far_end, limit=self._limit)
         connections.start_soon(stream.serve, serve)
         await stream.write_until_served()
-
-
-async def _accept(
-    hold: Callable[[trio.SocketStream], Awaitable[None]],
-    listeners: list[trio.SocketListener],
-    connections: trio.Nursery,
-    accepting: trio.CancelScope,
-) -> None:
-    with accepting:
-        await trio.serve_listeners(hold, listeners, handler_nursery=connections)
 
 
 def _origin(sock: trio.socket.SocketType) -> Origin:

@@ -67,14 +67,18 @@ class Streaming:
         path: ``/package.Service/Method``.
         decode: reads one request; a `DecodeError` ends the call with INVALID_ARGUMENT.
         call: takes requests until they end, the `send` of responses, and the caller; its return
-            ends the call. `send` waits until the caller reads: that is the back-pressure.
+            ends the call. `send` waits until the caller reads: that is the back-pressure. One task
+            may send at a time.
         encode: writes one response.
+        is_endless: its responses go on until the caller leaves, so a server that stops does not
+            wait for them.
     """
 
     path: str
     decode: Decode
     call: Callable[[Requests, Send, Caller], Awaitable[None]]
     encode: Encode
+    is_endless: bool = False
 
 
 Method = Unary | Streaming

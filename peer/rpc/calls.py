@@ -1,0 +1,306 @@
+"""One call that is served, from its headers to its trailers.
+
+Room:      peer.rpc   (serves peer.services.api.Method; used by server)
+Loop:      Trio; the connection hands over what arrives, from the asyncio side
+Lifetime:  call
+Fabric:    internal/pkg/comm/server.go (release-2.5)
+
+What arrives is counted against what the server may hold until it has been dealt with, and credit
+for more is given to the client only then.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import trio
+
+from fabric_protos.codec import encode
+from fabric_protos.errors import DecodeError
+from fabric_protos.gateway import ErrorDetail as Detail
+from fabric_protos.google.protobuf import Any
+from fabric_protos.google.rpc import Status
+from peer.errors import CallRefused, Code
+from peer.rpc import http2, http2_server
+from peer.services.api import Caller, Decode, Method, Streaming, Unary
+
+log = logging.getLogger("peer.rpc")
+
+STOPPING = "the peer is stopping"
+STALL_S = 30.0
+"""How long the response of a unary call may stand still before it is given up, seconds."""
+MAX_TEXT = 2048
+"""Characters of a sentence in trailers: many clients take 8 KiB of trailers at most."""
+MAX_DETAILS = 4
+DETAIL_TYPE = "type.googleapis.com/gateway.ErrorDetail"
+HEADERS = ((":status", "200"), ("content-type", "application/grpc+proto"))
+
+_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+Slot = Callable[[str], AbstractContextManager[None]]
+
+
+class Held:
+    """How many bytes of requests are in memory, and may be."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+
+    def take(self, size: int) -> bool:
+        """Take room; return whether there was any."""
+        if size > self._free:
+            return False
+        self._free -= size
+        return True
+
+    def give(self, size: int) -> None:
+        """Give room back."""
+        self._free += size
+
+
+class Call:
+    """One call.
+
+    Args:
+        release: forgets the stream.
+        slot: raises `CallRefused` where too many calls of its service are being answered.
+        held: what all requests have room in.
+        sent: hears that something was sent.
+    """
+
+    def __init__(
+        self,
+        stream: http2.H2Stream,
+        release: http2_server.Release,
+        method: Method,
+        caller: Caller,
+        *,
+        timeout_s: float,
+        max_recv: int,
+        max_send: int,
+        slot: Slot,
+        held: Held,
+        sent: Callable[[], None],
+    ) -> None:
+        self.method = method
+        self._stream = stream
+        self._release = release
+        self._caller = caller
+        self._max_send = max_send
+        self._slot = slot
+        self._room = held
+        self._sent = sent
+        self._deframer = http2.Deframer(max_recv)
+        self._messages: deque[bytes] = deque()
+        self._held = 0
+        self._unacknowledged = 0
+        self._all_arrived = False
+        self._has_headers = False
+        self._is_gone = False
+        self._is_stopping = False
+        self._refusal: CallRefused | None = None
+        self._arrived = trio.Event()
+        self._writable = trio.Event()
+        self._scope = trio.CancelScope(deadline=trio.current_time() + timeout_s)
+        http2.take_over_input(stream, self)
+        http2_server.call_when_writable(stream, lambda: self._writable.set())
+
+    # What the connection calls
+
+    def add(self, data: bytes, size: int) -> None:
+        """Take in DATA; called by the connection."""
+        self._unacknowledged += size
+        if self._scope.cancel_called:
+            return
+        if not self._room.take(len(data)):
+            self.refuse(Code.RESOURCE_EXHAUSTED, "the server holds too many requests already")
+            return
+        self._held += len(data)
+        try:
+            self._deframer.feed(data, self._messages.append)
+        except http2.MessageRefused as exc:
+            self.refuse(Code[exc.code], str(exc))
+            return
+        self._acknowledge()
+        self._arrived.set()
+
+    def eof(self) -> None:
+        """The client sends no more; called by the connection."""
+        self._all_arrived = True
+        self._arrived.set()
+
+    def unacked_size(self) -> int:
+        """Return the bytes not acknowledged yet; called when the stream is released."""
+        return self._unacknowledged
+
+    def cancel(self, error: Exception) -> None:
+        """End the call, as the client has; called by the connection, also when it is lost."""
+        self._is_gone = True
+        self._scope.cancel()
+
+    # What the server calls
+
+    def refuse(self, code: Code, text: str) -> None:
+        """End the call early and tell the client so."""
+        self._refusal = self._refusal or CallRefused(code, text)
+        self._scope.cancel()
+
+    def stop(self) -> None:
+        """Take no more requests; end the call if it would not end by that."""
+        if isinstance(self.method, Streaming):
+            self._is_stopping = True
+            self._arrived.set()
+            if self.method.is_endless:
+                self.refuse(Code.UNAVAILABLE, STOPPING)
+
+    async def run(self) -> None:
+        """Answer the call; whatever fails is told to the client and harms nobody else."""
+        refusal: CallRefused | None = CallRefused(Code.UNAVAILABLE, STOPPING)
+        try:
+            with self._scope:
+                refusal = await self._answer()
+            if self._scope.cancelled_caught:
+                late = CallRefused(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
+                refusal = self._refusal or late
+        finally:
+            if not self._is_gone:
+                self._end(refusal)
+            self._room.give(self._held)
+            self._release()
+
+    async def _answer(self) -> CallRefused | None:
+        try:
+            if isinstance(self.method, Unary):
+                await self._answer_one(self.method)
+            else:
+                with self._slot(self.method.path):
+                    await self.method.call(self, self._send_response, self._caller)
+        except CallRefused as exc:
+            return exc
+        except http2.H2Error:
+            self._is_gone = True
+        except Exception:
+            log.exception("a call of %s failed", self.method.path)
+            return CallRefused(Code.INTERNAL, "internal error; the log of the peer has it")
+        return None
+
+    async def _answer_one(self, method: Unary) -> None:
+        while not self._all_arrived:
+            await self._more()
+        if len(self._messages) != 1 or not self._deframer.is_between_messages:
+            text = f"{len(self._messages)} requests where there must be one"
+            raise CallRefused(Code.UNIMPLEMENTED, text)
+        with self._slot(method.path):
+            request = _decoded(method.decode, self._messages.popleft())
+            response = await method.call(request, self._caller)
+        await self._send(method.encode(response), stall_s=STALL_S)
+
+    # The requests of a streaming call
+
+    def __aiter__(self) -> Call:
+        return self
+
+    async def __anext__(self) -> object:
+        await trio.lowlevel.checkpoint()
+        while not self._messages:
+            if self._is_stopping or (self._all_arrived and self._deframer.is_between_messages):
+                raise StopAsyncIteration
+            if self._all_arrived:
+                raise CallRefused(Code.INVALID_ARGUMENT, "the last request is cut short")
+            self._acknowledge()
+            await self._more()
+        message = self._messages.popleft()
+        size = http2.FRAME_HEADER + len(message)
+        self._room.give(size)
+        self._held -= size
+        return _decoded(self.method.decode, message)
+
+    async def _more(self) -> None:
+        self._arrived = trio.Event()
+        await self._arrived.wait()
+
+    def _acknowledge(self) -> None:
+        """Give credit for what has been taken, and for the parts of a message not complete yet."""
+        if not self._messages and self._unacknowledged:
+            http2.acknowledge(self._stream, self._unacknowledged)
+            self._unacknowledged = 0
+
+    # The responses
+
+    async def _send_response(self, response: object) -> None:
+        await trio.lowlevel.checkpoint()
+        await self._send(self.method.encode(response), stall_s=math.inf)
+        http2_server.flush(self._stream)
+
+    async def _send(self, message: bytes, *, stall_s: float) -> None:
+        """Send a message, as fast as the client takes it; the last of it with the next flush."""
+        if len(message) > self._max_send:
+            text = f"trying to send message larger than max ({len(message)} vs. {self._max_send})"
+            raise CallRefused(Code.RESOURCE_EXHAUSTED, text)
+        if not self._has_headers:
+            http2_server.queue_headers(self._stream, HEADERS)
+            self._has_headers = True
+        rest = memoryview(http2.grpc_frame(message))
+        while True:
+            rest = rest[http2_server.write(self._stream, rest) :]
+            self._sent()
+            if not rest:
+                return
+            http2_server.flush(self._stream)
+            self._writable = trio.Event()
+            with trio.move_on_after(stall_s) as stalled:
+                await self._writable.wait()
+            if stalled.cancelled_caught:
+                raise CallRefused(Code.DEADLINE_EXCEEDED, "the response is not being read")
+
+    def _end(self, refusal: CallRefused | None) -> None:
+        code, text, details = Code.OK, "", b""
+        if refusal is not None:
+            code, text, details = refusal.code, refusal.message[:MAX_TEXT], _details(refusal)
+        fields = http2_server.trailers(code, text, details)
+        http2_server.end(self._stream, fields if self._has_headers else [*HEADERS, *fields])
+        self._sent()
+
+
+def timeout_of(headers: dict[str, str]) -> float:
+    """Return how long a client waits, seconds.
+
+    Raises:
+        ValueError: ``grpc-timeout`` is malformed.
+    """
+    text = headers.get("grpc-timeout")
+    if text is None:
+        return math.inf
+    if not (match := _TIMEOUT.fullmatch(text)):
+        raise ValueError(f"malformed grpc-timeout: {text!r}")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def refusal(code: Code, text: str) -> http2_server.Headers:
+    """Return all headers of a call that is refused before it begins."""
+    return [*HEADERS, *http2_server.trailers(code, text, b"")]
+
+
+def _decoded(decode: Decode, message: bytes) -> object:
+    try:
+        return decode(message)
+    except DecodeError as exc:
+        raise CallRefused(Code.INVALID_ARGUMENT, f"the request cannot be read: {exc}") from exc
+
+
+def _details(refused: CallRefused) -> bytes:
+    if not refused.details:
+        return b""
+    details = [
+        Detail(address=each.address, msp_id=each.msp_id, message=each.message[:MAX_TEXT])
+        for each in refused.details[:MAX_DETAILS]
+    ]
+    packed = [Any(type_url=DETAIL_TYPE, value=encode(each)) for each in details]
+    status = Status(code=refused.code, message=refused.message[:MAX_TEXT], details=packed)
+    return encode(status)

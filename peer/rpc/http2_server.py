@@ -1,0 +1,207 @@
+"""What the server needs of grpclib and h2 beyond their public faces.
+
+Room:      peer.rpc   (imports http2; used by server and calls)
+Loop:      asyncio for what arrives; what is sent, is sent at once from either loop
+Lifetime:  connection
+Fabric:    none; the ping policy is that of gRPC's servers in Go
+
+Calls are served in Trio and both loops share the thread, so a call needs no task in asyncio: what
+arrives is handed over as it comes, and who wants to write and cannot is woken when it may be
+possible again.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Sequence
+
+from grpclib.config import Configuration
+from grpclib.metadata import encode_bin_value, encode_grpc_message
+from grpclib.protocol import AbstractHandler
+from h2.config import H2Configuration
+from h2.errors import ErrorCodes
+from h2.events import PingReceived, RemoteSettingsChanged
+from h2.exceptions import StreamClosedError
+from h2.settings import SettingCodes
+
+from peer.rpc import http2
+
+Headers = Sequence[tuple[str, str]]
+Release = Callable[[], None]
+
+MAX_BACKLOG_BYTES = 1 << 20
+"""Of answers to frames, such as pings, that the far end makes us write and does not read."""
+MAX_FRAME_BYTES = 1 << 16
+"""Some clients take frames of megabytes, which would fill the backlog at once."""
+PING_STRIKES = 2
+PING_SLACK = 0.9
+"""A ping that is a tenth too early is on time: clocks and networks are not exact."""
+GOAWAY = 7
+
+
+class PingPolicy:
+    """Whether a client pings too often.
+
+    Args:
+        interval_s: shortest time between two pings while nothing is sent to the client.
+    """
+
+    def __init__(self, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval_s = interval_s * PING_SLACK
+        self._clock = clock
+        self._last: float | None = None
+        self._strikes = 0
+
+    def sent(self) -> None:
+        """Something was sent; who receives may ping to measure the connection."""
+        self._last = None
+        self._strikes = 0
+
+    def allows(self) -> bool:
+        """Count a ping; return whether the client may go on."""
+        now, last = self._clock(), self._last
+        self._last = now
+        if last is not None and now - last < self._interval_s:
+            self._strikes += 1
+        return self._strikes <= PING_STRIKES
+
+
+class _Processor(http2.Processor):
+    """Events of one connection that is served."""
+
+    def __init__(self, protocol: ServerProtocol) -> None:
+        super().__init__(protocol.handler, protocol.connection)
+        self.protocol = protocol
+
+    def process_remote_settings_changed(self, event: RemoteSettingsChanged) -> None:
+        self.protocol.begun.set()
+        super().process_remote_settings_changed(event)
+
+    def process_ping_received(self, event: PingReceived) -> None:
+        if not self.protocol.pings.allows():
+            self.protocol.go_away(ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
+            self.close("the client pings too often")
+
+
+class ServerProtocol(http2.Protocol):
+    """One connection that is served.
+
+    Args:
+        handler: hears of calls.
+        streams: how many calls a client may have open.
+        pings: counts the client's.
+    """
+
+    def __init__(
+        self, handler: AbstractHandler, config: Configuration, *, streams: int, pings: PingPolicy
+    ) -> None:
+        h2_config = H2Configuration(client_side=False, header_encoding="utf-8")
+        super().__init__(handler, config.__for_server__(), h2_config)
+        self.pings = pings
+        self._streams = streams
+
+    def make_processor(self) -> http2.Processor:
+        """Return what processes the connection's events."""
+        h2 = self.connection._connection
+        h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: self._streams})
+        self.connection.flush()
+        return _Processor(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what arrives, from a client that also takes what it is sent."""
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
+            self.transport.abort()
+
+    def go_away(self, code: ErrorCodes = ErrorCodes.NO_ERROR, text: bytes = b"") -> None:
+        """Tell the client to open no more streams; those that are open go on.
+
+        h2 can say this only by closing its own side.
+        """
+        if self.connection.is_closing():
+            return
+        self.connection.flush()
+        last = self.connection._connection.highest_inbound_stream_id
+        head = struct.pack(">BHBBI", 0, 8 + len(text), GOAWAY, 0, 0)
+        self.transport.write(head + struct.pack(">II", last, code) + text)
+
+
+class Waker:
+    """Stands in a stream for the event that grpclib sets when more may be written."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.set = wake
+
+
+def call_when_writable(stream: http2.H2Stream, wake: Callable[[], None]) -> None:
+    """Call `wake` whenever `write` may get further than before."""
+    stream.window_updated = Waker(wake)  # type: ignore[assignment]  # of the event, only `set` is used
+
+
+def queue_headers(stream: http2.H2Stream, headers: Headers, *, ends: bool = False) -> None:
+    """Send headers, or trailers, with the next `flush`.
+
+    Raises:
+        H2Error: the stream or its connection is closed.
+    """
+    assert stream.id is not None
+    h2 = stream._h2_connection
+    if stream.connection.is_closing() or stream.id not in h2.streams:  # h2 would open it again
+        raise StreamClosedError(stream.id)
+    h2.send_headers(stream.id, headers, end_stream=ends)
+
+
+def write(stream: http2.H2Stream, data: memoryview) -> int:
+    """Send as much as flow control lets through, return how much; the last of it with `flush`.
+
+    Raises:
+        H2Error: the stream or its connection is closed.
+    """
+    connection, h2, sent = stream.connection, stream._h2_connection, 0
+    assert stream.id is not None
+    while sent < len(data) and connection.write_ready.is_set():
+        if connection.is_closing():
+            raise StreamClosedError(stream.id)
+        window = h2.local_flow_control_window(stream.id)
+        size = min(window, h2.max_outbound_frame_size, MAX_FRAME_BYTES)
+        if size <= 0:
+            break
+        h2.send_data(stream.id, data[sent : sent + size])
+        sent = min(sent + size, len(data))
+        if sent < len(data):
+            connection.flush()
+    return sent
+
+
+def flush(stream: http2.H2Stream) -> None:
+    """Hand what is queued to the connection."""
+    if not stream.connection.is_closing():
+        stream.connection.flush()
+
+
+def end(stream: http2.H2Stream, headers: Headers) -> None:
+    """Send the last headers of a call; the client need not send the rest of its own."""
+    try:
+        queue_headers(stream, headers, ends=True)
+        if stream.closable:
+            stream.reset_nowait(ErrorCodes.NO_ERROR)
+    except http2.H2Error:
+        return
+    flush(stream)
+
+
+def refuse(stream: http2.H2Stream) -> None:
+    """Refuse a stream that nothing was done for; the client may try it elsewhere."""
+    if stream.closable:
+        stream.reset_nowait(ErrorCodes.REFUSED_STREAM)
+
+
+def trailers(code: int, message: str, details: bytes) -> Headers:
+    """Return what ends a call: a status, its sentence, and a marshalled ``google.rpc.Status``."""
+    fields = [("grpc-status", str(code))]
+    if message:
+        fields.append(("grpc-message", encode_grpc_message(message)))
+    if details:
+        fields.append(("grpc-status-details-bin", encode_bin_value(details).decode("ascii")))
+    return fields

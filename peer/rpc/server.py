@@ -1,0 +1,317 @@
+"""Serve gRPC to whoever connects.
+
+Room:      peer.rpc   (serves peer.services.api.Method; used by app)
+Loop:      Trio accepts and runs the calls, asyncio speaks HTTP/2
+Lifetime:  peer; connections and calls are tasks below `Server.listen`
+Fabric:    internal/pkg/comm/server.go, internal/peer/node/grpc_limiters.go (release-2.5)
+
+Nothing a client does may cost more than these limits say: connections, calls on each, requests in
+memory, calls being answered at once, and answers nobody reads. What is over a limit is refused at
+once, and nobody else notices.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+import trio
+from grpclib.config import Configuration
+from grpclib.protocol import AbstractHandler
+
+from peer.config.values import join_address
+from peer.errors import CallRefused, Code
+from peer.rpc import accepted, http2, http2_server
+from peer.rpc.calls import Call, Held, refusal, timeout_of
+from peer.services.api import Caller, Method
+
+log = logging.getLogger("peer.rpc")
+
+CONTENT_TYPES = frozenset({"application/grpc", "application/grpc+proto"})
+CONNECTION_WINDOW_BYTES = 1 << 22
+STREAM_WINDOW_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What clients may do to a server.
+
+    Attributes:
+        max_recv: bytes of the largest request.
+        max_send: bytes of the largest response.
+        held: bytes of all requests in memory.
+        concurrency: calls answered at once by service, such as ``/protos.Endorser``; 0: any number.
+        connections: how many there may be; the one idle longest makes room for a new one.
+        streams: calls that may be open on one connection.
+        begin_s: how long a connection may take to say that it speaks HTTP/2, seconds.
+        min_ping_s: shortest time between two pings of a client, seconds.
+        ping_s: silence after which a client is pinged, seconds.
+        ping_timeout_s: how long its answer may take, and how long it may leave what it was sent
+            unacknowledged, seconds.
+        grace_s: how long calls may take to end when the server stops, seconds.
+    """
+
+    max_recv: int = 100 * 1024 * 1024
+    max_send: int = 100 * 1024 * 1024
+    held: int = 400 * 1024 * 1024
+    concurrency: Mapping[str, int] = field(default_factory=dict)
+    connections: int = 500
+    streams: int = 1000
+    begin_s: float = 10.0
+    min_ping_s: float = 60.0
+    ping_s: float = 7200.0
+    ping_timeout_s: float = 20.0
+    grace_s: float = 5.0
+
+
+class Server:
+    """Serves methods on an address.
+
+    Args:
+        tls: None without TLS.
+    """
+
+    def __init__(
+        self,
+        methods: Iterable[Method],
+        *,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits = Limits(),
+    ) -> None:
+        self.methods = {method.path: method for method in methods}
+        self.limits = limits
+        self.held = Held(limits.held)
+        self._tls = tls
+        self._answering: Counter[str] = Counter()
+        self._connections: dict[_Connection, None] = {}  # the one idle longest comes first
+        self._quiet = trio.Event()
+        self.pings = Configuration(
+            http2_connection_window_size=CONNECTION_WINDOW_BYTES,
+            http2_stream_window_size=STREAM_WINDOW_BYTES,
+            _keepalive_time=limits.ping_s,
+            _keepalive_timeout=limits.ping_timeout_s,
+            _keepalive_permit_without_calls=True,
+            _http2_max_pings_without_data=0,
+            _http2_min_sent_ping_interval_without_data=limits.ping_s / 2,
+        )
+
+    @asynccontextmanager
+    async def listen(self, host: str, port: int) -> AsyncIterator[str]:
+        """Serve on an address, and tell which it is; port 0 is any free one.
+
+        Leaving stops: nobody else is let in, clients are told to go elsewhere, calls that are being
+        answered have `grace_s` to end, and then all connections are closed.
+
+        Args:
+            host: a name or an IP address; empty means every address of the machine.
+
+        Raises:
+            OSError: the address is taken or not ours.
+
+        Cancellation: stops in the same way.
+        """
+        listeners = await trio.open_tcp_listeners(port, host=host or None)
+        accepting = trio.CancelScope()
+        try:
+            async with trio.open_nursery() as connections:
+                connections.start_soon(
+                    accepted.accept, self._hold, listeners, connections, accepting
+                )
+                bound, free_port = listeners[0].socket.getsockname()[:2]
+                try:
+                    yield join_address(host or bound, free_port)
+                finally:
+                    accepting.cancel()
+                    with trio.move_on_after(self.limits.grace_s, shield=True):
+                        await self._drain()
+                    connections.cancel_scope.cancel()
+        finally:
+            for listener in listeners:
+                listener.socket.close()
+
+    @contextmanager
+    def slot(self, path: str) -> Iterator[None]:
+        """Hold one of the places of a service.
+
+        Raises:
+            CallRefused: all are taken.
+        """
+        service = path.rpartition("/")[0]
+        limit = self.limits.concurrency.get(service, 0)
+        if limit and self._answering[service] >= limit:
+            text = f"too many requests for {service}, exceeding concurrency limit ({limit})"
+            log.warning("%s", text)
+            raise CallRefused(Code.RESOURCE_EXHAUSTED, text)
+        self._answering[service] += 1
+        try:
+            yield
+        finally:
+            self._answering[service] -= 1
+
+    def call_ended(self, connection: _Connection) -> None:
+        """Hear of the end of a call."""
+        if not connection.calls:
+            self._connections[connection] = self._connections.pop(connection)
+        if not any(each.calls for each in self._connections):
+            self._quiet.set()
+
+    async def _hold(self, stream: trio.SocketStream) -> None:
+        """Hold one connection to its end."""
+        try:
+            host, port = stream.socket.getpeername()[:2]
+        except OSError:
+            stream.socket.close()  # it is gone already
+            return
+        if not self._has_room():
+            log.warning("connection refused: all %d are in use", self.limits.connections)
+            stream.socket.close()
+            return
+        connection = _Connection(self, join_address(host, port))
+        self._connections[connection] = None
+        unread_ms = int(self.limits.ping_timeout_s * 1000)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
+        begin_s = self.limits.begin_s
+        try:
+            async with trio.open_nursery() as connection.tasks:
+                await accepted.hold(stream, connection.protocol, self._tls, begin_s=begin_s)
+                connection.tasks.cancel_scope.cancel()
+        except Exception:
+            log.exception("the connection of %s failed", connection.address)
+        finally:
+            del self._connections[connection]
+
+    def _has_room(self) -> bool:
+        """Tell whether one more connection may come; the one idle longest makes room for it."""
+        if len(self._connections) < self.limits.connections:
+            return True
+        for connection in self._connections:
+            if connection.is_idle:
+                connection.send_away()
+                return True
+        return False
+
+    async def _drain(self) -> None:
+        """Tell all clients to go, and wait until no call is left."""
+        for connection in self._connections:
+            connection.stop()
+        if any(each.calls for each in self._connections):
+            self._quiet = trio.Event()
+            await self._quiet.wait()
+
+
+class _Connection(AbstractHandler):
+    """One connection and its calls.
+
+    Attributes:
+        address: ``host:port`` of the client.
+        tasks: where its calls run.
+    """
+
+    tasks: trio.Nursery
+
+    def __init__(self, server: Server, address: str) -> None:
+        self.address = address
+        self.calls: set[Call] = set()
+        self._server = server
+        self._is_closing = False
+        pings = http2_server.PingPolicy(server.limits.min_ping_s)
+        streams = server.limits.streams
+        self.protocol = http2_server.ServerProtocol(
+            self, server.pings, streams=streams, pings=pings
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        """It is there for no call, and not on its way out already."""
+        return self.protocol.begun.is_set() and not self.calls and not self._is_closing
+
+    def send_away(self) -> None:
+        """Close the connection; the client may come again."""
+        self._is_closing = True
+        self.protocol.go_away()
+        http2.close_connection(self.protocol, "others need the place")
+
+    def stop(self) -> None:
+        """Take no more calls, and end those that would not end by themselves."""
+        self._is_closing = True
+        self.protocol.go_away()
+        for call in self.calls:
+            call.stop()
+
+    def accept(
+        self,
+        stream: http2.H2Stream,
+        headers: http2_server.Headers,
+        release_stream: http2_server.Release,
+    ) -> None:
+        """Begin a call; called by the connection with the client's headers."""
+        if self._is_closing:
+            http2_server.refuse(stream)
+            release_stream()
+            return
+        try:
+            call = self._call(stream, dict(headers), release_stream)
+        except _NoCall as exc:
+            http2_server.end(stream, exc.headers)
+            release_stream()
+            return
+        self.calls.add(call)
+        self.tasks.start_soon(self._run, call)
+
+    def cancel(self, stream: http2.H2Stream) -> None:
+        """Do nothing: the call hears of it, too."""
+
+    def close(self) -> None:
+        """Do nothing: every call hears of the connection's end, too."""
+
+    async def _run(self, call: Call) -> None:
+        try:
+            await call.run()
+        finally:
+            self.calls.remove(call)
+            self._server.call_ended(self)
+
+    def _call(
+        self, stream: http2.H2Stream, headers: dict[str, str], release: http2_server.Release
+    ) -> Call:
+        if headers.get(":method") != "POST":
+            raise _NoCall([(":status", "405")])
+        if headers.get("content-type", "").partition(";")[0] not in CONTENT_TYPES:
+            raise _NoCall([(":status", "415")])
+        path = headers.get(":path", "")
+        method = self._server.methods.get(path)
+        if method is None:
+            service, _, name = path.lstrip("/").rpartition("/")
+            text = f"unknown method {name} for service {service}"
+            raise _NoCall(refusal(Code.UNIMPLEMENTED, text))
+        try:
+            timeout_s = timeout_of(headers)
+        except ValueError as exc:
+            raise _NoCall(refusal(Code.INVALID_ARGUMENT, str(exc))) from exc
+        certificate = http2.client_certificate(stream) or b""
+        limits = self._server.limits
+        return Call(
+            stream,
+            release,
+            method,
+            Caller(self.address, certificate),
+            timeout_s=timeout_s,
+            max_recv=limits.max_recv,
+            max_send=limits.max_send,
+            slot=self._server.slot,
+            held=self._server.held,
+            sent=self.protocol.pings.sent,
+        )
+
+
+class _NoCall(Exception):
+    """A request that is answered with these headers alone."""
+
+    def __init__(self, headers: http2_server.Headers) -> None:
+        self.headers = headers
+        super().__init__(headers)
