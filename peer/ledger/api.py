@@ -393,6 +393,14 @@ class Ledger(Protocol):
         """
         ...
 
+    async def reached(self, height: int) -> None:
+        """Return once the height is at least this.
+
+        Raises:
+            LedgerStorageError: the ledger was closed.
+        """
+        ...
+
     def collection_names(self, namespace: str) -> frozenset[str]:
         """Names of the private data collections defined for a chaincode."""
         ...

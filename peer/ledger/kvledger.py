@@ -180,14 +180,18 @@ class KVLedger:
         """Yield every block from a number on, those to come included."""
         number = start
         while True:
-            while number >= self.height:
-                if self._is_closed:
-                    raise LedgerStorageError(str(self._store.path), "closed")
-                await self._next_block.wait()
+            await self.reached(number + 1)
             block = await self.block_by_number(number)
             assert block is not None, "there are as many blocks as the height says"
             yield block
             number += 1
+
+    async def reached(self, height: int) -> None:
+        """Return once the height is at least this."""
+        while self.height < height:
+            if self._is_closed:
+                raise LedgerStorageError(str(self._store.path), "closed")
+            await self._next_block.wait()
 
     def close(self) -> None:
         """Wake whoever waits for blocks, to tell that none will come."""

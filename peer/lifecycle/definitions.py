@@ -223,6 +223,40 @@ class Definitions:
                     chaincodes.append((name, version))
         return found
 
+    async def names(self, channel_id: str) -> list[str]:
+        """Return the names of all chaincodes that are defined on a channel, in any way."""
+        channel = self._channel(channel_id)
+        if channel is None:
+            return []
+        reader = channel.ledger.new_query_executor()
+        try:
+            found = {*await state.defined_names(reader), *await state.legacy_names(reader)}
+            return sorted(found)
+        finally:
+            reader.done()
+
+    def is_member(self, channel_id: str, name: str, collection: str, requester: SignedData) -> bool:
+        """Tell whether the signer of a request is a member of a collection, as it is defined now.
+
+        Raises:
+            LedgerError: the state is damaged.
+        """
+        channel, deployed = self._channel(channel_id), self.deployed(channel_id, name)
+        if channel is None or deployed is None:
+            return False
+        try:
+            if collection.startswith(state.IMPLICIT):
+                creator = channel.bundle.msps.deserialize(requester.identity)
+                return collection == state.implicit_collection(creator.msp_id)
+            found = state.find_collection(deployed.collections, collection)
+            policy = None if found is None else _members(channel, found)
+            if policy is None:
+                return False
+            policy.evaluate([requester])
+        except (MembershipError, PolicyError):
+            return False
+        return True
+
     def collection_names(self, channel_id: str) -> Callable[[str], frozenset[str]]:
         """Return what tells the names of a chaincode's private data collections."""
 

@@ -1,0 +1,88 @@
+"""``orderer.AtomicBroadcast`` over the embedded ordering service.
+
+Room:      peer.services   (imports peer.events, peer.ordering; used by app)
+Loop:      Trio
+Lifetime:  peer
+Fabric:    orderer/common/broadcast/broadcast.go, orderer/common/server/server.go (release-2.5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from fabric_protos.codec import encode
+from fabric_protos.common import Block, Envelope, Status
+from fabric_protos.orderer import BroadcastResponse, DeliverResponse
+from peer.errors import BroadcastRefused
+from peer.events.deliver import Deliverer
+from peer.ordering import filters
+from peer.services.api import Caller, Method, Requests, Send, Streaming, decoder
+from peer.services.deliver import tls_hash
+
+READERS = "/Channel/Readers"
+
+
+class Orderer(Protocol):
+    """What orders a channel."""
+
+    async def broadcast(self, data: bytes) -> None:
+        """
+        Raises:
+            BroadcastRefused: it does not order this.
+        """
+        ...
+
+
+FindOrderer = Callable[[str], Orderer]
+"""Returns the orderer of a channel.
+
+Raises:
+    BroadcastRefused: nobody here orders it.
+"""
+
+
+def methods(find: FindOrderer, deliverer: Deliverer) -> Sequence[Method]:
+    """Return the methods of the service.
+
+    Args:
+        deliverer: answers requests for blocks.
+    """
+    return [
+        Streaming(
+            path="/orderer.AtomicBroadcast/Broadcast",
+            decode=bytes,
+            call=partial(_broadcast, find),
+            encode=encode,
+        ),
+        Streaming(
+            path="/orderer.AtomicBroadcast/Deliver",
+            decode=decoder(Envelope),
+            call=partial(_deliver, deliverer),
+            encode=encode,
+            is_endless=True,
+        ),
+    ]
+
+
+async def _broadcast(find: FindOrderer, requests: Requests, send: Send, _: Caller) -> None:
+    """Take messages in their order; the first that is refused ends the stream."""
+    async for data in requests:
+        try:
+            await find(filters.parse(data).channel_id).broadcast(data)
+        except BroadcastRefused as exc:
+            await send(BroadcastResponse(status=Status(exc.status), info=exc.info))
+            return
+        await send(BroadcastResponse(status=Status.SUCCESS))
+
+
+async def _deliver(deliverer: Deliverer, requests: Requests, send: Send, caller: Caller) -> None:
+    def send_block(block: Block) -> Awaitable[None]:
+        return send(DeliverResponse(block=block))
+
+    async for request in requests:
+        status = await deliverer.serve(request, send_block, tls_hash=tls_hash(caller))
+        await send(DeliverResponse(status=status))
+        if status != Status.SUCCESS:
+            return
