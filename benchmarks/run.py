@@ -38,6 +38,7 @@ SUBJECTS = (
     "containers",
     "scaling",
     "bulk",
+    "queries",
     "memory",
 )
 NOTABLE = 0.1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import cache, partial
 from importlib import metadata
@@ -40,6 +40,7 @@ from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
 from peer.lifecycle.builds import BuildRegistry
 from peer.lifecycle.definitions import Definitions
+from peer.lifecycle.deployments import Deployments
 from peer.lifecycle.development import StartedByHand
 from peer.lifecycle.external import ExternalBuilders
 from peer.lifecycle.platforms.platform import Images
@@ -158,7 +159,9 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     )
     registry = HandlerRegistry(hooks.on_stage, metrics.chaincode.launch_settled)
     external = await _external_runtime(config, home, backend, on_output, stack)
-    packages = await trio.to_thread.run_sync(_packages, config, home, backend, hooks.on_output)
+    packages = await trio.to_thread.run_sync(
+        _packages, config, home, backend, hooks.on_output, lambda ccid: deployments.on_install(ccid)
+    )
     await packages.prune()
     keeps_packages = bool(config.peer.file_system_path)
     stack.push_async_callback(packages.close, keeps_packages=keeps_packages)
@@ -189,11 +192,18 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         )
 
     def on_commit(channel_id: str, committed: CommittedBlock) -> None:
-        definitions.on_commit(channel_id, committed)
         transactions = zip(committed.kinds, committed.codes, strict=True)
         metrics.ledger.block_committed(channel_id, committed.times, transactions)
 
-    channels = Channels(home / LEDGERS, ledger_of, open_ledgers, on_commit)
+    deployments: Deployments = Deployments(
+        channels=lambda: channels.ids,
+        ledger=lambda channel_id: channels.get(channel_id).ledger,
+        definitions=definitions,
+        packages=packages,
+    )
+    channels: Channels = Channels(
+        home / LEDGERS, ledger_of, open_ledgers, on_commit, deployments.on_commit
+    )
     instances = await stack.enter_async_context(trio.open_nursery())
     stack.callback(instances.cancel_scope.cancel)
     launcher = RuntimeLauncher(
@@ -262,6 +272,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     await channels.open_all()
     for channel_id in channels.ids:
         await ordering.start(channel_id)
+        await deployments.refresh(channel_id)
     if network is not None and DEFAULT_CHANNEL not in channels.ids:
         await ordering.create_channel(DEFAULT_CHANNEL)
     client, admin = (
@@ -329,7 +340,11 @@ async def _external_runtime(
 
 
 def _packages(
-    config: PeerConfig, home: Path, backend: RuntimeBackend, on_output: OnOutput | None
+    config: PeerConfig,
+    home: Path,
+    backend: RuntimeBackend,
+    on_output: OnOutput | None,
+    on_installed: Callable[[str], Awaitable[None]],
 ) -> BuildRegistry:
     chaincode = config.chaincode
     on_line = partial(_log_build, on_output)
@@ -359,6 +374,7 @@ async def _listen_for_development(
     config: PeerConfig,
     listeners: ChaincodeListeners,
     chaincode: ChaincodeSupport,
+        on_installed=on_installed,
 ) -> None:
     """Hold the address that chaincodes started by hand dial."""
     if config.peer.tls_enabled:

@@ -9,9 +9,10 @@ Fabric:    core/peer/peer.go `Peer.CreateChannel`, `Initialize` (release-2.5)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -30,6 +31,7 @@ log = logging.getLogger("peer.channels")
 
 OpenLedger = Callable[[str], AbstractAsyncContextManager[Ledger]]
 OnCommit = Callable[[str, CommittedBlock], None]
+Follow = Callable[[str, CommittedBlock], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Channels:
         open_ledger: opens the ledger of a channel.
         stack: closes what is opened here.
         on_commit: hears of each committed block with the channel's id; must not wait.
+        follow: is awaited with the same, before anybody hears of the block.
     """
 
     def __init__(
@@ -62,11 +65,13 @@ class Channels:
         open_ledger: OpenLedger,
         stack: AsyncExitStack,
         on_commit: OnCommit,
+        follow: Follow | None = None,
     ) -> None:
         self._directory = directory
         self._open_ledger = open_ledger
         self._stack = stack
         self._on_commit = on_commit
+        self._follow = follow
         self._joined: dict[str, Joined] = {}
         self._joining = trio.Lock()
 
@@ -135,10 +140,13 @@ class Channels:
         statuses = CommitStatuses(ledger)
         channel_id = channel.channel_id
 
-        def heard(committed: CommittedBlock) -> None:
-            self._on_commit(channel_id, committed)
-
-        joined = Joined(channel, Committer(channel, heard, statuses.notify), statuses)
+        committer = Committer(
+            channel,
+            partial(self._on_commit, channel_id),
+            statuses.notify,
+            follow=self._follow and partial(self._follow, channel_id),
+        )
+        joined = Joined(channel, committer, statuses)
         self._stack.push_async_exit(opened.pop_all())
         self._stack.callback(statuses.close)
         self._joined[channel_id] = joined

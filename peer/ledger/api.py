@@ -345,6 +345,22 @@ class Ledger(Protocol):
         """
         ...
 
+    async def set_indexes(self, chaincode: str, definitions: Mapping[str, Sequence[bytes]]) -> None:
+        """Make these the indexes of a chaincode's JSON objects, in the place of those it has.
+
+        Building one over many objects takes a while, and commits wait for it.
+
+        Args:
+            definitions: collection to contents of index files; the empty name is public data.
+                What cannot be used of them is logged and left out.
+
+        Raises:
+            LedgerStorageError: nothing was changed.
+
+        Cancellation: before anything is changed; then it is finished.
+        """
+        ...
+
     async def keep_private_data(self, tx_id: str, private: bytes) -> None:
         """Keep the ``rwset.TxPvtReadWriteSet`` of an endorsed transaction for its block."""
         ...

@@ -1,6 +1,6 @@
 """JSON documents as CouchDB reads, orders and cuts them.
 
-Room:      peer.ledger   (imports peer.errors; used by mango and queries)
+Room:      peer.ledger   (imports peer.errors; used by mango, queries and indexes)
 Loop:      none
 Lifetime:  none
 Fabric:    CouchDB's couch_ejson_compare.erl, mango_doc.erl (3.x);
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
@@ -48,6 +50,14 @@ def load_object(value: bytes) -> dict[str, Json] | None:
     return None if is_suspect and _is_deep(document) else document
 
 
+def document_at(key: bytes, value: bytes) -> dict[str, Json] | None:
+    """Return what selectors look at: a stored object with its key; None for any other value."""
+    document = load_object(value)
+    if document is not None:
+        document["_id"] = key.decode()
+    return document
+
+
 def collated(value: Json) -> tuple[Any, ...]:
     """Return what orders JSON values: null, false, true, numbers, strings, arrays, objects."""
     match value:
@@ -64,6 +74,25 @@ def collated(value: Json) -> tuple[Any, ...]:
         case _:
             # Fabric stores objects and sends queries with their names sorted.
             return (6, [(name, collated(inner)) for name, inner in sorted(value.items())])
+
+
+def encoded(value: Json) -> bytes:
+    """Return bytes that compare as `collated` values do; none is the beginning of another."""
+    match value:
+        case None:
+            return b"\x01"
+        case bool():
+            return b"\x03" if value else b"\x02"
+        case int() | float():
+            return b"\x04" + _encoded_number(value)
+        case str():
+            text = value.encode(errors="surrogatepass")
+            return b"\x05" + text.replace(b"\0", b"\0\x01") + b"\0\0"
+        case list():
+            return b"\x06" + b"".join(map(encoded, value)) + b"\0"
+        case _:
+            members = (encoded(name) + encoded(value[name]) for name in sorted(value))
+            return b"\x07" + b"".join(members) + b"\0"
 
 
 def is_found(value: Json) -> bool:
@@ -150,6 +179,21 @@ class _Number(str):
     """A number as it was written."""
 
     __slots__ = ()
+
+
+def _encoded_number(value: float) -> bytes:
+    """Return the nearest float, its sign made to order, and what a whole number is off it."""
+    try:
+        near = float(value)
+    except OverflowError:
+        near = sys.float_info.max if value > 0 else -sys.float_info.max
+    off = value - int(near) if isinstance(value, int) else 0
+    (bits,) = struct.unpack(">Q", struct.pack(">d", near + 0.0))  # -0.0 becomes 0.0
+    bits ^= 0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else 1 << 63
+    size = (off.bit_length() + 7) // 8
+    rest = off if off >= 0 else off + (1 << 8 * size)
+    length = 0x8000 + (size if off >= 0 else -size)
+    return struct.pack(">QH", bits, length) + rest.to_bytes(size)
 
 
 def _is_deep(document: Json) -> bool:

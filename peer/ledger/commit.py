@@ -44,15 +44,8 @@ from peer.ledger.blocks import (
     header_of,
 )
 from peer.ledger.private import Expiring, PrivateBatch, PrivateSet, PrivateStore
-from peer.ledger.store import (
-    BlockRow,
-    BlockRows,
-    HistoryWrite,
-    Snapshot,
-    Store,
-    TransactionRow,
-    hash_namespace,
-)
+from peer.ledger.snapshot import Snapshot, hash_namespace
+from peer.ledger.store import BlockRow, BlockRows, HistoryWrite, Store, TransactionRow
 from peer.ledger.transactions import (
     UNREADABLE,
     NamespaceSet,

@@ -8,8 +8,9 @@ Fabric:    core/ledger/kvledger/kv_ledger.go (release-2.5)
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import trio
 from fabric_protos.codec import encode
 from fabric_protos.common import Block, BlockchainInfo
 from fabric_protos.rwset import CollectionPvtReadWriteSet, NsPvtReadWriteSet, TxPvtReadWriteSet
-from peer.errors import LedgerError, LedgerStorageError
+from peer.errors import LedgerError, LedgerStorageError, QueryError
 from peer.ledger import recovery
 from peer.ledger.api import (
     CollectionPolicies,
@@ -37,9 +38,13 @@ from peer.ledger.blocks import envelopes_of
 from peer.ledger.commit import BlockCommit, Chain, Tip
 from peer.ledger.database import locked
 from peer.ledger.history import HistoryQueryExecutor
+from peer.ledger.indexes import canonical_definition
 from peer.ledger.simulator import CollectionNames, QueryExecutor, TxSimulator
+from peer.ledger.snapshot import private_namespace
 from peer.ledger.store import BlockRow
 from peer.ledger.validation import CHANNEL_CONFIG_KEY
+
+log = logging.getLogger(__name__)
 
 LOCK_NAME = "lock"
 # Fabric's rule, common/configtx/validator.go; it also keeps a channel id a plain file name.
@@ -101,6 +106,18 @@ class KVLedger:
         """
         async with self._committer:
             return await self._commit(block, verdicts, private)
+
+    async def set_indexes(self, chaincode: str, definitions: Mapping[str, Sequence[bytes]]) -> None:
+        """Replace the indexes of a chaincode; see `peer.ledger.api.Ledger.set_indexes`."""
+        wanted = {
+            private_namespace(chaincode, collection) if collection else chaincode: list(
+                _usable(chaincode, contents)
+            )
+            for collection, contents in definitions.items()
+        }
+        async with self._committer:
+            await trio.to_thread.run_sync(self._store.set_indexes, chaincode, wanted)
+            self._store.renew()
 
     async def keep_private_data(self, tx_id: str, private: bytes) -> None:
         """Keep the private data of an endorsed transaction until a block brings it."""
@@ -235,6 +252,14 @@ class KVLedger:
         self._next_block.set()
         self._next_block = trio.Event()
         return done
+
+
+def _usable(chaincode: str, contents: Sequence[bytes]) -> Iterator[str]:
+    for content in contents:
+        try:
+            yield canonical_definition(content)
+        except QueryError as exc:
+            log.warning("an index of chaincode %s is not used: %s", chaincode, exc)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ have an ``a`` which is not 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from peer.ledger.collation import (
     Json,
     Path,
     collated,
+    encoded,
     is_found,
     parse_path,
     type_name,
@@ -40,17 +41,36 @@ Test = Callable[[Json, str], Predicate]
 """Makes a test on a value of an operator's argument and its place in the query."""
 
 
+class Bounds(NamedTuple):
+    """What a value must lie between, in the form `encoded` gives: low <= value < high."""
+
+    low: bytes = b""
+    high: bytes = b"\xff"
+
+    def meet(self, other: Bounds) -> Bounds:
+        """Return what both leave."""
+        return Bounds(max(self.low, other.low), min(self.high, other.high))
+
+    @property
+    def is_single(self) -> bool:
+        """Only one value lies between."""
+        return bool(self.low) and self.high == self.low + b"\xff"
+
+
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """A compiled selector.
+    """A compiled selector, and what is known of every document it matches.
 
     Attributes:
-        literal: a string every matching document holds as a value somewhere; empty when there is
-            none to tell.
+        literal: a string it holds as a value somewhere; empty when there is none to tell.
+        present: fields it has.
+        bounds: where the values of some of these lie.
     """
 
     matches: Predicate
     literal: str
+    present: Set[Path]
+    bounds: Mapping[Path, Bounds]
 
 
 class _Scope(NamedTuple):
@@ -82,12 +102,15 @@ def parse_selector(selector: Json, place: str = "selector") -> Selector:
         raise QueryError(place, "must be an object")
     compiler = _Compiler()
     matches = compiler.part(selector, _Scope(place))
-    return Selector(matches, max(compiler.literals, key=len, default=""))
+    literal = max(compiler.literals, key=len, default="")
+    return Selector(matches, literal, compiler.present, compiler.bounds)
 
 
 @dataclass(slots=True)
 class _Compiler:
     literals: list[str] = field(default_factory=list)
+    present: set[Path] = field(default_factory=set)
+    bounds: dict[Path, Bounds] = field(default_factory=dict)
 
     def part(self, node: Json, scope: _Scope) -> Predicate:
         if scope.depth > MAX_DEPTH:
@@ -144,15 +167,18 @@ class _Compiler:
         if not (scope.path or scope.is_element):
             raise QueryError(scope.place, "stands without a field")
         if operator == "$exists":
-            return _exists(scope.path, _boolean(argument, scope.place) != scope.is_negated)
+            should_exist = _boolean(argument, scope.place) != scope.is_negated
+            if should_exist and scope.is_required:
+                self.present.add(scope.path)
+            return _exists(scope.path, should_exist)
         if operator in ("$elemMatch", "$allMatch"):
             test = self._on_elements(operator, _object(argument, scope.place), scope)
         elif operator in TESTS:
             test = TESTS[operator](argument, scope.place)
         else:
             raise QueryError(scope.place, f"{operator} is no operator here")
-        if operator == "$eq" and isinstance(argument, str):
-            self._require(argument, scope)
+        if scope.is_required:
+            self._require(operator, argument, scope)
         return _present(scope.path, test, scope.is_negated)
 
     def _on_elements(self, operator: str, argument: Json, scope: _Scope) -> Predicate:
@@ -163,10 +189,18 @@ class _Compiler:
             isinstance(value, list) and value != [] and quantifier(map(matches, value))
         )
 
-    def _require(self, literal: str, scope: _Scope) -> None:
+    def _require(self, operator: str, argument: Json, scope: _Scope) -> None:
+        """Note what a test that must hold says of the field it is on."""
+        path = scope.path
+        self.present.add(path)
+        if scope.is_negated:
+            return
+        if operator in BOUNDS:
+            bounds = BOUNDS[operator](encoded(argument))
+            self.bounds[path] = bounds.meet(self.bounds.get(path, Bounds()))
         # The key of a document is no part of its value.
-        if scope.is_required and not scope.is_negated and scope.path[0] != "_id":
-            self.literals.append(literal)
+        if operator == "$eq" and isinstance(argument, str) and path[0] != "_id":
+            self.literals.append(argument)
 
 
 def _always(_: Json) -> bool:
@@ -287,6 +321,15 @@ TESTS: Mapping[str, Test] = {
     "$size": _size,
     "$mod": _mod,
     "$regex": _regex,
+}
+
+# No encoded value is the beginning of another, and none holds a byte 0xff where the next begins.
+BOUNDS: Mapping[str, Callable[[bytes], Bounds]] = {
+    "$lt": lambda value: Bounds(high=value),
+    "$lte": lambda value: Bounds(high=value + b"\xff"),
+    "$eq": lambda value: Bounds(value, value + b"\xff"),
+    "$gte": lambda value: Bounds(low=value),
+    "$gt": lambda value: Bounds(low=value + b"\xff"),
 }
 
 

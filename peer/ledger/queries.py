@@ -1,12 +1,12 @@
 """Run rich queries: CouchDB's query language over the JSON objects of a snapshot.
 
-Room:      peer.ledger   (imports api, mango, collation, store; used by simulator)
+Room:      peer.ledger   (imports api, mango, collation, snapshot; used by simulator and planning)
 Loop:      Trio; other tasks get their turn about every two milliseconds
 Lifetime:  a query of an execution
 Fabric:    core/ledger/kvledger/txmgmt/statedb/statecouchdb/statecouchdb.go (release-2.5)
 
-There are no indexes: every query reads its namespace in the order of keys. What SQLite can rule
-out without decoding it is not handed to Python.
+Documents are read in the order of keys, and those that no index rules out are all looked at; see
+planning. What SQLite can rule out without decoding it is not handed to Python.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from peer.ledger.collation import (
     Json,
     Path,
     collated,
+    document_at,
     is_found,
     load_object,
     parse_path,
@@ -35,7 +36,7 @@ from peer.ledger.collation import (
     value_at,
 )
 from peer.ledger.mango import Selector, parse_selector
-from peer.ledger.store import DocumentRow
+from peer.ledger.snapshot import DocumentRow
 
 CHUNK_ROWS = 200
 RUN_ROWS = 1000
@@ -44,11 +45,14 @@ TURN_S = 0.002
 NO_BOOKMARK = "nil"
 """What CouchDB gives, and takes, where there is no bookmark."""
 
-IGNORED = frozenset({"limit", "use_index", "r", "stable", "update", "execution_stats"})
-KNOWN = frozenset({"selector", "fields", "sort", "skip", "bookmark"}) | IGNORED
+IGNORED = frozenset({"limit", "r", "stable", "update", "execution_stats"})
+KNOWN = frozenset({"selector", "fields", "sort", "skip", "bookmark", "use_index"}) | IGNORED
 
 DocumentScan = Callable[[bytes, str, int], list[DocumentRow]]
-"""`Snapshot.scan_documents` of one namespace: start key, literal and limit to rows."""
+"""Start key, literal and limit to rows of one namespace: as many as there are, up to the limit.
+
+They begin at the start key, in the order of keys; what cannot match may be left out.
+"""
 
 Recorder = Callable[[str, Version], None]
 """Notes a returned key and its version."""
@@ -66,6 +70,7 @@ class Query:
         sort: paths to order by; without any, results come in the order of keys.
         skip: results to pass over where there is no bookmark.
         bookmark: the one inside the query, empty for none.
+        use_index: names of a design document, and perhaps of an index in it.
     """
 
     selector: Selector
@@ -74,6 +79,7 @@ class Query:
     is_descending: bool
     skip: int
     bookmark: str
+    use_index: tuple[str, ...]
 
 
 def parse_query(text: str) -> Query:
@@ -103,6 +109,7 @@ def parse_query(text: str) -> Query:
         is_descending=is_descending,
         skip=skip,
         bookmark=bookmark,
+        use_index=_parse_use_index(query.get("use_index")),
     )
 
 
@@ -256,11 +263,8 @@ class _Turn:
 
 
 def _matched(row: DocumentRow, selector: Selector) -> dict[str, Json] | None:
-    document = None if row.value is None else load_object(row.value)
-    if document is None:
-        return None
-    document["_id"] = row.key.decode()
-    return document if selector.matches(document) else None
+    document = None if row.value is None else document_at(row.key, row.value)
+    return document if document is not None and selector.matches(document) else None
 
 
 def _order(document: dict[str, Json], query: Query) -> list[Json] | None:
@@ -273,9 +277,9 @@ def _encode_bookmark(row: DocumentRow, query: Query) -> str:
     position: list[Json] = [row.key.decode()]
     if query.sort:
         assert row.value is not None  # read again without a literal
-        document = load_object(row.value)
+        document = document_at(row.key, row.value)
         assert document is not None  # it was ranked
-        position.append(_order(document | {"_id": row.key.decode()}, query))
+        position.append(_order(document, query))
     return urlsafe_b64encode(json.dumps(position).encode()).decode()
 
 
@@ -306,6 +310,17 @@ def _parse_fields(fields: Json) -> tuple[Path, ...]:
             raise QueryError(place, "must be a string")
         paths.append(parse_path(name, place))
     return tuple(paths)
+
+
+def _parse_use_index(use_index: Json) -> tuple[str, ...]:
+    """Return what names an index; anything else names none, as an index that is not there."""
+    match use_index:
+        case str(design) | [str(design)]:
+            return (design.removeprefix("_design/"),)
+        case [str(design), str(name)]:
+            return design.removeprefix("_design/"), name
+        case _:
+            return ()
 
 
 def _parse_sort(sort: Json) -> tuple[tuple[Path, ...], bool]:

@@ -18,9 +18,10 @@ from fabric_protos.codec import decode
 from fabric_protos.kvrwset import KvMetadataWrite
 from peer.errors import LedgerError
 from peer.ledger.api import KV, SimulationResults, Version
-from peer.ledger.queries import DocumentScan, QueryResults, parse_query
+from peer.ledger.planning import plan
+from peer.ledger.queries import QueryResults, parse_query
 from peer.ledger.rwset import RangeQuery, RwSetBuilder, hash_key
-from peer.ledger.store import ScannedRow, Snapshot, Stored, hash_namespace, private_namespace
+from peer.ledger.snapshot import ScannedRow, Snapshot, Stored, hash_namespace, private_namespace
 
 IMPLICIT_COLLECTION_PREFIX = "_implicit_org_"
 CHUNK_ROWS = 1000
@@ -121,10 +122,11 @@ class QueryExecutor:
             QueryError: the query is malformed, or the bookmark is of another one.
         """
         await trio.lowlevel.checkpoint()
+        planned, scan = plan(lambda: self._snapshot, namespace, parse_query(query))
         return QueryResults(
             namespace,
-            parse_query(query),
-            self._document_scanner(namespace),
+            planned,
+            scan,
             bookmark=bookmark,
             record=lambda key, version: self._record_read(namespace, key, version),
         )
@@ -185,8 +187,9 @@ class QueryExecutor:
         """Run a rich query over private values; results are not recorded."""
         self._check_collection(namespace, collection)
         await trio.lowlevel.checkpoint()
-        scan = self._document_scanner(private_namespace(namespace, collection))
-        return QueryResults(namespace, parse_query(query), scan)
+        where = private_namespace(namespace, collection)
+        planned, scan = plan(lambda: self._snapshot, where, parse_query(query))
+        return QueryResults(namespace, planned, scan)
 
     def done(self) -> None:
         """Give the snapshot back. Idempotent."""
@@ -219,11 +222,6 @@ class QueryExecutor:
     def _scanner(self, namespace: str, end_key: str) -> Scan:
         end = end_key.encode()
         return lambda start, limit: self._snapshot.scan(namespace, start, end, limit)
-
-    def _document_scanner(self, namespace: str) -> DocumentScan:
-        return lambda start, literal, limit: self._snapshot.scan_documents(
-            namespace, start, literal, limit
-        )
 
     def _check_collection(self, namespace: str, collection: str) -> None:
         if collection.removeprefix(IMPLICIT_COLLECTION_PREFIX) not in ("", collection):

@@ -1,6 +1,6 @@
 """One channel's state, history and index of blocks in one SQLite file.
 
-Room:      peer.ledger   (imports peer.errors; used by simulator, history, commit, kvledger)
+Room:      peer.ledger   (imports snapshot, indexes, peer.errors; used by history, commit, kvledger)
 Loop:      none; reads are made inline on the event loop's thread, `write_block` in a worker thread
 Lifetime:  as long as the ledger is open; a `Snapshot` until its last user released it
 Fabric:    core/ledger/kvledger/txmgmt/{statedb,privacyenabledstate}, .../history (release-2.5)
@@ -20,17 +20,19 @@ UTF-8 bytes, which makes their order the byte order and allows U+0000.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from peer.errors import LedgerStorageError
+from peer.ledger import indexes
 from peer.ledger.api import Timestamp, Version
 from peer.ledger.blockfile import Position
-from peer.ledger.database import failure, open_reader, open_writer, transaction, translated
+from peer.ledger.database import open_reader, open_writer, transaction, translated
+from peer.ledger.snapshot import GET, Snapshot, Stored, height_of, stored
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE blocks (
     number INTEGER PRIMARY KEY,
@@ -71,6 +73,7 @@ CREATE TABLE history (
     PRIMARY KEY (namespace, key, block, tx)
 ) WITHOUT ROWID;
 """
+SCHEMA += indexes.SCHEMA
 
 MAX_IDLE_CONNECTIONS = 8
 CHECKPOINT_BYTES = 4 * 1024 * 1024
@@ -78,14 +81,6 @@ CHECKPOINT_BYTES = 4 * 1024 * 1024
 file tells nothing: it is written over from its start and never shrinks."""
 PAGE_BYTES = 4096
 
-GET = "SELECT value, metadata, block, tx FROM state WHERE namespace = ? AND key = ?"
-SCAN = "SELECT key, value, block, tx FROM state WHERE namespace = ? AND key >= ?"
-SCAN_TO_THE_LAST = f"{SCAN} ORDER BY key LIMIT ?"
-SCAN_TO_END = f"{SCAN} AND key < ? ORDER BY key LIMIT ?"
-SCAN_DOCUMENTS = """
-    SELECT key, CASE WHEN instr(value, ?) OR instr(value, x'5c') THEN value END, block, tx
-    FROM state WHERE namespace = ? AND key >= ? ORDER BY key LIMIT ?
-"""
 HISTORY = """
     SELECT h.block, h.tx, t.tx_id, h.value, t.seconds, t.nanos
     FROM history h JOIN transactions t USING (block, tx)
@@ -97,37 +92,6 @@ HISTORY = """
 FIND_TRANSACTION = """
     SELECT block, tx, code FROM transactions WHERE tx_id = ? ORDER BY block, tx LIMIT 1
 """
-
-
-class Stored(NamedTuple):
-    """What the state holds under a key."""
-
-    value: bytes
-    metadata: bytes
-    version: Version
-
-
-class ScannedRow(NamedTuple):
-    """One row of a range, with the bytes its key is ordered by."""
-
-    key: bytes
-    value: bytes
-    block: int
-    tx: int
-
-    @property
-    def version(self) -> Version:
-        """Who wrote it."""
-        return Version(self.block, self.tx)
-
-
-class DocumentRow(NamedTuple):
-    """One row of a search through JSON; a value of None cannot be what is looked for."""
-
-    key: bytes
-    value: bytes | None
-    block: int
-    tx: int
 
 
 class HistoryRow(NamedTuple):
@@ -191,73 +155,6 @@ class BlockRows(NamedTuple):
     history: Sequence[HistoryWrite]
 
 
-def private_namespace(namespace: str, collection: str) -> str:
-    """Return the namespace of a collection's values."""
-    return f"{namespace}$$p{collection}"
-
-
-def hash_namespace(namespace: str, collection: str) -> str:
-    """Return the namespace of a collection's hashes."""
-    return f"{namespace}$$h{collection}"
-
-
-class Snapshot:
-    """The state at one height, shared by everyone who began there."""
-
-    def __init__(self, store: Store, connection: sqlite3.Connection) -> None:
-        self._store = store
-        self.connection = connection
-        self.users = 0
-        connection.execute("BEGIN")
-        try:
-            # The read transaction begins with the first read, so this pins the height.
-            self.height = _height(connection)
-        except BaseException:
-            connection.close()
-            raise
-
-    def get(self, namespace: str, key: bytes) -> Stored | None:
-        """Return what is stored under a key, None when it does not exist."""
-        try:
-            row = self.connection.execute(GET, (namespace, key)).fetchone()
-        except sqlite3.Error as exc:
-            raise failure(self._store.path, exc) from exc
-        return _stored(row)
-
-    def scan(self, namespace: str, start: bytes, end: bytes, limit: int) -> list[ScannedRow]:
-        """Return up to `limit` rows with start <= key < end; an empty end is no bound."""
-        try:
-            if end:
-                cursor = self.connection.execute(SCAN_TO_END, (namespace, start, end, limit))
-            else:
-                cursor = self.connection.execute(SCAN_TO_THE_LAST, (namespace, start, limit))
-            rows = cursor.fetchall()
-        except sqlite3.Error as exc:
-            raise failure(self._store.path, exc) from exc
-        return list(map(ScannedRow._make, rows))
-
-    def scan_documents(
-        self, namespace: str, start: bytes, literal: str, limit: int
-    ) -> list[DocumentRow]:
-        """Return up to `limit` rows from `start` on; JSON with no such string is left out of them.
-
-        A string stands in JSON as it is, or there is a backslash somewhere.
-        """
-        # A lone surrogate cannot stand as it is.
-        needle = f'"{literal}"'.encode(errors="surrogatepass") if literal else b""
-        arguments = (needle, namespace, start, limit)
-        try:
-            rows = self.connection.execute(SCAN_DOCUMENTS, arguments).fetchall()
-        except sqlite3.Error as exc:
-            raise failure(self._store.path, exc) from exc
-        return list(map(DocumentRow._make, rows))
-
-    def release(self) -> None:
-        """Give up one use; the last one ends the read transaction of an outdated snapshot."""
-        self.users -= 1
-        self._store.retire(self)
-
-
 class Store:
     """An open SQLite file. One thread reads; what writes runs in another, one call at a time.
 
@@ -279,7 +176,7 @@ class Store:
             self._writer.execute(f"PRAGMA journal_size_limit = {16 * CHECKPOINT_BYTES}")
             self._reader = open_reader(path)
             opened.callback(self._reader.close)
-            self.height = _height(self._reader)
+            self.height = height_of(self._reader)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -301,7 +198,7 @@ class Store:
                 raise LedgerStorageError(str(self.path), "closed")
             with self._translated():
                 connection = self._idle.pop() if self._idle else open_reader(self.path)
-                current = self._current = Snapshot(self, connection)
+                current = self._current = Snapshot(connection, self.path, self.retire)
         current.users += 1
         return current
 
@@ -372,7 +269,7 @@ class Store:
     def get_latest(self, namespace: str, key: bytes) -> Stored | None:
         """Return what the last block left under a key. For the writing thread."""
         with self._translated():
-            return _stored(self._writer.execute(GET, (namespace, key)).fetchone())
+            return stored(self._writer.execute(GET, (namespace, key)).fetchone())
 
     def sync_blocks(self, each: bool) -> None:
         """Choose whether each block is on disk when it is written, or only together with others."""
@@ -382,12 +279,28 @@ class Store:
 
     def write_block(self, rows: BlockRows) -> None:
         """Write one block and return when it is durable; after an error nothing of it is there."""
+        state, private, purged = rows.changes
+        with self._writing():
+            written = [*state, *(row for row, _ in private)]
+            with indexes.reindexed(self._writer, (row[:2] for row in written), purged):
+                self._write_rows(rows)
+        self._logged_bytes += sum(len(row.value or b"") for row in state)
+
+    def set_indexes(self, chaincode: str, wanted: Mapping[str, Iterable[str]]) -> None:
+        """Make these the indexes of a chaincode; see `peer.ledger.indexes.define`.
+
+        For the writing thread.
+        """
+        with self._writing():
+            indexes.define(self._writer, chaincode, wanted)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         with self._translated():
             changed = self._writer.total_changes
             with transaction(self._writer):
-                self._write_rows(rows)
+                yield
             self._logged_bytes += PAGE_BYTES * (self._writer.total_changes - changed)
-            self._logged_bytes += sum(len(row.value or b"") for row in rows.changes.state)
 
     def _write_rows(self, rows: BlockRows) -> None:
         number, write = rows.block.number, self._writer.executemany
@@ -423,12 +336,3 @@ class Store:
 
     def _translated(self) -> AbstractContextManager[None]:
         return translated(self.path)
-
-
-def _stored(row: tuple[bytes, bytes, int, int] | None) -> Stored | None:
-    return None if row is None else Stored(row[0], row[1], Version(row[2], row[3]))
-
-
-def _height(connection: sqlite3.Connection) -> int:
-    (last,) = connection.execute("SELECT max(number) FROM blocks").fetchone()
-    return 0 if last is None else int(last) + 1

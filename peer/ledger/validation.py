@@ -37,15 +37,8 @@ from peer.ledger.api import ValidationCode, Version
 from peer.ledger.blocks import version_bytes
 from peer.ledger.merkle import RangeReads, UnusableSummary
 from peer.ledger.rwset import kv_read
-from peer.ledger.store import (
-    HistoryWrite,
-    Snapshot,
-    StateChanges,
-    StateRow,
-    Stored,
-    hash_namespace,
-    private_namespace,
-)
+from peer.ledger.snapshot import Snapshot, Stored, hash_namespace, private_namespace
+from peer.ledger.store import HistoryWrite, StateChanges, StateRow
 from peer.ledger.transactions import CollectionSet, NamespaceSet
 
 CHUNK_ROWS = 1000

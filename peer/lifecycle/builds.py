@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +60,7 @@ class BuildRegistry:
         backend: runs what is built, and builds images itself.
         environment: of the peer; the tools of a build see it without the peer's own variables.
         on_line: hears of every line a build writes.
+        on_installed: is awaited with the id of each package once it is built.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class BuildRegistry:
         on_line: Callable[[str, str], None],
         install_timeout_s: float,
         environment: Mapping[str, str] = os.environ,
+        on_installed: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._directory = directory
@@ -82,6 +84,7 @@ class BuildRegistry:
         self._on_line = on_line
         self._install_timeout_s = install_timeout_s
         self._environment = environment
+        self._on_installed = on_installed
         self._linked: dict[str, InstalledPackage] = {}
         self._startable: dict[str, ChaincodePackage] = {}
         self._locks: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
@@ -262,6 +265,8 @@ class BuildRegistry:
                 f"could not build chaincode: not done within {self._install_timeout_s:g} s "
                 "(chaincode.installTimeout)"
             )
+        if self._on_installed is not None:
+            await self._on_installed(ccid)
 
     async def _read(self, ccid: str) -> Package:
         return await trio.to_thread.run_sync(self._store.find(ccid).read)

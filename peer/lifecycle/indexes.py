@@ -1,6 +1,6 @@
 """The index files a package brings for the state database.
 
-Room:      peer.lifecycle   (imports archive, peer.errors; used by packages)
+Room:      peer.lifecycle   (imports archive, peer.errors; used by packages and deployments)
 Loop:      none
 Fabric:    core/chaincode/persistence/statedb `ccmetadata.ValidateMetadataFile`,
            core/common/ccprovider/metadata/validators.go (release-2.5)
@@ -49,6 +49,22 @@ def index_files(archive: Archive) -> dict[str, bytes]:
         found[entry.name] = archive.read(entry)
     for name, content in found.items():
         check_index(name, content)
+    return found
+
+
+def by_collection(files: Mapping[str, bytes]) -> dict[str, list[bytes]]:
+    """Return what is in index files by the collection they are for; public data's is empty.
+
+    Raises:
+        PackageError: one is in another place, or no index.
+    """
+    found: dict[str, list[bytes]] = {}
+    for name, content in sorted(files.items()):
+        place = _PLACE.fullmatch(name)
+        if place is None:
+            raise PackageError(f"{name} is no place of an index")
+        check_index(name, content)
+        found.setdefault(place["collection"] or "", []).append(content)
     return found
 
 

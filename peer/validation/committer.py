@@ -8,7 +8,7 @@ Fabric:    gossip/state/state.go `commitBlock`, core/committer/committer_impl.go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
 import trio
@@ -23,13 +23,20 @@ from peer.validation.validator import validate
 class Committer:
     """The one way for a block into a channel; blocks come in their order, one at a time."""
 
-    def __init__(self, channel: Channel, *listeners: Callable[[CommittedBlock], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        *listeners: Callable[[CommittedBlock], None],
+        follow: Callable[[CommittedBlock], Awaitable[None]] | None = None,
+    ) -> None:
         """
         Args:
             listeners: hear of each block once it is committed; they must not wait.
+            follow: is awaited with each block before they hear of it, and is not cancelled.
         """
         self._channel = channel
         self._listeners = listeners
+        self._follow = follow
         self._one_at_a_time = trio.Lock()
 
     async def commit_block(
@@ -56,6 +63,9 @@ class Committer:
             verdicts = await validate(channel, block)
             committed = await channel.ledger.commit(block, verdicts.codes, private)
             channel.bundle = verdicts.bundle or channel.bundle
+            if self._follow is not None:
+                with trio.CancelScope(shield=True):
+                    await self._follow(committed)
             for listener in self._listeners:
                 listener(committed)
             return committed

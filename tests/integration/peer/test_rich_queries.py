@@ -113,6 +113,26 @@ async def test_a_chaincode_queries_its_documents(code: Code) -> None:
         assert "performed a paginated query. Writes are not allowed" in refused.message
 
 
+async def test_the_indexes_of_a_package_are_there_when_it_is_defined(code: Code) -> None:
+    """A partial index changes what a query finds that names it, so one can see that it is there."""
+    source = code.files({"chaincode.py": CHAINCODE})
+    indexes = source / "META-INF" / "statedb" / "couchdb" / "collections" / "secrets" / "indexes"
+    for directory in (indexes, indexes.parents[2] / "indexes"):
+        directory.mkdir(parents=True)
+        (directory / "even.json").write_text(
+            '{"index":{"fields":["n"],"partial_filter_selector":{"even":true}},"ddoc":"even"}'
+        )
+    name = source.name
+    query = json.dumps({"selector": {"n": {"$gte": 0}}, "use_index": "_design/even"})
+    async with watched_peer() as (peer, _):
+        await peer.install(source, collections=["secrets"])
+        await peer.invoke(CHANNEL, name, ["fill", "5"])
+        await peer.invoke(CHANNEL, name, ["fill", "5", "secrets"])
+        even = ["item000", "item002", "item004"]
+        assert [key for key, _ in await call(peer, name, "find", query)] == even
+        assert await call(peer, name, "find_private", "secrets", query) == even
+
+
 async def test_what_was_found_and_changed_meanwhile_is_a_conflict(
     code: Code, tmp_path: Path
 ) -> None:

@@ -343,7 +343,7 @@ async def test_a_ledger_of_a_later_version(tmp_path: Path) -> None:
     file = sqlite3.connect(tmp_path / "ch" / "ledger.sqlite")
     file.execute("PRAGMA user_version = 99")
     file.close()
-    with pytest.raises(LedgerCorrupt, match="schema has version 99, this peer's 2"):
+    with pytest.raises(LedgerCorrupt, match="schema has version 99, this peer's 3"):
         async with open_ledger(tmp_path, "ch"):
             raise AssertionError("opened")
 
