@@ -271,8 +271,8 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     ordering = NoOrdering() if network is None else EmbeddedOrdering(network, channels, instances)
     await channels.open_all()
     for channel_id in channels.ids:
-        await ordering.start(channel_id)
         await deployments.refresh(channel_id)
+        await ordering.start(channel_id)
     if network is not None and DEFAULT_CHANNEL not in channels.ids:
         await ordering.create_channel(DEFAULT_CHANNEL)
     client, admin = (
@@ -366,6 +366,7 @@ def _packages(
         ),
         on_line=on_line,
         install_timeout_s=chaincode.install_timeout_s,
+        on_installed=on_installed,
     )
 
 
@@ -374,7 +375,6 @@ async def _listen_for_development(
     config: PeerConfig,
     listeners: ChaincodeListeners,
     chaincode: ChaincodeSupport,
-        on_installed=on_installed,
 ) -> None:
     """Hold the address that chaincodes started by hand dial."""
     if config.peer.tls_enabled:
