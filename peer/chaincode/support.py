@@ -48,6 +48,8 @@ from peer.metrics import ChaincodeMeters, Registry
 Type = ChaincodeMessageType
 
 SYSTEM_SUFFIX = ".syscc"
+ESCC = "escc"
+"""What endorses transactions, unless a definition names something else."""
 INITIALIZED_KEY = "\x00\U0010ffffinitialized"
 """Holds the version a chaincode was initialised for; range scans of plain keys never show it."""
 
@@ -59,11 +61,16 @@ Executions = Callable[[str, str], TransactionParams | None]
 
 
 class EndorsementInfo(NamedTuple):
-    """What the lifecycle knows of a chaincode on a channel."""
+    """What the lifecycle knows of a chaincode on a channel.
+
+    Attributes:
+        plugin: name of what is to endorse its transactions.
+    """
 
     version: str
     ccid: str
     init_required: bool
+    plugin: str = ESCC
 
 
 class Definitions(Protocol):

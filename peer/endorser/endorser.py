@@ -21,7 +21,13 @@ from fabric_protos.protos import ChaincodeDeploymentSpec, ProposalResponse
 from fabric_protos.protos import Response as ResponseMessage
 from fabric_protos.stream import ChaincodeInput, SignedProposal
 from peer import logs
-from peer.chaincode.support import ChaincodeSupport, Definitions, Execution
+from peer.chaincode.support import (
+    ESCC,
+    ChaincodeSupport,
+    Definitions,
+    EndorsementInfo,
+    Execution,
+)
 from peer.chaincode.transactions import CollectionStore, TransactionParams
 from peer.channel.channel import Channel
 from peer.endorser import endorsement, preprocess
@@ -57,7 +63,7 @@ WITHOUT_SIMULATOR = frozenset({"cscc", "qscc"})
 
 class _Simulated(NamedTuple):
     execution: Execution
-    version: str
+    info: EndorsementInfo
     results: SimulationResults
 
 
@@ -173,13 +179,15 @@ class Endorser:
             self._meters.not_endorsed.inc(*which, flag(True))
         if response.status < ERROR and (channel is None or response.status >= ERROR_THRESHOLD):
             return ProposalResponse(response=endorsement.message_of(response))
+        if response.status < ERROR:
+            self._check_plugin(unpacked, simulated.info.plugin)
         payload = endorsement.response_payload(
             unpacked.proposal_hash,
             results=simulated.results.public,
             event=simulated.execution.event,
             response=response,
             name=unpacked.name,
-            version=simulated.version,
+            version=simulated.info.version,
         )
         answer = ProposalResponse(
             response=endorsement.message_of(response),
@@ -199,7 +207,7 @@ class Endorser:
         try:
             if channel is not None and simulator is not None and channel.ledger.has_history:
                 history = channel.ledger.new_history_query_executor()
-            version = self._version(unpacked, simulator)
+            info = self._info(unpacked, simulator)
             params = TransactionParams(
                 channel_id=unpacked.channel_id,
                 tx_id=unpacked.tx_id,
@@ -220,18 +228,30 @@ class Endorser:
                 self._meters.not_simulated.inc(unpacked.channel_id, unpacked.name)
                 reason = _reason(exc, unpacked.tx_id)
                 raise SimulationFailed(f"error in simulation: {reason}", exc) from exc
-            return _Simulated(execution, version, results)
+            return _Simulated(execution, info, results)
         finally:
             if simulator is not None:
                 simulator.done()
 
-    def _version(self, unpacked: UnpackedProposal, simulator: TxSimulator | None) -> str:
-        """Return the version that is endorsed; reading it is part of the simulation."""
+    def _check_plugin(self, unpacked: UnpackedProposal, plugin: str) -> None:
+        """Refuse to endorse otherwise than a definition says.
+
+        Source: `EndorseWithPlugin`, core/endorser/plugin_endorser.go (release-2.5).
+        """
+        if plugin == ESCC:
+            return
+        self._meters.not_endorsed.inc(unpacked.channel_id, unpacked.name, flag(False))
+        named = f"plugin with name {plugin}"
+        cause = DefinitionNotUsable(f"{named} could not be used: {named} wasn't found")
+        raise SimulationFailed(f"endorsing with plugin failed: {cause}", cause)
+
+    def _info(self, unpacked: UnpackedProposal, simulator: TxSimulator | None) -> EndorsementInfo:
+        """Return what is endorsed, and by what; reading it is part of the simulation."""
         name, channel_id = unpacked.name, unpacked.channel_id
         if self._chaincode.is_system(name):
-            return "syscc"
+            return EndorsementInfo("syscc", name, init_required=False)
         try:
-            return self._definitions.endorsement_info(channel_id, name, simulator).version
+            return self._definitions.endorsement_info(channel_id, name, simulator)
         except PeerError as exc:
             raise SimulationFailed(
                 f"make sure the chaincode {name} has been successfully defined on channel "

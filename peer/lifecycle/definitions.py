@@ -164,7 +164,7 @@ class Definitions:
         ccid = f"{data.name}:{data.version}"
         if not self._is_development:
             check_deployment(self._packages.deployment(ccid), data)
-        return EndorsementInfo(data.version, ccid, False)
+        return EndorsementInfo(data.version, ccid, False, data.escc)
 
     def permissions(self, params: TransactionParams, collection: str) -> Permissions:
         """Tell what a transaction's creator may do; see `CollectionStore.permissions`."""
@@ -319,7 +319,9 @@ class Definitions:
                     f"chaincode definition for '{name}' exists, but chaincode is not installed"
                 )
             ccid = f"{name}:{endorsement.version}"
-        return EndorsementInfo(endorsement.version, ccid, endorsement.init_required)
+        return EndorsementInfo(
+            endorsement.version, ccid, endorsement.init_required, endorsement.endorsement_plugin
+        )
 
     def _read(self, channel: Channel, name: str) -> Deployed | None:
         reader = channel.ledger.new_query_executor()

@@ -80,6 +80,7 @@ class Definitions:
     """Reads the sequence of a definition as the real ones do, and knows one version."""
 
     fails: PeerError | None = None
+    plugin = "escc"
 
     def endorsement_info(
         self, channel_id: str, name: str, simulator: TxSimulator | None
@@ -88,7 +89,7 @@ class Definitions:
         simulator.get_state(LIFECYCLE, field_key("namespaces", name, "Sequence"))
         if self.fails is not None:
             raise self.fails
-        return EndorsementInfo(VERSION, "label:0", init_required=False)
+        return EndorsementInfo(VERSION, "label:0", init_required=False, plugin=self.plugin)
 
 
 class Collections:

@@ -270,6 +270,22 @@ async def test_a_chaincode_that_is_not_defined(desk: Desk) -> None:
     assert desk.script.calls == []
 
 
+async def test_a_definition_that_another_plugin_endorses(desk: Desk) -> None:
+    desk.definitions.plugin = "other"
+    desk.script.does = writing(["key"])
+    answer = await desk.endorser.process_proposal(desk.signed(b"put"))
+    assert answer.response is not None
+    assert (answer.response.status, answer.payload, answer.endorsement) == (500, b"", None)
+    assert answer.response.message == (
+        "endorsing with plugin failed: plugin with name other could not be used: plugin with name "
+        "other wasn't found"
+    )
+    desk.script.answer = Response(status=404)  # there is nothing to endorse then
+    answer = await desk.endorser.process_proposal(desk.signed(b"put"))
+    assert answer.response is not None
+    assert answer.response.status == 404
+
+
 async def test_callers_in_this_program_get_errors(desk: Desk) -> None:
     with pytest.raises(UnknownChannel):
         await desk.endorser.endorse(desk.signed(channel_id="other"))
