@@ -64,10 +64,7 @@ class Packages:
 
     def _node(self, source: Path) -> bytes:
         """The chaincode on the official library, with its ``node_modules`` as bundled."""
-        shutil.copytree(counterpart("node").path, source)
-        manifest = json.loads((source / "package.json").read_text())
-        (source / "package.json").write_text(json.dumps({**manifest, "bundleDependencies": True}))
-        return pack(source, "node", "node_1")
+        return pack(bundled_node(source), "node", "node_1")
 
     def _golang(self, source: Path) -> bytes:
         """The chaincode on the official library, with ``vendor``."""
@@ -82,6 +79,14 @@ class Packages:
         spec = ChaincodeSpec(type=ChaincodeSpecType.GOLANG, chaincode_id=identity)
         code = archive.pack(code_files(source))
         return encode(ChaincodeDeploymentSpec(chaincode_spec=spec, code_package=code))
+
+
+def bundled_node(target: Path) -> Path:
+    """Copy the Node chaincode with its libraries, as ``bundleDependencies`` of its package."""
+    shutil.copytree(counterpart("node").path, target)
+    manifest = json.loads((target / "package.json").read_text())
+    (target / "package.json").write_text(json.dumps({**manifest, "bundleDependencies": True}))
+    return target
 
 
 def _run(*command: str) -> None:

@@ -76,11 +76,15 @@ class Scene:
         )
 
     async def invoke(
-        self, *args: str, name: str = ASSETS, endorsers: list[int] | None = None
+        self,
+        *args: str,
+        name: str = ASSETS,
+        endorsers: list[int] | None = None,
+        is_init: bool = False,
     ) -> Result:
         """Let a client of the first organisation submit, until both peers have committed."""
         client = self.client(0, 1, endorsers)
-        payload = ChaincodeInput(args=prepare_args(args))
+        payload = ChaincodeInput(args=prepare_args(args), is_init=is_init)
         result = await client.submit(CHANNEL, name, payload)
         if result.validation_code is not None:
             await self.peers[1].joined.get(CHANNEL).statuses.wait(result.tx_id)
