@@ -41,12 +41,13 @@ class Chain:
     def __init__(self, genesis: Block, peers: list[Peer]) -> None:
         self._last = genesis
         self._peers = peers
+        self.appending = trio.Lock()
 
     async def last_block(self) -> Block:
         return self._last
 
     async def append(self, block: Block) -> None:
-        async with trio.open_nursery() as commits:
+        async with self.appending, trio.open_nursery() as commits:
             for peer in self._peers:
                 commits.start_soon(peer.joined.get(CHANNEL).committer.commit_block, block)
         self._last = block
@@ -62,6 +63,7 @@ class Scene:
 
     made: Network
     peers: list[Peer]
+    chain: Chain
     orderer: SoloOrderer
     ran: list[list[str]]
 
@@ -117,6 +119,11 @@ class Scene:
         ]
         assert len(set(codes)) == 1
         return codes[0]
+
+    async def level(self) -> None:
+        """Wait until both peers have committed what one of them has."""
+        async with self.chain.appending:
+            pass
 
     async def check_agreement(self) -> None:
         """Compare verdicts and commit hashes of every block."""
@@ -176,15 +183,16 @@ async def open_scene(
         ledger = peers[0].ledger(CHANNEL)
         last = await ledger.block_by_number(ledger.height - 1)
         assert last is not None
+        chain = Chain(last, peers)
         orderer = SoloOrderer(
             bundle_of(CHANNEL, made.genesis_block()),
-            Chain(last, peers),
+            chain,
             load_signing_identity(made.orderer.nodes[0].msp, made.orderer.msp_id),
         )
         ordering = await stack.enter_async_context(trio.open_nursery())
         await ordering.start(orderer.run)
         with trio.fail_after(limit_s):
-            yield Scene(made, peers, orderer, ran)
+            yield Scene(made, peers, chain, orderer, ran)
         ordering.cancel_scope.cancel()
 
 

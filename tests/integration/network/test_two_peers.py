@@ -35,8 +35,10 @@ async def deploy(scene: Scene) -> None:
         channel = peer.joined.get(CHANNEL).channel
         admin = scene.client(index, 0, [index])
         await approve(admin, channel, wanted, 1)
+        await scene.level()
     admin = scene.client(0, 0)
     await commit(admin, scene.peers[0].joined.get(CHANNEL).channel, wanted, 1)
+    await scene.level()
 
 
 async def test_both_endorse_and_commit_the_same(tmp_path: Path) -> None:
