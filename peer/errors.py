@@ -461,6 +461,13 @@ class EndorsementsDiffer(PeerError):
     """The answers of several endorsers make no transaction."""
 
 
+class NoEndorsers(PeerError):
+    """No peers that are known here can endorse a transaction as its policies ask for.
+
+    The text is Fabric's where Fabric has one.
+    """
+
+
 class CommitTimeout(PeerError):
     """A transaction was taken to be ordered, and no block has brought it; one still may."""
 

@@ -1,6 +1,6 @@
-"""Assemble a transaction from endorsements: the client's part, for calls made in this program.
+"""Assemble a transaction from endorsements, for calls made in this program and for the Gateway.
 
-Room:      peer.endorser   (imports peer.msp; used by library and cli)
+Room:      peer.endorser   (imports peer.msp; used by client and gateway)
 Loop:      none; signs once, about 0.05 ms
 Lifetime:  one transaction
 Fabric:    protoutil/txutils.go `CreateSignedTx` (release-2.5)
@@ -34,6 +34,16 @@ def signed_transaction(
     signed: SignedProposal, responses: Sequence[ProposalResponse], signer: SigningIdentity
 ) -> bytes:
     """Return the marshalled envelope of a transaction, ready for the ordering service.
+
+    Raises:
+        EndorsementsDiffer, DecodeError: as of `transaction_payload`.
+    """
+    payload = transaction_payload(signed, responses)
+    return encode(Envelope(payload=payload, signature=signer.sign(payload)))
+
+
+def transaction_payload(signed: SignedProposal, responses: Sequence[ProposalResponse]) -> bytes:
+    """Return what the creator of a proposal signs to make a transaction of it.
 
     Args:
         responses: at least one; two of the same endorser count once.
@@ -72,7 +82,7 @@ def signed_transaction(
     transaction = Transaction(
         actions=[TransactionAction(header=header.signature_header, payload=encode(action))]
     )
-    payload = encode(
+    return encode(
         Payload(
             header=HeaderMessage(
                 channel_header=header.channel_header, signature_header=header.signature_header
@@ -80,4 +90,3 @@ def signed_transaction(
             data=encode(transaction),
         )
     )
-    return encode(Envelope(payload=payload, signature=signer.sign(payload)))

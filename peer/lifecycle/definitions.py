@@ -161,10 +161,7 @@ class Definitions:
         data = state.read_chaincode_data(simulator, name)
         if data is None:
             raise UnknownChaincode(channel_id, name)
-        ccid = f"{data.name}:{data.version}"
-        if not self._is_development:
-            check_deployment(self._packages.deployment(ccid), data)
-        return EndorsementInfo(data.version, ccid, False, data.escc)
+        return self._usable_legacy(data)
 
     def permissions(self, params: TransactionParams, collection: str) -> Permissions:
         """Tell what a transaction's creator may do; see `CollectionStore.permissions`."""
@@ -204,6 +201,30 @@ class Definitions:
             if known is not None:
                 self._deployed.setdefault(channel_id, {})[name] = known
         return known
+
+    def announced(self, channel_id: str, name: str) -> str:
+        """Return what other peers and clients are told of a chaincode that can run here.
+
+        Returns:
+            The sequence of its definition, the version of a legacy one; empty if it cannot run.
+
+        Raises:
+            LedgerError: the state is damaged.
+
+        Source: `Cache.handleMetadataUpdatesWhileLocked`, core/chaincode/lifecycle/cache.go
+        (release-2.5).
+        """
+        deployed = self.deployed(channel_id, name)
+        try:
+            if deployed is None:
+                return ""
+            if deployed.definition is not None:
+                self._usable(channel_id, name, deployed.definition, deployed)
+                return str(deployed.sequence)
+            assert deployed.legacy is not None  # one or the other
+            return self._usable_legacy(deployed.legacy).version
+        except DefinitionNotUsable:
+            return ""
 
     async def references(
         self, channel_ids: Sequence[str]
@@ -306,12 +327,21 @@ class Definitions:
                 f"chaincode cache at sequence {known} but current sequence is {sequence}, "
                 f"chaincode definition for '{name}' changed during invoke"
             )
+        return self._usable(channel_id, name, deployed.definition, deployed)
+
+    def _usable(
+        self,
+        channel_id: str,
+        name: str,
+        definition: state.CommittedDefinition,
+        deployed: Deployed,
+    ) -> EndorsementInfo:
         if not deployed.approved:
             raise DefinitionNotUsable(
-                f"chaincode definition for '{name}' at sequence {sequence} on channel "
+                f"chaincode definition for '{name}' at sequence {definition.sequence} on channel "
                 f"'{channel_id}' has not yet been approved by this org"
             )
-        endorsement = deployed.definition.endorsement
+        endorsement = definition.endorsement
         ccid = deployed.ccid
         if not (ccid and self._packages.is_installed(ccid)):
             if not self._is_development:
@@ -322,6 +352,12 @@ class Definitions:
         return EndorsementInfo(
             endorsement.version, ccid, endorsement.init_required, endorsement.endorsement_plugin
         )
+
+    def _usable_legacy(self, data: ChaincodeData) -> EndorsementInfo:
+        ccid = f"{data.name}:{data.version}"
+        if not self._is_development:
+            check_deployment(self._packages.deployment(ccid), data)
+        return EndorsementInfo(data.version, ccid, False, data.escc)
 
     def _read(self, channel: Channel, name: str) -> Deployed | None:
         reader = channel.ledger.new_query_executor()

@@ -49,16 +49,28 @@ class AccessControl:
         Raises:
             AccessDenied: no, or not on this channel, or there is no such resource.
         """
-        data = signed_data(signed)
+        self.check_data(resource, channel_id, signed_data(signed))
+
+    def check_data(self, resource: str, channel_id: str, data: SignedData) -> None:
+        """Check that who signed a request of any other kind may use `resource` on a channel.
+
+        Raises:
+            AccessDenied: as of `check`.
+        """
         if (local := acls.LOCAL.get(resource)) is not None:
-            self._check_local(local, data)
+            self.check_local(local, data)
             return
         channel = self._channel(channel_id)
         if channel is None:
             raise AccessDenied(f"Failed to get policy manager for channel [{channel_id}]")
         check_channel(channel, resource, data)
 
-    def _check_local(self, policy: LocalPolicy, data: SignedData) -> None:
+    def check_local(self, policy: LocalPolicy, data: SignedData) -> None:
+        """Check that who signed a request is what the peer's own organisation asks for.
+
+        Raises:
+            AccessDenied: no.
+        """
         during = f"during channelless check policy with policy [{policy.value}]"
         try:
             creator = self._local.deserialize(data.identity)

@@ -1,0 +1,1 @@
+"""The Gateway: finds endorsers and orderers for clients that know one peer only."""
