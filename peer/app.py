@@ -48,6 +48,7 @@ from peer.lifecycle.store import PackageStore
 from peer.metrics import Metrics
 from peer.msp.directory import LocalMsp, load_local
 from peer.msp.identity import SigningIdentity
+from peer.operations import open_operations
 from peer.ordering.embedded import EmbeddedOrdering, NoOrdering
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
@@ -294,6 +295,13 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         client=client,
         admin=admin,
         metrics=metrics.registry,
+        operations_address=await stack.enter_async_context(
+            open_operations(
+                config,
+                metrics=metrics.registry,
+                checks={backend.name: backend.health, "ordering": ordering.health},
+            )
+        ),
     )
     if is_development:
         await _listen_for_development(stack, config, listeners, peer.chaincode)

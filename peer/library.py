@@ -51,6 +51,7 @@ class Peer:
         packages: what is installed, and builds it; most callers need `install` only.
         endorser: processes proposals that were signed elsewhere.
         joined: the channels, for their blocks and events.
+        operations_address: ``host:port`` of the operations endpoint, empty if there is none.
     """
 
     def __init__(
@@ -65,11 +66,13 @@ class Peer:
         client: Client,
         admin: Client,
         metrics: Registry,
+        operations_address: str = "",
     ) -> None:
         self.chaincode = chaincode
         self.packages = packages
         self.endorser = endorser
         self.joined = joined
+        self.operations_address = operations_address
         self._metrics = metrics
         self._definitions = definitions
         self._create_channel = create_channel

@@ -64,13 +64,7 @@ ledger.state: stateDatabase
 ledger.state.couchDBConfig: autoWarmIndexes cacheSize couchDBAddress createGlobalChangesDB
 ledger.state.couchDBConfig: internalQueryLimit maxBatchUpdateSize maxRetries maxRetriesOnStartup
 ledger.state.couchDBConfig: password redoLogPath requestTimeout username warmIndexesAfterNBlocks
-metrics: provider
 metrics.statsd: address network prefix writeInterval
-operations: listenAddress
-operations.tls: clientAuthRequired enabled
-operations.tls.cert: file
-operations.tls.clientRootCAs: files
-operations.tls.key: file
 """
 
 _DOCKER = """

@@ -17,7 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peer.config.settings import setting, settings_of
-from peer.config.values import ADDRESS, IMAGE, LEVEL, LOG_FORMAT, LOG_SPEC, PATH, SIZE, choice
+from peer.config.values import (
+    ADDRESS,
+    IMAGE,
+    LEVEL,
+    LOG_FORMAT,
+    LOG_SPEC,
+    PATH,
+    PATHS,
+    SIZE,
+    choice,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +333,59 @@ class ClientConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperationsConfig:
+    """The ``operations`` tree."""
+
+    listen_address: str = setting(
+        "",
+        key="operations.listenAddress",
+        kind=ADDRESS,
+        doc="Where the operations endpoint listens, port 0 for any free one; empty: nowhere.",
+    )
+    tls_enabled: bool = setting(
+        False,
+        key="operations.tls.enabled",
+        doc="Use TLS there. Metrics and log levels are then for holders of a certificate.",
+    )
+    tls_certificate: str = setting(
+        "",
+        key="operations.tls.cert.file",
+        kind=PATH,
+        doc="Certificate of the endpoint, PEM, with those that lead to its authority.",
+    )
+    tls_key: str = setting(
+        "",
+        key="operations.tls.key.file",
+        kind=PATH,
+        doc="Its private key, PEM.",
+    )
+    tls_client_auth_required: bool = setting(
+        False,
+        key="operations.tls.clientAuthRequired",
+        doc="Let in only holders of a certificate, for health and version, too.",
+    )
+    tls_client_root_cas: tuple[str, ...] = setting(
+        (),
+        key="operations.tls.clientRootCAs.files",
+        kind=PATHS,
+        doc="Authorities of the clients' certificates, PEM.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """The ``metrics`` tree."""
+
+    provider: str = setting(
+        "disabled",
+        key="metrics.provider",
+        kind=choice(["disabled", "prometheus", "statsd"]),
+        doc="`prometheus` shows metrics at the operations endpoint; `statsd` is as `disabled`, "
+        "with a warning.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggingConfig:
     """The peer's own log. The keys are not Fabric's, the variables are."""
 
@@ -359,6 +422,8 @@ class PeerConfig:
     vm: VmConfig = field(default_factory=VmConfig)
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     client: ClientConfig = field(default_factory=ClientConfig)
+    operations: OperationsConfig = field(default_factory=OperationsConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     unused: Mapping[str, object] = field(default_factory=dict, repr=False)
     origins: Mapping[str, str] = field(

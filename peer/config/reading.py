@@ -21,7 +21,7 @@ import yaml
 
 from peer.config.fabric import DOCKER, FOREIGN_ENV, UNUSED
 from peer.config.settings import Place, env_name, settings_of
-from peer.config.values import PATH
+from peer.config.values import PATH, PATHS
 from peer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -130,8 +130,11 @@ def read(
     for key, place in catalogue.settings.items():
         if item := given.get(key.lower()):
             value = _value(item, place, problems, warnings)
-            if place.setting.kind is PATH and value and file and item.origin != "flag":
-                value = str(file.parent / value)
+            if file and item.origin != "flag":
+                if place.setting.kind is PATH and value:
+                    value = str(file.parent / value)
+                elif place.setting.kind is PATHS:
+                    value = tuple(str(file.parent / path) for path in value)
             sections.setdefault(place.section, {})[place.attribute] = value
 
     if item := given.get(EXTERNAL_BUILDERS.lower()):
@@ -312,6 +315,9 @@ class _Walk:
             yield self._given(key, content, name, key_node)
         elif isinstance(value, yaml.ScalarNode):
             yield self._given(key, value.value, name, key_node)
+        elif self._catalogue.settings[key].setting.kind is PATHS and _is_list(value):
+            lines = "".join(f"{path.value}\n" for path in value.value)
+            yield self._given(key, lines, name, key_node)
         else:
             self._problem(value, f"{name}: expected a single value")
 
@@ -325,6 +331,12 @@ class _Walk:
 
 def _is_null(node: yaml.Node) -> bool:
     return bool(node.tag == "tag:yaml.org,2002:null")
+
+
+def _is_list(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.SequenceNode) and all(
+        isinstance(each, yaml.ScalarNode) for each in node.value
+    )
 
 
 def _line(node: yaml.Node) -> int:

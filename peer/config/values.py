@@ -124,6 +124,17 @@ def _parse_log_format(text: str) -> str:
     raise ValueError(f"expected one of {', '.join(logs.FORMATS)}")
 
 
+def parse_paths(text: str) -> tuple[str, ...]:
+    """Read paths, one a line; in a single line, as variables have them, between blanks."""
+    return tuple(text.splitlines() if "\n" in text else text.split())
+
+
+def show_paths(paths: tuple[str, ...]) -> str:
+    """Return the text that `parse_paths` reads as `paths`."""
+    has_blanks = any(path.split() != [path] for path in paths)
+    return "".join(f"{path}\n" for path in paths) if has_blanks else " ".join(paths)
+
+
 _IMAGE_VARIABLES = {
     "$(DOCKER_NS)": "hyperledger",
     "$(TWO_DIGIT_VERSION)": "2.5",
@@ -160,6 +171,7 @@ SIZE = Kind("size in bytes", parse_size)
 ADDRESS = Kind("host:port", _parse_address)
 IMAGE = Kind("image", _parse_image)
 PATH = Kind("path", str)
+PATHS = Kind("paths", parse_paths, show_paths)
 LEVEL = Kind("log level", _parse_level)
 LOG_SPEC = Kind("logging specification", _parse_log_spec)
 LOG_FORMAT = Kind("text or json", _parse_log_format)

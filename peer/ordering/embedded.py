@@ -105,6 +105,17 @@ class EmbeddedOrdering:
         await self._nursery.start(_run, orderer, joined)
         self._orderers[channel_id] = orderer
 
+    async def health(self) -> None:
+        """Return if every channel is ordered.
+
+        Raises:
+            BroadcastRefused: one is not, just now or any more.
+        """
+        for orderer in self._orderers.values():
+            if orderer.trouble:
+                reason = f"channel {orderer.channel_id}: {orderer.trouble}"
+                raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, reason)
+
 
 class NoOrdering:
     """Stands where a peer has no ordering service: it takes blocks, and makes none."""
@@ -126,6 +137,9 @@ class NoOrdering:
     async def start(self, channel_id: str) -> None:
         """Do nothing: others order."""
 
+    async def health(self) -> None:
+        """Return: how they are is theirs to tell."""
+
 
 async def _run(orderer: SoloOrderer, joined: Joined, *, task_status: trio.TaskStatus[None]) -> None:
     """Order until the peer closes; a channel that breaks must not take the others down."""
@@ -134,6 +148,7 @@ async def _run(orderer: SoloOrderer, joined: Joined, *, task_status: trio.TaskSt
     except Exception as exc:
         log.exception("channel %s is not ordered any more", orderer.channel_id)
         reason = f"channel {orderer.channel_id} is not ordered any more: {exc}"
+        orderer.fail(f"not ordered any more: {exc}")
         joined.statuses.fail(BroadcastRefused(Status.SERVICE_UNAVAILABLE, reason))
 
 

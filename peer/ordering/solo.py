@@ -160,6 +160,15 @@ class SoloOrderer:
         """The channel it orders."""
         return self._bundle.channel_id
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be ordered just now, empty if it can."""
+        return self._trouble
+
+    def fail(self, reason: str) -> None:
+        """Refuse everything from now on."""
+        self._trouble = reason
+
     async def broadcast(self, data: bytes) -> None:
         """Check a marshalled envelope and put it in line; it will be in a block, soon.
 

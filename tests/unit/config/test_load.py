@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from peer.config import PeerConfig
 from peer.config.settings import env_name, settings_of
+from peer.config.values import parse_paths, show_paths
 from peer.errors import ConfigError
 
 FABRIC = Path(__file__).with_name("fabric-3.1.yaml")
@@ -87,6 +88,8 @@ def test_every_setting_can_be_set_by_its_variable() -> None:
         "host:port": "h:7",
         "log level": "error",
         "net or dev": "dev",
+        "disabled or prometheus or statsd": "prometheus",
+        "paths": "/x /y",
     }
     samples |= {"logging specification": "a=error", "text or json": "json", "path": "/x"}
     env = {p.setting.env: samples.get(p.setting.kind.name, "x7") for p in settings_of(PeerConfig)}
@@ -343,6 +346,30 @@ def test_a_relative_path_starts_at_the_file(core_yaml: Callable[[str], Path]) ->
     assert PeerConfig.load(env={"CORE_PEER_FILESYSTEMPATH": "d"}).peer.file_system_path == "d"
     emptied = core_yaml("peer: {fileSystemPath: ''}\n")
     assert PeerConfig.load(emptied, env={}).peer.file_system_path == ""
+
+
+def test_paths_are_a_list_of_the_file_or_words_of_a_variable(
+    core_yaml: Callable[[str], Path],
+) -> None:
+    key = "operations.tls.clientRootCAs.files"
+    path = core_yaml("operations: {tls: {clientRootCAs: {files: [a b.pem, /c.pem]}}}\n")
+    here = str(path.parent)
+    loaded = PeerConfig.load(path, env={})
+    assert loaded.operations.tls_client_root_cas == (f"{here}/a b.pem", "/c.pem")
+    assert loaded.origins[key] == "core.yaml:1"
+    for env, flags in (({env_name(key): "a /c"}, {}), ({}, {key: "a /c"})):
+        given = PeerConfig.load(env=env, overrides=flags)
+        assert given.operations.tls_client_root_cas == ("a", "/c")
+    single = core_yaml("operations: {tls: {clientRootCAs: {files: /c.pem}}}\n")
+    assert PeerConfig.load(single, env={}).operations.tls_client_root_cas == ("/c.pem",)
+    for wrong in ("[[a]]", "{a: b}", "[{a: b}]"):
+        (problem,) = problems_of(core_yaml(f"operations.tls.clientRootCAs.files: {wrong}\n"))
+        assert problem.endswith(f"{key}: expected a single value")
+
+
+@pytest.mark.parametrize("paths", [(), ("a",), ("a", "/b"), ("a b",), ("a b", "c"), ("a\tb",)])
+def test_paths_survive_being_shown(paths: tuple[str, ...]) -> None:
+    assert parse_paths(show_paths(paths)) == paths
 
 
 @pytest.mark.parametrize(
