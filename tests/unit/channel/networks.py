@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fabric_protos.codec import decode, encode
 from fabric_protos.common import (
@@ -75,6 +79,33 @@ class Scene:
     @staticmethod
     def _user(organisation: NetworkOrganisation, index: int) -> SigningIdentity:
         return load_signing_identity(organisation.users[index].msp, organisation.msp_id)
+
+
+def expired_user(network: Network, index: int = 0) -> SigningIdentity:
+    """Return a client of an organisation whose certificate has ended."""
+    organisation = network.organisations[index]
+    directory = organisation.directory / "ca"
+    [certificate] = directory.glob("*.pem")
+    authority = x509.load_pem_x509_certificate(certificate.read_bytes())
+    authority_key = serialization.load_pem_private_key((directory / "priv_sk").read_bytes(), None)
+    assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
+    member = load_signing_identity(organisation.users[1].msp, organisation.msp_id)
+    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    issued = (
+        x509.CertificateBuilder()
+        .subject_name(member.certificate.subject)
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=2))
+        .not_valid_after(now - timedelta(minutes=1))
+        .add_extension(issuer, critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    return SigningIdentity(organisation.msp_id, issued, key)
 
 
 def envelope(channel_id: str, kind: int, data: bytes) -> Envelope:

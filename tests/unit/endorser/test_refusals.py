@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import utils
 
 from fabric_protos.codec import encode
 from fabric_protos.common import ConfigValue, HeaderType
@@ -36,7 +33,7 @@ from peer.errors import AccessDenied, ProposalRefused
 from peer.ledger.api import ValidationCode
 from peer.msp.identity import SigningIdentity
 from peer.msp.signatures import ORDERS
-from tests.unit.channel.networks import Scene
+from tests.unit.channel.networks import Scene, expired_user
 from tests.unit.endorser.conftest import Desk
 from tests.unit.validation.forging import CC, CHANNEL, GARBAGE, World, writes
 
@@ -236,35 +233,8 @@ async def test_a_signature_that_is_not_the_creators(
         await desk.endorser.process_proposal(forged.made())
 
 
-def expired_user(scene: Scene) -> SigningIdentity:
-    """Return a client of Org1 whose certificate has ended."""
-    directory = scene.network.organisations[0].directory / "ca"
-    [certificate] = directory.glob("*.pem")
-    authority = x509.load_pem_x509_certificate(certificate.read_bytes())
-    authority_key = serialization.load_pem_private_key((directory / "priv_sk").read_bytes(), None)
-    assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(UTC)
-    extension = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    issued = (
-        x509.CertificateBuilder()
-        .subject_name(scene.user(0).certificate.subject)
-        .issuer_name(authority.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=2))
-        .not_valid_after(now - timedelta(minutes=1))
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(extension),
-            critical=False,
-        )
-        .sign(authority_key, hashes.SHA256())
-    )
-    return SigningIdentity("Org1MSP", issued, key)
-
-
 async def test_a_client_whose_certificate_has_ended(desk: Desk, scene: Scene) -> None:
-    expired = expired_user(scene)
+    expired = expired_user(scene.network)
     assert await refusal(desk, signer=expired) == "proposal client identity expired"
     # That comes before everything else, the look for the channel and for an MSP included.
     text = await refusal(

@@ -134,7 +134,10 @@ async def test_system_namespaces_that_no_chaincode_may_write_to(
 async def test_any_member_decides_on_what_a_chaincode_writes_to_qscc(deployed: World) -> None:
     """Chaincodes could call it until v2.0, so Fabric does not close its namespace."""
     sets = writes(namespace="qscc")
-    assert await deployed.judge(deployed.made(sets), deployed.made(sets, 0)) == [Code.VALID, REFUSED]
+    assert await deployed.judge(deployed.made(sets), deployed.made(sets, 0)) == [
+        Code.VALID,
+        REFUSED,
+    ]
 
 
 @pytest.mark.parametrize(

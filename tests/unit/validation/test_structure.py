@@ -24,7 +24,7 @@ from peer.channel.bundle import Bundle
 from peer.ledger.api import ValidationCode as Code
 from peer.msp.identity import SigningIdentity
 from peer.msp.signatures import ORDERS
-from tests.unit.channel.networks import Scene
+from tests.unit.channel.networks import Scene, expired_user
 from tests.unit.validation.forging import CHANNEL, GARBAGE, Forged, World, writes
 
 Forge = Callable[[Forged], None]
@@ -115,6 +115,13 @@ def with_revoked(scene: Scene, revoked: SigningIdentity) -> Bundle:
     msp.config = encode(members)
     value.value = encode(msp)
     return Bundle(CHANNEL, config)
+
+
+async def test_the_end_of_a_certificate_does_not_count(world: World) -> None:
+    """A block does not tell when it was; endorsers and orderers look at the end, in time."""
+    transaction = world.forged(writes())
+    transaction.signer = expired_user(world.scene.network)
+    assert await world.judge(transaction.made()) == [Code.VALID]
 
 
 def signed_by_another(transaction: Forged, scene: Scene) -> bytes:
