@@ -1,6 +1,6 @@
 """The five methods that current client libraries use, and no others.
 
-Room:      peer.gateway   (imports channels, discovery, endorser, events, scc; served by rpc)
+Room:      peer.gateway   (imports channels, discovery, endorser, ordering, scc; served by rpc)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    internal/pkg/gateway/{evaluate,endorse,submit,commitstatus,chaincodeevents}.go
@@ -38,12 +38,13 @@ from fabric_protos.protos import (
     Response,
 )
 from peer import logs
-from peer.channel.bundle import BFT
 from peer.channels import Channels
 from peer.discovery.endorsement import Descriptor, Endorsements
 from peer.discovery.peers import KnownPeers, PeerNode
 from peer.endorser.transaction import transaction_payload
 from peer.errors import (
+    BroadcastRefused,
+    CallFailed,
     CallRefused,
     Code,
     EndorsementsDiffer,
@@ -57,7 +58,7 @@ from peer.gateway.commits import Commits
 from peer.gateway.deadlines import in_time
 from peer.gateway.endorsing import Endorsing, Failure, Process, ask
 from peer.gateway.proposals import Asked
-from peer.gateway.submitting import OrdererNode, submit_to_all, submit_to_one
+from peer.ordering.submitting import BROADCAST_S, OrdererNode, sentence, submit
 from peer.scc.access import AccessControl
 from peer.services.api import Caller, Method, Streaming, Unary, decoder
 
@@ -67,7 +68,7 @@ class Limits:
     """Seconds for one endorser, and for one orderer."""
 
     endorsement_s: float = 30.0
-    broadcast_s: float = 30.0
+    broadcast_s: float = BROADCAST_S
 
 
 class Gateway:
@@ -175,10 +176,13 @@ class Gateway:
                 raise CallRefused(Code.FAILED_PRECONDITION, _no_config(channel_id)) from exc
             if not nodes:
                 raise CallRefused(Code.UNAVAILABLE, "no orderer nodes available")
-            is_bft = bundle.orderer is not None and bundle.orderer.consensus_type == BFT
-            submit = submit_to_all if is_bft else submit_to_one
-            with in_time("submit timeout expired while broadcasting to ordering service"):
-                await submit(nodes, encode(envelope), self._limits.broadcast_s)
+            try:
+                with in_time("submit timeout expired while broadcasting to ordering service"):
+                    await submit(bundle, nodes, encode(envelope), self._limits.broadcast_s)
+            except BroadcastRefused as exc:
+                raise CallRefused(Code.ABORTED, sentence(exc)) from exc
+            except CallFailed as exc:
+                raise CallRefused(exc.code, exc.message, exc.details) from exc
         return SubmitResponse()
 
     def _evaluators(self, asked: Asked, targets: Sequence[str]) -> list[PeerNode]:

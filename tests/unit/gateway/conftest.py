@@ -24,7 +24,6 @@ from peer.endorser.proposal import PreparedProposal, prepare_proposal
 from peer.errors import CallFailed, CallRefused, Code, ProposalRefused
 from peer.gateway.endorsing import Process
 from peer.gateway.gateway import Gateway, Limits
-from peer.gateway.submitting import OrdererNode
 from peer.ledger import open_ledger
 from peer.lifecycle.state import LIFECYCLE
 from peer.msp.directory import load_config
@@ -32,6 +31,7 @@ from peer.msp.identity import SigningIdentity
 from peer.msp.msp import Msp, MspVersion
 from peer.ordering.embedded import CommittingStore
 from peer.ordering.solo import SoloOrderer
+from peer.ordering.submitting import OrdererNode
 from peer.scc.access import AccessControl
 from peer.services.api import Caller
 from tests.unit.channel.networks import Scene

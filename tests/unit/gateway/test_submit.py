@@ -15,7 +15,7 @@ from fabric_protos.gateway import SubmitRequest
 from peer.channel.bundle import BFT
 from peer.errors import BroadcastRefused, CallFailed, CallRefused, Code
 from peer.gateway.gateway import Limits
-from peer.gateway.submitting import ALREADY_THERE, OrdererNode, bft_quorum
+from peer.ordering.submitting import ALREADY_THERE, OrdererNode, bft_quorum
 from tests.unit.gateway.conftest import CALLER, Stage, details, refusal
 from tests.unit.validation.forging import CHANNEL, writes
 

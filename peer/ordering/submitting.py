@@ -1,6 +1,6 @@
 """Hand a transaction to the orderers of a channel.
 
-Room:      peer.gateway   (used by gateway)
+Room:      peer.ordering   (used by remote and gateway)
 Loop:      Trio
 Lifetime:  one transaction
 Fabric:    internal/pkg/gateway/submit.go (release-2.5, 3.1 for BFT)
@@ -17,9 +17,13 @@ from dataclasses import dataclass
 import trio
 
 from fabric_protos.common import Status
-from peer.errors import BroadcastRefused, CallFailed, CallRefused, Code, ErrorDetail
+from peer.channel.bundle import BFT, Bundle
+from peer.errors import BroadcastRefused, CallFailed, Code, ErrorDetail
 
-log = logging.getLogger("peer.gateway")
+log = logging.getLogger("peer.ordering")
+
+BROADCAST_S = 30.0
+"""How long each orderer may take, as with ``peer.gateway.broadcastTimeout``."""
 
 ALREADY_THERE = "failed to submit request: request already exists"
 """What an orderer of a BFT service says that has the transaction from another one."""
@@ -39,41 +43,48 @@ class OrdererNode:
     broadcast: Callable[[bytes], Awaitable[None]]
 
 
-async def submit_to_one(orderers: Sequence[OrdererNode], envelope: bytes, limit_s: float) -> None:
-    """Hand an envelope to orderers, in any order, until one takes it.
+async def submit(
+    bundle: Bundle,
+    orderers: Sequence[OrdererNode],
+    envelope: bytes,
+    limit_s: float = BROADCAST_S,
+) -> None:
+    """Hand an envelope to orderers, in any order, until one takes it; of BFT a quorum has to.
 
     Args:
-        limit_s: seconds for each of them.
+        bundle: tells what kind of ordering service it is.
+        limit_s: seconds for each orderer.
 
     Raises:
-        CallRefused: ABORTED, it is the envelope's fault; UNAVAILABLE, nobody takes it.
+        BroadcastRefused: it is the envelope's fault.
+        CallFailed: UNAVAILABLE, nobody takes it, or too few do; with what each of them said.
 
     Cancellation: an orderer may have it, or not.
     """
+    if bundle.orderer is not None and bundle.orderer.consensus_type == BFT:
+        await _submit_to_all(orderers, envelope, limit_s)
+    else:
+        await _submit_to_one(orderers, envelope, limit_s)
+
+
+async def _submit_to_one(orderers: Sequence[OrdererNode], envelope: bytes, limit_s: float) -> None:
     details = []
     for node in random.sample(orderers, len(orderers)):
         try:
             failure = await _broadcast(node, envelope, limit_s)
         except BroadcastRefused as exc:
-            failure = _sentence(exc)
             if Status.BAD_REQUEST <= exc.status < Status.INTERNAL_SERVER_ERROR:
-                raise CallRefused(Code.ABORTED, failure) from exc
+                raise
+            failure = sentence(exc)
         if failure is None:
             return
         log.warning("the orderer %s does not take a transaction: %s", node.address, failure)
         details.append(ErrorDetail(node.address, node.msp_id, failure))
     text = "no orderers could successfully process transaction"
-    raise CallRefused(Code.UNAVAILABLE, text, details)
+    raise CallFailed(Code.UNAVAILABLE, text, details)
 
 
-async def submit_to_all(orderers: Sequence[OrdererNode], envelope: bytes, limit_s: float) -> None:
-    """Hand an envelope to all orderers, and return once a quorum has taken it.
-
-    Raises:
-        CallRefused: UNAVAILABLE, too few take it.
-
-    Cancellation: as of `submit_to_one`.
-    """
+async def _submit_to_all(orderers: Sequence[OrdererNode], envelope: bytes, limit_s: float) -> None:
     quorum = bft_quorum(len(orderers))
     taken = 0
     details: list[ErrorDetail] = []
@@ -83,7 +94,7 @@ async def submit_to_all(orderers: Sequence[OrdererNode], envelope: bytes, limit_
         try:
             failure = await _broadcast(node, envelope, limit_s)
         except BroadcastRefused as exc:
-            failure = None if exc.info == ALREADY_THERE else _sentence(exc)
+            failure = None if exc.info == ALREADY_THERE else sentence(exc)
         if failure is None:
             taken += 1
         else:
@@ -100,7 +111,7 @@ async def submit_to_all(orderers: Sequence[OrdererNode], envelope: bytes, limit_
             "insufficient number of orderers could successfully process transaction to satisfy "
             "quorum requirement"
         )
-        raise CallRefused(Code.UNAVAILABLE, text, details)
+        raise CallFailed(Code.UNAVAILABLE, text, details)
 
 
 def bft_quorum(nodes: int) -> int:
@@ -122,6 +133,7 @@ async def _broadcast(node: OrdererNode, envelope: bytes, limit_s: float) -> str 
     return None
 
 
-def _sentence(refused: BroadcastRefused) -> str:
+def sentence(refused: BroadcastRefused) -> str:
+    """Return how Fabric's Gateway tells of an orderer that takes nothing."""
     name = Status(refused.status).name
     return f"received unsuccessful response from orderer: status={name}, info={refused.info}"
