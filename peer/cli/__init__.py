@@ -6,13 +6,16 @@ Fabric:    cmd/peer/main.go (release-2.5)
 
 Results go to standard output, logs and errors to standard error. Exit codes: 0 done, 1 failed,
 2 wrong usage or configuration, 130 interrupted.
+
+A family's file declares commands and nothing else, so that ``--help`` is quick; what they do is in
+files of its own, imported when one runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -31,12 +34,17 @@ class Lazy(NamedTuple):
 
 
 COMMANDS: Mapping[str, Lazy] = {
+    "chaincode": Lazy("peer.cli.chaincode:chaincode", "Call chaincodes; deploy them the old way."),
+    "channel": Lazy("peer.cli.channel:channel", "Make, join, look at and change channels."),
     "config": Lazy("peer.cli.config:config", "Show the configuration and where it comes from."),
     "demo": Lazy("peer.cli.demo:demo", "Show a chaincode's life, from launch to shutdown."),
     "doctor": Lazy(
         "peer.cli.doctor:doctor", "Check the runtime and the configuration, and say what to do."
     ),
     "ledger": Lazy("peer.cli.ledger:ledger", "Audit a ledger, this peer's or one of Fabric's."),
+    "lifecycle": Lazy(
+        "peer.cli.lifecycle:lifecycle", "Package, install, approve and commit chaincodes."
+    ),
     "network": Lazy(
         "peer.cli.network:network", "Make a development network: organisations, keys, a channel."
     ),
@@ -48,20 +56,24 @@ COMMANDS: Mapping[str, Lazy] = {
 class LazyGroup(click.Group):
     """A group whose sub-commands live in modules of their own."""
 
+    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+        return sorted(self.lazy)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.lazy:
             return None
-        module, _, attribute = COMMANDS[cmd_name].target.partition(":")
+        module, _, attribute = self.lazy[cmd_name].target.partition(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, lazy.help) for name, lazy in sorted(COMMANDS.items())])
+            formatter.write_dl([(name, lazy.help) for name, lazy in sorted(self.lazy.items())])
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -72,7 +84,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,

@@ -35,7 +35,7 @@ class WantedDefinition:
     """What a channel is to agree on for one chaincode.
 
     Attributes:
-        package_id: what runs it here.
+        package_id: what runs it here; empty for nothing.
         policy: marshalled ``protos.ApplicationPolicy``; the channel's own rule if empty.
         collections: its private data collections.
     """
@@ -48,15 +48,17 @@ class WantedDefinition:
         default=encode(ApplicationPolicy(channel_config_policy_reference=ENDORSEMENT))
     )
     collections: CollectionConfigPackage = field(default_factory=CollectionConfigPackage)
+    endorsement_plugin: str = ENDORSEMENT_PLUGIN
+    validation_plugin: str = VALIDATION_PLUGIN
 
     def is_agreed(self, found: state.CommittedDefinition) -> bool:
         """Tell whether this is what the channel has agreed on already."""
         endorsement, validation = found.endorsement, found.validation
         return (
             (endorsement.version, endorsement.init_required, endorsement.endorsement_plugin)
-            == (self.version, self.init_required, ENDORSEMENT_PLUGIN)
+            == (self.version, self.init_required, self.endorsement_plugin)
             and (validation.validation_plugin, validation.validation_parameter)
-            == (VALIDATION_PLUGIN, self.policy)
+            == (self.validation_plugin, self.policy)
             and encode(found.collections) == encode(self.collections)
         )
 
@@ -97,7 +99,7 @@ async def approve(
         InvalidDefinition: the lifecycle refuses it.
         BroadcastRefused: the ordering service does not take the transaction.
     """
-    await _call(client, channel, wanted.name, _approval(wanted, sequence))
+    await _call(client, channel, wanted.name, approval(wanted, sequence))
 
 
 async def commit(client: Client, channel: Channel, wanted: WantedDefinition, sequence: int) -> None:
@@ -107,7 +109,7 @@ async def commit(client: Client, channel: Channel, wanted: WantedDefinition, seq
         InvalidDefinition: the lifecycle refuses it, or too few organisations agree.
         BroadcastRefused: the ordering service does not take the transaction.
     """
-    await _call(client, channel, wanted.name, _commitment(wanted, sequence))
+    await _call(client, channel, wanted.name, commitment(wanted, sequence))
 
 
 async def withdraw(client: Client, channel: Channel, name: str) -> None:
@@ -128,7 +130,7 @@ async def withdraw(client: Client, channel: Channel, name: str) -> None:
     if found is None:
         return
     endorsement, validation = found.endorsement, found.validation
-    approval = ApproveChaincodeDefinitionForMyOrgArgs(
+    arguments = ApproveChaincodeDefinitionForMyOrgArgs(
         sequence=found.sequence,
         name=name,
         version=endorsement.version,
@@ -139,7 +141,7 @@ async def withdraw(client: Client, channel: Channel, name: str) -> None:
         init_required=endorsement.init_required,
         source=ChaincodeSource(unavailable=ChaincodeSourceUnavailable()),
     )
-    await _call(client, channel, name, approval)
+    await _call(client, channel, name, arguments)
 
 
 async def _call(
@@ -150,27 +152,33 @@ async def _call(
     await client.define(channel.channel_id, state.LIFECYCLE, name, args)
 
 
-def _approval(wanted: WantedDefinition, sequence: int) -> ApproveChaincodeDefinitionForMyOrgArgs:
+def approval(wanted: WantedDefinition, sequence: int) -> ApproveChaincodeDefinitionForMyOrgArgs:
+    """Return what an organisation says when it agrees."""
+    source = ChaincodeSource(unavailable=ChaincodeSourceUnavailable())
+    if wanted.package_id:
+        local = ChaincodeSourceLocal(package_id=wanted.package_id)
+        source = ChaincodeSource(local_package=local)
     return ApproveChaincodeDefinitionForMyOrgArgs(
         sequence=sequence,
         name=wanted.name,
         version=wanted.version,
-        endorsement_plugin=ENDORSEMENT_PLUGIN,
-        validation_plugin=VALIDATION_PLUGIN,
+        endorsement_plugin=wanted.endorsement_plugin,
+        validation_plugin=wanted.validation_plugin,
         validation_parameter=wanted.policy,
         collections=wanted.collections,
         init_required=wanted.init_required,
-        source=ChaincodeSource(local_package=ChaincodeSourceLocal(package_id=wanted.package_id)),
+        source=source,
     )
 
 
-def _commitment(wanted: WantedDefinition, sequence: int) -> CommitChaincodeDefinitionArgs:
+def commitment(wanted: WantedDefinition, sequence: int) -> CommitChaincodeDefinitionArgs:
+    """Return what makes a definition that of the channel."""
     return CommitChaincodeDefinitionArgs(
         sequence=sequence,
         name=wanted.name,
         version=wanted.version,
-        endorsement_plugin=ENDORSEMENT_PLUGIN,
-        validation_plugin=VALIDATION_PLUGIN,
+        endorsement_plugin=wanted.endorsement_plugin,
+        validation_plugin=wanted.validation_plugin,
         validation_parameter=wanted.policy,
         collections=wanted.collections,
         init_required=wanted.init_required,

@@ -1,6 +1,6 @@
 """Deploy chaincode where ``lscc`` defines it: instantiate it, later upgrade it.
 
-Room:      peer.client   (imports lifecycle; used by library)
+Room:      peer.client   (imports lifecycle; used by library and cli)
 Loop:      Trio
 Lifetime:  none
 Fabric:    internal/peer/chaincode/{instantiate,upgrade}.go (release-2.5)
@@ -35,6 +35,7 @@ class WantedDeployment:
         args: what Init is called with.
         policy: who must endorse its transactions; any member of the channel if None.
         collections: its private data collections; an upgrade without any keeps those there are.
+        endorsement_plugin, validation_plugin: the standard ones if empty.
     """
 
     name: str
@@ -43,6 +44,8 @@ class WantedDeployment:
     args: Sequence[bytes] = ()
     policy: SignaturePolicyEnvelope | None = None
     collections: CollectionConfigPackage = field(default_factory=CollectionConfigPackage)
+    endorsement_plugin: str = ""
+    validation_plugin: str = ""
 
 
 async def instantiate(client: Client, channel_id: str, wanted: WantedDeployment) -> None:
@@ -74,9 +77,8 @@ async def upgrade(client: Client, channel_id: str, wanted: WantedDeployment) -> 
     await _deploy(client, channel_id, wanted, b"upgrade")
 
 
-async def _deploy(
-    client: Client, channel_id: str, wanted: WantedDeployment, function: bytes
-) -> None:
+def deployment_args(channel_id: str, wanted: WantedDeployment, function: bytes) -> list[bytes]:
+    """Return what to call ``lscc`` with; `function` is ``deploy`` or ``upgrade``."""
     spec = ChaincodeSpec(
         type=wanted.type,
         chaincode_id=ChaincodeId(name=wanted.name, version=wanted.version),
@@ -84,7 +86,15 @@ async def _deploy(
     )
     policy = b"" if wanted.policy is None else encode(wanted.policy)
     deployment = encode(ChaincodeDeploymentSpec(chaincode_spec=spec))
-    args = [function, channel_id.encode(), deployment, policy, b"", b""]
+    plugins = (wanted.endorsement_plugin.encode(), wanted.validation_plugin.encode())
+    args = [function, channel_id.encode(), deployment, policy, *plugins]
     if wanted.collections.config:
         args.append(encode(wanted.collections))
+    return args
+
+
+async def _deploy(
+    client: Client, channel_id: str, wanted: WantedDeployment, function: bytes
+) -> None:
+    args = deployment_args(channel_id, wanted, function)
     await client.define(channel_id, LSCC, wanted.name, args)

@@ -122,7 +122,7 @@ class RemoteVerdicts:
 
     Args:
         timeout_s: from the order on.
-        on_verdict: hears of each peer's, with the address.
+        on_verdict: hears of each peer's, with the transaction and the peer's address.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class RemoteVerdicts:
         peers: Sequence[Connection],
         *,
         timeout_s: float,
-        on_verdict: Callable[[str, ValidationCode], None],
+        on_verdict: Callable[[str, str, ValidationCode], None],
         tls_hash: bytes = b"",
     ) -> None:
         self._identity = identity
@@ -174,7 +174,7 @@ class RemoteVerdicts:
                 nursery.cancel_scope.cancel()
             else:
                 codes.append(code)
-                self._on_verdict(watch.address, code)
+                self._on_verdict(watch.tx_id, watch.address, code)
 
         async with trio.open_nursery() as nursery:
             for watch in watches:
@@ -190,7 +190,7 @@ class _Watch:
     def __init__(self, connection: Connection, tx_id: str) -> None:
         self.address = connection.endpoint.address
         self._connection = connection
-        self._tx_id = tx_id
+        self.tx_id = tx_id
         self._call: Call
         self._first = b""
 
@@ -212,7 +212,7 @@ class _Watch:
             text = f"deliver completed with status ({status.name}) before txid received"
             raise DeliverRefused(int(status), text)
         for transaction in answer.filtered_block.filtered_transactions:
-            if transaction.txid == self._tx_id:
+            if transaction.txid == self.tx_id:
                 return ValidationCode(transaction.tx_validation_code)
         return None
 
