@@ -201,6 +201,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         ledger=lambda channel_id: channels.get(channel_id).ledger,
         definitions=definitions,
         packages=packages,
+        retire=lambda ccid: instances.start_soon(chaincode.retire, ccid),
     )
     channels: Channels = Channels(
         home / LEDGERS, ledger_of, open_ledgers, on_commit, deployments.on_commit

@@ -135,6 +135,10 @@ class Handler:
         context = self._contexts.get(channel_id, tx_id)
         return None if context is None else context.params
 
+    async def wait_idle(self) -> None:
+        """Return when nothing executes here; each execution has its time limit."""
+        await self._contexts.wait_idle()
+
     async def process_stream(self) -> None:
         """Serve the stream until it ends.
 

@@ -191,6 +191,13 @@ class ChaincodeSupport:
         """Stop a chaincode; returns when its processes are gone. Executions on it fail at once."""
         await self._launcher.stop(ccid)
 
+    async def retire(self, ccid: str) -> None:
+        """Stop a chaincode that no definition leads to any more, once its executions are over."""
+        handler = self._registry.handler(ccid)
+        if handler is not None:
+            await handler.wait_idle()
+        await self.stop(ccid)
+
     async def execute(
         self, params: TransactionParams, name: str, payload: ChaincodeInput
     ) -> Execution:

@@ -175,6 +175,7 @@ class TransactionContexts:
     def __init__(self, on_end: Callable[[TransactionContext], None] = lambda context: None) -> None:
         self._contexts: dict[TxKey, TransactionContext] = {}
         self._on_end = on_end
+        self._idle = trio.lowlevel.ParkingLot()
 
     def get(self, channel_id: str, tx_id: str) -> TransactionContext | None:
         """Return the running execution, or None when it ended or never was."""
@@ -208,6 +209,14 @@ class TransactionContexts:
                 for iterator in context.iterators.values():
                     iterator.close()
                 self._on_end(context)
+            if not self._contexts:
+                self._idle.unpark_all()
+
+    async def wait_idle(self) -> None:
+        """Return when nothing executes."""
+        await trio.lowlevel.checkpoint()
+        while self._contexts:
+            await self._idle.park()
 
     def settle_all(self, reason: str) -> None:
         """Fail every execution at once: the stream is gone."""

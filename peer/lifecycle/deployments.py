@@ -1,4 +1,4 @@
-"""Give ledgers the indexes of the chaincodes that are defined on them and installed here.
+"""Follow definitions: indexes of what is installed here, an end to what nothing leads to any more.
 
 Room:      peer.lifecycle   (imports its room, peer.ledger; used by app)
 Loop:      Trio
@@ -8,6 +8,7 @@ Fabric:    core/ledger/cceventmgmt/{mgr,lscc_state_listener}.go, core/chaincode/
 
 Definition and package come in any order: whichever is the later one brings the indexes. A package
 that is not here leaves them as they are; one without indexes, or none any more, removes them.
+Whoever moved a definition to another package, what runs of the former one is retired.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Deployments:
     Args:
         channels: names of the joined channels.
         ledger: finds the ledger of one of them.
+        retire: hears of a package that definitions led to, and none does any more; must not wait.
     """
 
     def __init__(
@@ -51,11 +53,14 @@ class Deployments:
         ledger: Callable[[str], Ledger],
         definitions: Definitions,
         packages: IndexedPackages,
+        retire: Callable[[str], None] = lambda ccid: None,
     ) -> None:
         self._channels = channels
         self._ledger = ledger
         self._definitions = definitions
         self._packages = packages
+        self._retire = retire
+        self._runs: dict[tuple[str, str], str] = {}
         self._known: dict[tuple[str, str], tuple[str, frozenset[str]]] = {}
         self._one_at_a_time = trio.Lock()
 
@@ -88,6 +93,7 @@ class Deployments:
         if deployed is None:
             return
         ccid = _package_of(deployed)
+        self._follow((channel_id, name), ccid)
         collections = state.collection_names(deployed.collections)
         is_withdrawn = deployed.approved and not ccid
         if self._known.get((channel_id, name)) == (ccid, collections):
@@ -98,6 +104,7 @@ class Deployments:
                 return
             files = await self._packages.indexes(ccid)
         definitions = by_collection(files)
+        definitions |= {name: [] for name in {"", *collections} - definitions.keys()}
         for collection in definitions.keys() - collections - {""}:
             log.warning(
                 "chaincode %s has an index for a collection %s it has not", name, collection
@@ -105,6 +112,13 @@ class Deployments:
             del definitions[collection]
         await self._ledger(channel_id).set_indexes(name, definitions)
         self._known[channel_id, name] = ccid, collections
+
+    def _follow(self, definition: tuple[str, str], ccid: str) -> None:
+        """Note which package a definition leads to; retire the former one if this was the last."""
+        former = self._runs.get(definition, "")
+        self._runs[definition] = ccid
+        if former and former not in self._runs.values():
+            self._retire(former)
 
 
 def _package_of(deployed: Deployed) -> str:

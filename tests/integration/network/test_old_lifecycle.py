@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from fabric_protos.codec import decode, encode
 from fabric_protos.common import (
@@ -54,6 +56,7 @@ from peer.ledger.transactions import read_action, read_header, read_sets
 from peer.msp.dsl import parse_policy
 from tests.integration.network.conftest import Make
 from tests.integration.network.scene import CHANNEL, Configure, Scene, open_scene
+from tests.integration.peer.scene import processes, vanished
 
 BOTH = parse_policy("AND('Org1MSP.member','Org2MSP.member')")
 ENGINE_LIMIT_S = 300.0
@@ -154,6 +157,31 @@ async def test_from_package_to_upgrade(
         with pytest.raises(InvalidDefinition, match="version already exists for chaincode"):
             await upgrade(scene.client(0, 0), CHANNEL, deployment(name, "2.0"))
         await scene.check_agreement()
+
+
+async def test_the_former_version_ends_with_its_last_execution(
+    deployments: Make, name: str, tmp_path: Path
+) -> None:
+    async with opened(tmp_path) as scene:
+        for version in ("1.0", "3.0"):
+            await install(scene, deployments(name, version))
+        await instantiate(scene.client(0, 0), CHANNEL, deployment(name, "1.0", "init"))
+        before = processes(f"{name}:1.0")
+        assert len(before) == 2
+        async with trio.open_nursery() as nursery:
+            answers: list[Result] = []
+
+            async def ask() -> None:
+                answers.append(await scene.query(1, "sleep", "2000", name=name))
+
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            await upgrade(scene.client(0, 0), CHANNEL, deployment(name, "3.0", "init"))
+        assert [answer.payload for answer in answers] == [b"2000"]
+        assert scene.ran[1].count(f"{name}:1.0") == 2  # Init, and what was running
+        await vanished(f"{name}:1.0")
+        assert (await scene.query(1, "get", "init", name=name)).payload == b'["init"]'
+        assert len(processes(f"{name}:3.0")) == 2
 
 
 # What is refused, and leaves everything as it was

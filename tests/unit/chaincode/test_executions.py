@@ -80,6 +80,28 @@ async def test_an_error_is_an_outcome_too(bench: Bench, execute: Executor) -> No
     assert (outcome.type, outcome.payload) == (Type.ERROR, b"it broke")
 
 
+async def test_idle_is_when_the_last_execution_is_over(
+    bench: Bench, execute: Executor, nursery: trio.Nursery
+) -> None:
+    handler, chaincode = await bench.ready()
+    await handler.wait_idle()
+    for tx in ("tx1", "tx2"):
+        execute(handler, params(tx))
+        await chaincode.receive(Type.TRANSACTION)
+    idle = trio.Event()
+
+    async def wait() -> None:
+        await handler.wait_idle()
+        idle.set()
+
+    nursery.start_soon(wait)
+    for tx in ("tx2", "tx1"):
+        await wait_all_tasks_blocked()
+        assert not idle.is_set()
+        chaincode.complete(tx=tx)
+    await idle.wait()
+
+
 async def test_the_limit_is_exact_and_the_stream_lives_on(
     bench: Bench, execute: Executor, autojump_clock: object
 ) -> None:

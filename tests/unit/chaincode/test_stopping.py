@@ -6,10 +6,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fabric_protos.stream import ChaincodeId
+from fabric_protos.stream import ChaincodeId, ChaincodeInput
 from peer.chaincode.launcher import LaunchLimits
 from peer.chaincode.registry import EXIT_GRACE_S
 from peer.errors import (
+    ExecuteTimeout,
     LaunchError,
     PeerClosing,
     StartupTimeout,
@@ -24,6 +25,7 @@ from tests.fakes.runtime import (
 )
 from tests.fakes.stream import Type
 
+from .conftest import params
 from .house import Call, Caller, open_house, registering
 
 CCID = "asset:9f2"
@@ -117,6 +119,20 @@ class TestStop:
             assert runtime.running == set()
             assert house.registry.handler(CCID) is None
             assert house.chaincodes[CCID].ended.is_set()
+
+    async def test_of_what_is_retired(self, call: Caller, autojump_clock: MockClock) -> None:
+        runtime = FakeRuntime()
+        async with open_house(runtime) as house:
+            await house.support.retire(CCID)
+            house.play(CCID, registering(CCID))
+            handler = await house.support.launch(CCID)
+            began = trio.current_time()
+            execution = call(handler.execute, Type.TRANSACTION, params(), ChaincodeInput(), 30.0)
+            await wait_all_tasks_blocked()
+            await house.support.retire(CCID)
+            assert trio.current_time() - began == pytest.approx(30.0)
+            assert isinstance(await execution.error(), ExecuteTimeout)
+            assert runtime.running == set()
 
     async def test_of_what_is_launching(self, call: Caller, autojump_clock: MockClock) -> None:
         runtime = NeverReadyRuntime()

@@ -44,12 +44,14 @@ class Desk:
     Attributes:
         told: chaincode and indexes of each call.
         refusal: raised by the ledger instead.
+        retired: packages that no definition leads to any more.
     """
 
     def __init__(self, site: Site) -> None:
         self.site = site
         self.told: list[tuple[str, Mapping[str, Sequence[bytes]]]] = []
         self.refusal: Exception | None = None
+        self.retired: list[str] = []
         self.deployments = self.restarted()
 
     def restarted(self) -> Deployments:
@@ -58,6 +60,7 @@ class Desk:
             ledger=lambda channel_id: cast("Ledger", self),
             definitions=self.site.definitions,
             packages=self.site.packages,
+            retire=self.retired.append,
         )
 
     async def set_indexes(self, chaincode: str, definitions: Mapping[str, Sequence[bytes]]) -> None:
@@ -188,3 +191,18 @@ async def test_what_an_external_builder_released_is_checked(
         await desk.define(package_id=ccid)
     assert "is not a valid index definition" in caplog.text
     assert desk.told == []
+
+
+async def test_a_package_is_retired_with_the_last_definition_that_leads_to_it(desk: Desk) -> None:
+    first, second = [await desk.install(packed(label)) for label in ("one", "two")]
+    await desk.define(package_id=first)
+    await desk.define(name="other", package_id=first)
+    await desk.define(2, package_id=second)
+    assert desk.retired == []
+    await desk.define(2, name="other", package_id=second)
+    assert desk.retired == [first]
+    await desk.commits("_lifecycle")
+    await desk.define(3)  # the organisation has no package for it
+    assert desk.retired == [first]
+    await desk.define(3, name="other")
+    assert desk.retired == [first, second]
