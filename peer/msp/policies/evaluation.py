@@ -9,7 +9,7 @@ Fabric:    common/policies/manager.go `SignatureSetToValidIdentities` (release-2
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, combinations, islice, product
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from peer.msp.manager import MspManager
 
 PrincipalSet = tuple[MspPrincipal, ...]
 """Principals with a signature each; one that stands there twice needs two."""
+
+Possible = Callable[[MspPrincipal], bool]
 
 SETS_LIMIT = 10_000
 """Of one policy; Fabric stops at as many."""
@@ -88,8 +90,11 @@ class Policy(ABC):
         """Return the sentence on what *identities*, which it does not accept, lack."""
 
     @abstractmethod
-    def principal_sets(self) -> list[PrincipalSet]:
+    def principal_sets(self, possible: Possible) -> list[PrincipalSet]:
         """Return the ways to satisfy the policy, the first `SETS_LIMIT` of them.
+
+        Args:
+            possible: tells which principals may be in them; the fewer, the less work.
 
         Source: `InquireablePolicy.SatisfiedBy`, common/policies/inquire/inquire.go (release-2.5).
         """

@@ -21,7 +21,7 @@ from peer.errors import PolicyInvalid
 from peer.msp.dsl import format_policy, format_principal
 from peer.msp.identity import Identity
 from peer.msp.manager import MspManager
-from peer.msp.policies.evaluation import Policy, PrincipalSet, ways_to_satisfy
+from peer.msp.policies.evaluation import Policy, Possible, PrincipalSet, ways_to_satisfy
 
 _FAILED = -1
 
@@ -41,8 +41,8 @@ class _SignedBy(NamedTuple):
     def missing(self, identities: Sequence[Identity], used: int) -> str:
         return format_principal(self.principal)
 
-    def principal_sets(self) -> list[PrincipalSet]:
-        return [(self.principal,)]
+    def principal_sets(self, possible: Possible) -> list[PrincipalSet]:
+        return [(self.principal,)] if possible(self.principal) else []
 
 
 class _OutOf(NamedTuple):
@@ -70,8 +70,8 @@ class _OutOf(NamedTuple):
         lacking = self.n - (len(self.rules) - len(failed))
         return f"{lacking} of [{', '.join(failed)}]"
 
-    def principal_sets(self) -> list[PrincipalSet]:
-        return ways_to_satisfy(self.n, [rule.principal_sets() for rule in self.rules])
+    def principal_sets(self, possible: Possible) -> list[PrincipalSet]:
+        return ways_to_satisfy(self.n, [rule.principal_sets(possible) for rule in self.rules])
 
 
 class _SignaturePolicy(Policy):
@@ -95,8 +95,8 @@ class _SignaturePolicy(Policy):
             f"missing {self._rule.missing(identities, 0)}"
         )
 
-    def principal_sets(self) -> list[PrincipalSet]:
-        return self._rule.principal_sets()
+    def principal_sets(self, possible: Possible) -> list[PrincipalSet]:
+        return self._rule.principal_sets(possible)
 
 
 def from_envelope(envelope: SignaturePolicyEnvelope, manager: MspManager, path: str = "") -> Policy:

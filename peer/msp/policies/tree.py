@@ -25,7 +25,7 @@ from fabric_protos.protos import ApplicationPolicy
 from peer.errors import PolicyInvalid
 from peer.msp.identity import Identity
 from peer.msp.manager import MspManager
-from peer.msp.policies.evaluation import Policy, PrincipalSet, ways_to_satisfy
+from peer.msp.policies.evaluation import Policy, Possible, PrincipalSet, ways_to_satisfy
 from peer.msp.policies.signature import from_bytes, from_envelope
 
 _KEPT = 1024
@@ -40,7 +40,7 @@ class _RejectAll(Policy):
     def shortfall(self, identities: Sequence[Identity]) -> str:
         return f"No such policy: '{self.path}'"
 
-    def principal_sets(self) -> list[PrincipalSet]:
+    def principal_sets(self, possible: Possible) -> list[PrincipalSet]:
         return []
 
 
@@ -85,8 +85,9 @@ class _ImplicitMeta(Policy):
             + "; ".join(policy.explain(identities) for policy in failed)
         )
 
-    def principal_sets(self) -> list[PrincipalSet]:
-        return ways_to_satisfy(self._needed, [each.principal_sets() for each in self._policies])
+    def principal_sets(self, possible: Possible) -> list[PrincipalSet]:
+        below = [policy.principal_sets(possible) for policy in self._policies]
+        return ways_to_satisfy(self._needed, below)
 
 
 class PolicyManager:
