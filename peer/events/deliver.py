@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -25,6 +25,7 @@ from fabric_protos.orderer import SeekInfo, SeekInfoSeekBehavior, SeekPosition
 from fabric_protos.stream import ChannelHeader, SignatureHeader
 from peer.channel.bundle import Bundle
 from peer.errors import DeliverRefused, IdentityRefused, PolicyNotSatisfied
+from peer.metrics import DeliverMeters, Registry
 from peer.msp.policies import SignedData
 
 log = logging.getLogger("peer.events")
@@ -86,11 +87,15 @@ class Deliverer:
         find: returns a channel, None where there is none of that name.
         policy: path of the policy that a requester must satisfy.
         time_window_s: how far the clock of a request may be off.
+        data_type: what is sent, as the metrics call it.
+        meters: requests and blocks are counted there.
     """
 
     find: Callable[[str], Chain | None]
     policy: Callable[[Bundle], str]
     time_window_s: float = TIME_WINDOW_S
+    data_type: str = "block"
+    meters: DeliverMeters = field(default_factory=lambda: DeliverMeters(Registry()))
 
     async def serve(self, request: Envelope, send: SendBlock, *, tls_hash: bytes = b"") -> Status:
         """Send what is asked for and return the status that ends the answer.
@@ -119,8 +124,19 @@ class Deliverer:
         chain = self.find(header.channel_id)
         if chain is None:
             raise DeliverRefused(Status.NOT_FOUND, f"channel {header.channel_id} is not here")
-        seek = _decoded(SeekInfo, payload.data)
         signed = SignedData(request.payload, creator, request.signature)
+        with self.meters.request(header.channel_id, self.data_type) as count:
+            await self._send_blocks(chain, signed, payload.data, send, count)
+
+    async def _send_blocks(
+        self,
+        chain: Chain,
+        signed: SignedData,
+        wanted_blocks: bytes,
+        send: SendBlock,
+        count: Callable[[], None],
+    ) -> None:
+        seek = _decoded(SeekInfo, wanted_blocks)
         access = _Access(chain, self.policy, signed)
         access.check()
         wanted = _range(seek, chain.blocks)
@@ -132,6 +148,7 @@ class Deliverer:
                 await blocks.reached(number + 1)
             access.check()
             await send(await blocks.block(number))
+            count()
             number += 1
 
     def _check_time(self, header: ChannelHeader) -> None:

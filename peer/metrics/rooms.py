@@ -12,8 +12,10 @@ explains each, and a test compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
+from functools import cache
 
 from fabric_protos.stream import HeaderType
 from peer.errors import LaunchError, StageTime, StartupTimeout
@@ -31,6 +33,24 @@ _TYPES: Mapping[int, str] = {kind: kind.name for kind in HeaderType}
 def flag(is_so: bool) -> str:
     """Return a truth as a label."""
     return "true" if is_so else "false"
+
+
+@cache  # of what is served, no more
+def _service_and_method(path: str) -> tuple[str, str]:
+    service, _, method = path.lstrip("/").replace(".", "_").partition("/")
+    return service, method
+
+
+@cache
+def _code(code: IntEnum) -> str:
+    """Return the name of a status code as Go has it."""
+    match code.name:
+        case "OK":
+            return "OK"
+        case "CANCELLED":
+            return "Canceled"
+        case name:
+            return name.title().replace("_", "")
 
 
 class ChaincodeMeters:
@@ -199,6 +219,98 @@ class LedgerMeters:
             self._transactions.inc(channel_id, type_name, chaincode or UNKNOWN, code.name)
 
 
+class DeliverMeters:
+    """Blocks sent to clients."""
+
+    def __init__(self, registry: Registry) -> None:
+        counter, which = registry.counter, ("channel", "filtered", "data_type")
+        self._opened = counter("deliver_streams_opened", "Streams opened")
+        self._closed = counter("deliver_streams_closed", "Streams closed")
+        self._received = counter("deliver_requests_received", "Requests for blocks", *which)
+        self._completed = counter(
+            "deliver_requests_completed", "Requests for blocks that are over", *which, "success"
+        )
+        self._sent = counter("deliver_blocks_sent", "Blocks sent", *which)
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """Count a stream."""
+        self._opened.inc()
+        try:
+            yield
+        finally:
+            self._closed.inc()
+
+    @contextmanager
+    def request(self, channel_id: str, data_type: str) -> Iterator[Callable[[], None]]:
+        """Count a request, which fails if this block does; yield what counts a block."""
+        which = (channel_id, flag(data_type == "filtered_block"), data_type)
+        self._received.inc(*which)
+        is_success = False
+        try:
+            yield lambda: self._sent.inc(*which)
+            is_success = True
+        finally:
+            self._completed.inc(*which, flag(is_success))
+
+
+class GrpcMeters:
+    """Connections and calls of a server."""
+
+    def __init__(self, registry: Registry) -> None:
+        counter, which = registry.counter, ("service", "method")
+        self._opened = counter("grpc_comm_conn_opened", "Connections opened")
+        self._closed = counter("grpc_comm_conn_closed", "Connections closed")
+        self._kinds = {}
+        for kind in ("unary", "stream"):
+            name = f"grpc_server_{kind}_request"
+            self._kinds[kind] = (
+                counter(f"{name}s_received", f"Calls, {kind}", *which),
+                counter(f"{name}s_completed", f"Calls that are over, {kind}", *which, "code"),
+                registry.histogram(
+                    f"{name}_duration",
+                    f"Seconds of a call, {kind}",
+                    *which,
+                    "code",
+                    buckets=BUCKETS_S,
+                ),
+            )
+        self._messages_received = counter(
+            "grpc_server_stream_messages_received", "Messages of streams received", *which
+        )
+        self._messages_sent = counter(
+            "grpc_server_stream_messages_sent", "Messages of streams sent", *which
+        )
+
+    @contextmanager
+    def connection(self) -> Iterator[None]:
+        """Count a connection."""
+        self._opened.inc()
+        try:
+            yield
+        finally:
+            self._closed.inc()
+
+    def call_began(self, path: str, *, is_stream: bool) -> None:
+        """Take in a call of ``/package.Service/Method``."""
+        self._kinds["stream" if is_stream else "unary"][0].inc(*_service_and_method(path))
+
+    def call_ended(self, path: str, code: IntEnum, took_s: float, *, is_stream: bool) -> None:
+        """Take in the end of a call."""
+        _, completed, durations = self._kinds["stream" if is_stream else "unary"]
+        labels = (*_service_and_method(path), _code(code))
+        completed.inc(*labels)
+        durations.observe(took_s, *labels)
+
+    def message_received(self, path: str) -> None:
+        """Take in a request of a stream."""
+        self._messages_received.inc(*_service_and_method(path))
+
+    def message_sent(self, path: str) -> None:
+        """Take in a response of a stream."""
+        self._messages_sent.inc(*_service_and_method(path))
+
+
 class Metrics:
     """The meters of one peer.
 
@@ -219,6 +331,8 @@ class Metrics:
         self.chaincode = ChaincodeMeters(registry)
         self.endorser = EndorserMeters(registry)
         self.ledger = LedgerMeters(registry)
+        self.deliver = DeliverMeters(registry)
+        self.grpc = GrpcMeters(registry)
 
         registry.reading(
             "ledger_blockchain_height",

@@ -26,6 +26,7 @@ from fabric_protos.gateway import ErrorDetail as Detail
 from fabric_protos.google.protobuf import Any
 from fabric_protos.google.rpc import Status
 from peer.errors import CallRefused, Code
+from peer.metrics import GrpcMeters
 from peer.rpc import http2, http2_server
 from peer.services.api import Caller, Decode, Method, Streaming, Unary
 
@@ -71,6 +72,7 @@ class Call:
         release: forgets the stream.
         slot: raises `CallRefused` where too many calls of its service are being answered.
         held: what all requests have room in.
+        meters: the call is counted there.
         sent: hears that something was sent.
     """
 
@@ -86,6 +88,7 @@ class Call:
         max_send: int,
         slot: Slot,
         held: Held,
+        meters: GrpcMeters,
         sent: Callable[[], None],
     ) -> None:
         self.method = method
@@ -95,6 +98,7 @@ class Call:
         self._max_send = max_send
         self._slot = slot
         self._room = held
+        self._meters = meters
         self._sent = sent
         self._deframer = http2.Deframer(max_recv)
         self._messages: deque[bytes] = deque()
@@ -162,6 +166,9 @@ class Call:
     async def run(self) -> None:
         """Answer the call; whatever fails is told to the client and harms nobody else."""
         refusal: CallRefused | None = CallRefused(Code.UNAVAILABLE, STOPPING)
+        path, is_stream = self.method.path, isinstance(self.method, Streaming)
+        began = trio.current_time()
+        self._meters.call_began(path, is_stream=is_stream)
         try:
             with self._scope:
                 refusal = await self._answer()
@@ -173,6 +180,9 @@ class Call:
                 self._end(refusal)
             self._room.give(self._held)
             self._release()
+            code = Code.CANCELLED if self._is_gone else refusal.code if refusal else Code.OK
+            took_s = trio.current_time() - began
+            self._meters.call_ended(path, code, took_s, is_stream=is_stream)
 
     async def _answer(self) -> CallRefused | None:
         try:
@@ -219,6 +229,7 @@ class Call:
         size = http2.FRAME_HEADER + len(message)
         self._room.give(size)
         self._held -= size
+        self._meters.message_received(self.method.path)
         return _decoded(self.method.decode, message)
 
     async def _more(self) -> None:
@@ -236,6 +247,7 @@ class Call:
     async def _send_response(self, response: object) -> None:
         await trio.lowlevel.checkpoint()
         await self._send(self.method.encode(response), stall_s=math.inf)
+        self._meters.message_sent(self.method.path)
         http2_server.flush(self._stream)
 
     async def _send(self, message: bytes, *, stall_s: float) -> None:

@@ -26,6 +26,7 @@ from grpclib.protocol import AbstractHandler
 
 from peer.config.values import join_address
 from peer.errors import CallRefused, Code
+from peer.metrics import GrpcMeters, Registry
 from peer.rpc import accepted, http2, http2_server
 from peer.rpc.calls import Call, Held, refusal, timeout_of
 from peer.services.api import Caller, Method
@@ -74,6 +75,7 @@ class Server:
 
     Args:
         tls: None without TLS.
+        meters: connections and calls are counted there.
     """
 
     def __init__(
@@ -82,10 +84,12 @@ class Server:
         *,
         tls: ssl.SSLContext | None = None,
         limits: Limits = Limits(),
+        meters: GrpcMeters | None = None,
     ) -> None:
         self.methods = {method.path: method for method in methods}
         self.limits = limits
         self.held = Held(limits.held)
+        self.meters = meters or GrpcMeters(Registry())
         self._tls = tls
         self._answering: Counter[str] = Counter()
         self._connections: dict[_Connection, None] = {}  # the one idle longest comes first
@@ -177,9 +181,10 @@ class Server:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
         begin_s = self.limits.begin_s
         try:
-            async with trio.open_nursery() as connection.tasks:
-                await accepted.hold(stream, connection.protocol, self._tls, begin_s=begin_s)
-                connection.tasks.cancel_scope.cancel()
+            with self.meters.connection():
+                async with trio.open_nursery() as connection.tasks:
+                    await accepted.hold(stream, connection.protocol, self._tls, begin_s=begin_s)
+                    connection.tasks.cancel_scope.cancel()
         except Exception:
             log.exception("the connection of %s failed", connection.address)
         finally:
@@ -305,6 +310,7 @@ class _Connection(AbstractHandler):
             max_send=limits.max_send,
             slot=self._server.slot,
             held=self._server.held,
+            meters=self._server.meters,
             sent=self.protocol.pings.sent,
         )
 

@@ -24,6 +24,7 @@ from peer.events.deliver import TIME_WINDOW_S, BlockSource, Chain, Deliverer
 from peer.events.filtered import filtered_block
 from peer.ledger.api import Ledger
 from peer.ledger.blocks import header_of
+from peer.metrics import DeliverMeters, Registry
 from peer.msp.policies import SignedData
 from peer.services.api import Caller, Method, Requests, Send, Streaming, decoder
 
@@ -45,20 +46,28 @@ class _Asked(NamedTuple):
 
 
 def methods(
-    find: FindChannel, is_member: IsMember, *, time_window_s: float = TIME_WINDOW_S
+    find: FindChannel,
+    is_member: IsMember,
+    *,
+    time_window_s: float = TIME_WINDOW_S,
+    meters: DeliverMeters | None = None,
 ) -> Sequence[Method]:
     """Return the methods of the service.
 
     Args:
         find: returns a joined channel, None where there is none of that name.
         time_window_s: how far the clock of a request may be off.
+        meters: streams, requests and blocks are counted there.
     """
+    counted = meters or DeliverMeters(Registry())
 
-    def deliverer(resource: str) -> Deliverer:
+    def deliverer(resource: str, data_type: str) -> Deliverer:
         return Deliverer(
             find=partial(chain, find),
             policy=lambda bundle: bundle.acl(resource),
             time_window_s=time_window_s,
+            data_type=data_type,
+            meters=counted,
         )
 
     async def whole(_: Envelope, block: Block) -> DeliverResponse:
@@ -80,9 +89,11 @@ def methods(
         return DeliverResponse(block_and_private_data=both)
 
     return [
-        _method("Deliver", deliverer(BLOCK_ACL), whole),
-        _method("DeliverFiltered", deliverer(FILTERED_ACL), filtered),
-        _method("DeliverWithPrivateData", deliverer(BLOCK_ACL), with_private_data),
+        _method("Deliver", deliverer(BLOCK_ACL, "block"), whole),
+        _method("DeliverFiltered", deliverer(FILTERED_ACL, "filtered_block"), filtered),
+        _method(
+            "DeliverWithPrivateData", deliverer(BLOCK_ACL, "block_and_pvtdata"), with_private_data
+        ),
     ]
 
 
@@ -133,15 +144,16 @@ class _Blocks:
 
 def _method(name: str, deliverer: Deliverer, answer: Answer) -> Method:
     async def deliver(requests: Requests, send: Send, caller: Caller) -> None:
-        async for request in requests:
+        with deliverer.meters.stream():
+            async for request in requests:
 
-            async def send_block(block: Block, request: Envelope = request) -> None:
-                await send(await answer(request, block))
+                async def send_block(block: Block, request: Envelope = request) -> None:
+                    await send(await answer(request, block))
 
-            status = await deliverer.serve(request, send_block, tls_hash=tls_hash(caller))
-            await send(DeliverResponse(status=status))
-            if status != Status.SUCCESS:
-                return
+                status = await deliverer.serve(request, send_block, tls_hash=tls_hash(caller))
+                await send(DeliverResponse(status=status))
+                if status != Status.SUCCESS:
+                    return
 
     return Streaming(
         path=f"/protos.Deliver/{name}",

@@ -17,11 +17,9 @@ PAGE = "docs/operations.md"
 def test_every_metric_is_listed() -> None:
     registry = Metrics().registry
     listed = {
-        row[0].strip("`"): (
-            row[1],
-            () if row[3] == NOTHING else tuple(re.findall(r"`(\w+)`", row[3])),
-        )
-        for row in body(section(PAGE, "Metrics"))
+        name: (kind, () if labels == NOTHING else tuple(re.findall(r"`(\w+)`", labels)))
+        for names, kind, _, labels in body(section(PAGE, "Metrics"))
+        for name in re.findall(r"`(\w+)`", names)
     }
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", registry.text(), re.MULTILINE))
     assert listed == {name: (kinds[name], labels) for name, labels in registry.names.items()}

@@ -27,6 +27,7 @@ from fabric_protos.stream import ChannelHeader, SignatureHeader, Timestamp
 from peer.errors import IdentityRefused, PolicyNotSatisfied
 from peer.events.deliver import Deliverer
 from peer.ledger.blocks import header_of
+from peer.metrics import DeliverMeters, Registry
 
 NEWEST = SeekPosition(newest=SeekNewest())
 OLDEST = SeekPosition(oldest=SeekOldest())
@@ -100,7 +101,13 @@ class Scene:
         self.blocks = Blocks(height, first)
         self.bundle = FakeBundle()
         self.got: list[int] = []
-        self.deliverer = Deliverer(find={"ch": self}.get, policy=lambda bundle: "/Channel/Readers")
+        self.counted = Registry()
+        self.deliverer = Deliverer(
+            find={"ch": self}.get,
+            policy=lambda bundle: "/Channel/Readers",
+            data_type="filtered_block",
+            meters=DeliverMeters(self.counted),
+        )
 
     async def send(self, block: Block) -> None:
         self.got.append(header_of(block).number)
@@ -282,3 +289,24 @@ async def test_a_client_that_does_not_read_holds_one_block(nursery: trio.Nursery
     with trio.move_on_after(0.05):
         await scene.ask(request(), send=send)
     assert taken == 1
+
+
+# Counting
+
+
+async def test_what_is_asked_for_and_sent_is_counted() -> None:
+    scene = Scene(height=3)
+    which = {"channel": "ch", "filtered": "true", "data_type": "filtered_block"}
+
+    def counted(name: str, **more: str) -> float | None:
+        return scene.counted.value(f"deliver_{name}", **which, **more)
+
+    await scene.ask(request(OLDEST, at(1)))
+    assert counted("requests_received") == 1
+    assert counted("blocks_sent") == 2
+    assert counted("requests_completed", success="true") == 1
+    await scene.ask(request(OLDEST, at(7), behavior=FAIL))
+    assert counted("blocks_sent") == 5
+    assert counted("requests_completed", success="false") == 1
+    await scene.ask(request(OLDEST, NEWEST, channel_id="nowhere"))
+    assert counted("requests_received") == 2, "a channel nobody has is no label"

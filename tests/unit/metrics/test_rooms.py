@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fabric_protos.stream import HeaderType
+from peer.errors import Code
 from peer.ledger.api import ValidationCode
 from peer.metrics import Metrics
 
@@ -70,3 +73,43 @@ def test_what_is_read_when_somebody_asks() -> None:
     assert value("ledger_blockchain_height", channel="ch2") == 1
     assert value("logging_entries_checked", level="info") == 7
     assert value("logging_entries_written", level="info") == 5
+
+
+def test_a_stream_of_blocks() -> None:
+    metrics = Metrics()
+    value, which = metrics.registry.value, {"channel": "ch1", "data_type": "filtered_block"}
+    with metrics.deliver.stream():
+        with metrics.deliver.request("ch1", "filtered_block") as count:
+            count()
+            count()
+        with pytest.raises(KeyError), metrics.deliver.request("ch1", "block") as count:
+            raise KeyError
+        assert (value("deliver_streams_opened"), value("deliver_streams_closed")) == (1, 0)
+    assert value("deliver_streams_closed") == 1
+    assert value("deliver_requests_received", filtered="true", **which) == 1
+    assert value("deliver_blocks_sent", filtered="true", **which) == 2
+    assert value("deliver_requests_completed", filtered="true", success="true", **which) == 1
+    which["data_type"] = "block"
+    assert value("deliver_requests_completed", filtered="false", success="false", **which) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        (Code.OK, "OK"),
+        (Code.CANCELLED, "Canceled"),
+        (Code.NOT_FOUND, "NotFound"),
+        (Code.RESOURCE_EXHAUSTED, "ResourceExhausted"),
+        (Code.UNAVAILABLE, "Unavailable"),
+    ],
+)
+def test_a_call(code: Code, name: str) -> None:
+    metrics = Metrics()
+    metrics.grpc.call_began("/gateway.Gateway/Evaluate", is_stream=False)
+    metrics.grpc.call_ended("/gateway.Gateway/Evaluate", code, 0.5, is_stream=False)
+    which = {"service": "gateway_Gateway", "method": "Evaluate"}
+    value = metrics.registry.value
+    assert value("grpc_server_unary_requests_received", **which) == 1
+    assert value("grpc_server_unary_requests_completed", code=name, **which) == 1
+    assert value("grpc_server_unary_request_duration_sum", code=name, **which) == 0.5
+    assert value("grpc_server_stream_requests_received", **which) is None
