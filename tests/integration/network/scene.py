@@ -22,9 +22,7 @@ from peer.channel import network
 from peer.channel.configblock import bundle_of
 from peer.channel.network import Network, NetworkDescription, NetworkOrganisation
 from peer.client.calls import Client, OwnVerdicts, Result
-from peer.endorser.proposal import PreparedProposal, prepare_args, prepare_proposal
-from peer.endorser.transaction import signed_transaction
-from peer.ledger.api import ValidationCode
+from peer.endorser.proposal import prepare_args
 from peer.ledger.blocks import commit_hash_of, flags_of
 from peer.msp.directory import load_signing_identity
 from peer.msp.identity import SigningIdentity
@@ -96,29 +94,6 @@ class Scene:
         """Let a client of an organisation ask its peer."""
         client = self.client(index, 1, [index])
         return await client.evaluate(CHANNEL, name, ChaincodeInput(args=prepare_args(args)))
-
-    async def endorsed(self, *args: str) -> tuple[PreparedProposal, bytes]:
-        """Return a proposal that both peers endorsed, and the envelope of its transaction."""
-        signer = identity_of(self.made.organisations[0], 1)
-        payload = ChaincodeInput(args=prepare_args(args))
-        proposal = prepare_proposal(signer, CHANNEL, ASSETS, payload, {})
-        answers = [await peer.endorser.process_proposal(proposal.signed) for peer in self.peers]
-        assert answers[0].payload == answers[1].payload
-        return proposal, signed_transaction(proposal.signed, answers, signer)
-
-    async def order(self, *envelopes: bytes) -> None:
-        """Send envelopes so that one block holds them all."""
-        for envelope in envelopes:
-            await self.orderer.broadcast(envelope)
-
-    async def code(self, proposal: PreparedProposal) -> ValidationCode:
-        """Return the verdict of both peers on a transaction."""
-        codes = [
-            (await peer.joined.get(CHANNEL).statuses.wait(proposal.tx_id)).code
-            for peer in self.peers
-        ]
-        assert len(set(codes)) == 1
-        return codes[0]
 
     async def level(self) -> None:
         """Wait until both peers have committed what one of them has."""
