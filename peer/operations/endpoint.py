@@ -24,7 +24,7 @@ from peer.config import PeerConfig
 from peer.config.values import split_address
 from peer.errors import ConfigError
 from peer.metrics import CONTENT_TYPE, Registry
-from peer.operations.http import Answer, Request, open_http
+from peer.operations.messages import Answer, Request
 from peer.operations.tls import server_context
 
 log = logging.getLogger("peer.operations")
@@ -56,6 +56,8 @@ async def open_operations(
     if not operations.listen_address:
         yield ""
         return
+    from peer.operations.http import open_http  # h11 is for who listens
+
     endpoint = Endpoint(
         version=metadata.version("triopeer"),
         metrics=metrics if config.metrics.provider == "prometheus" else None,

@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import h11
 import trio
 
 from peer.config.values import join_address
+from peer.operations.messages import Answer, Request, Respond
 
 log = logging.getLogger("peer.operations")
 
@@ -41,33 +41,6 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_CONNECTIONS = 64
 _CHUNK_BYTES = 16 * 1024
 _LINGER_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a client asks.
-
-    Attributes:
-        path: without the query.
-        is_authenticated: the client has shown a certificate, and it is good.
-    """
-
-    method: str
-    path: str
-    body: bytes
-    is_authenticated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What it gets."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "text/plain; charset=utf-8"
-
-
-Respond = Callable[[Request], Awaitable[Answer]]
 
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]

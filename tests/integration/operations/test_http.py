@@ -12,7 +12,8 @@ import trio
 
 from peer.config.values import split_address
 from peer.operations import http as server
-from peer.operations.http import Answer, Request, open_http
+from peer.operations.http import open_http
+from peer.operations.messages import Answer, Request
 
 CLOSED = b""
 

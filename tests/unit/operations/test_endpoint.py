@@ -13,7 +13,7 @@ import trio
 from peer import logs
 from peer.metrics import CONTENT_TYPE, Registry
 from peer.operations.endpoint import CHECKS_S, Check, Endpoint
-from peer.operations.http import Answer, Request
+from peer.operations.messages import Answer, Request
 
 
 @pytest.fixture(autouse=True)
