@@ -9,17 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from peer.channel.genesis import CAPABILITIES
-from peer.channel.network import (
-    Member,
-    Network,
-    NetworkDescription,
-    NetworkOrganisation,
-    create,
-)
+if TYPE_CHECKING:
+    from peer.channel.network import Member, Network, NetworkOrganisation
 
 
 @click.group()
@@ -42,10 +37,9 @@ def network() -> None:
 @click.option("--channel", default="mychannel", show_default=True, help="Name of the channel.")
 @click.option(
     "--capability",
-    type=click.Choice(list(CAPABILITIES)),
     default="V2_0",
     show_default=True,
-    help="What chaincodes may rely on; V1_4_2 deploys them through lscc.",
+    help="What chaincodes may rely on: V1_4_2 (deployed through lscc), V2_0 or V2_5.",
 )
 @click.option(
     "--batch-timeout", default="2s", show_default=True, help="How long a block waits for more."
@@ -64,6 +58,8 @@ def create_(
     Keys and certificates lie where cryptogen puts them, so that Fabric's tools and samples find
     them. The keys of all organisations are there: for development alone.
     """
+    from peer.channel.network import NetworkDescription, create
+
     description = NetworkDescription(
         channel_id=channel,
         organisations=organisations,

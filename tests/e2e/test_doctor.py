@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from peer.cli.doctor import diagnose
+from peer.cli.diagnosis import diagnose
 from peer.cli.findings import Finding, Status
 from runtimes import loader
 from tests.engines.engine import Engine
