@@ -20,7 +20,7 @@ from typing import NamedTuple, ParamSpec
 import trio
 
 from fabric_protos.stream import ChaincodeAdditionalParams
-from peer import logs
+from peer import logs, serving
 from peer.chaincode.certificates import CertificateAuthority
 from peer.chaincode.environment import ChaincodeEnvironment
 from peer.chaincode.handler import Trace
@@ -60,6 +60,9 @@ from peer.scc.lifecycle import Lifecycle
 from peer.scc.lscc import Lscc
 from peer.scc.qscc import Qscc
 from peer.scc.runner import SystemChaincode, serve
+from peer.services import broadcast, deliver
+from peer.services import endorser as endorsing
+from peer.serving import open_server
 from runtimes import loader, naming
 from runtimes.api import RuntimeBackend, RuntimeFailure, RuntimeSettings
 
@@ -286,6 +289,23 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         )
         for identity in (members.client, members.admin)
     )
+    address = await open_server(
+        stack,
+        config,
+        serving.PEER,
+        [
+            *endorsing.methods(endorser),
+            *deliver.methods(
+                channels.find,
+                definitions.is_member,
+                time_window_s=config.peer.time_window_s,
+                meters=metrics.deliver,
+            ),
+        ],
+        None if network is None else network.peer_node,
+        metrics.grpc,
+    )
+    orderer_address = await _open_orderer(stack, config, ordering, channels, network)
     peer = Peer(
         chaincode=chaincode,
         packages=packages,
@@ -296,6 +316,8 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         client=client,
         admin=admin,
         metrics=metrics.registry,
+        address=address,
+        orderer_address=orderer_address,
         operations_address=await stack.enter_async_context(
             open_operations(
                 config,
@@ -377,6 +399,25 @@ def _packages(
         install_timeout_s=chaincode.install_timeout_s,
         on_installed=on_installed,
     )
+
+
+async def _open_orderer(
+    stack: AsyncExitStack,
+    config: PeerConfig,
+    ordering: EmbeddedOrdering | NoOrdering,
+    channels: Channels,
+    network: Embedded | None,
+) -> str:
+    """Serve the embedded ordering service, if it is to be, and return its address."""
+    if network is None:
+        if config.orderer.listen_address:
+            problem = "peer.mspConfigPath is set, so there is no ordering service to serve"
+            raise ConfigError([f"{serving.ORDERER} is set, but {problem}"])
+        return ""
+    methods = broadcast.methods(
+        ordering.orderer, channels.find, time_window_s=config.peer.time_window_s
+    )
+    return await open_server(stack, config, serving.ORDERER, methods, network.orderer_node)
 
 
 async def _listen_for_development(

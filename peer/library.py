@@ -51,7 +51,6 @@ class Peer:
         packages: what is installed, and builds it; most callers need `install` only.
         endorser: processes proposals that were signed elsewhere.
         joined: the channels, for their blocks and events.
-        operations_address: ``host:port`` of the operations endpoint, empty if there is none.
     """
 
     def __init__(
@@ -66,18 +65,37 @@ class Peer:
         client: Client,
         admin: Client,
         metrics: Registry,
+        address: str = "",
+        orderer_address: str = "",
         operations_address: str = "",
     ) -> None:
+        self._address = address
+        self._orderer_address = orderer_address
         self.chaincode = chaincode
         self.packages = packages
         self.endorser = endorser
         self.joined = joined
-        self.operations_address = operations_address
+        self._operations_address = operations_address
         self._metrics = metrics
         self._definitions = definitions
         self._create_channel = create_channel
         self._client = client
         self._admin = admin
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of its gRPC services, empty if it does not listen."""
+        return self._address
+
+    @property
+    def orderer_address(self) -> str:
+        """``host:port`` of the ordering service of its own network, empty if that is not served."""
+        return self._orderer_address
+
+    @property
+    def operations_address(self) -> str:
+        """``host:port`` of the operations endpoint, empty if there is none."""
+        return self._operations_address
 
     @property
     def creator(self) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fabric_protos.common import Block
 from peer.channel import network
-from peer.channel.network import Network, NetworkDescription
+from peer.channel.network import Member, Network, NetworkDescription
 from peer.errors import ConfigError
 from peer.msp.directory import LocalMsp, load_local, load_signing_identity
 from peer.msp.identity import SigningIdentity
@@ -40,6 +40,16 @@ class Embedded:
     client: SigningIdentity
     admin: SigningIdentity
     orderer: SigningIdentity
+
+    @property
+    def peer_node(self) -> Member:
+        """The peer, with its TLS certificate."""
+        return self.network.organisations[0].nodes[0]
+
+    @property
+    def orderer_node(self) -> Member:
+        """The orderer, with its TLS certificate."""
+        return self.network.orderer.nodes[0]
 
     def genesis_block(self, channel_id: str, capability: str = "") -> Block:
         """Return a new channel's block 0.

@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -25,6 +26,9 @@ from peer.errors import ConfigError
 from peer.ledger import ledger_ids, rebuild_databases
 
 log = logging.getLogger("peer")
+
+DEFAULT_PEER = "127.0.0.1:7051"
+DEFAULT_ORDERER = "127.0.0.1:7050"
 
 CONFIG = click.option("--config", "path", type=click.Path(path_type=Path), help="A core.yaml.")
 
@@ -41,7 +45,9 @@ def node() -> None:
 def start(path: Path | None, runtime: str | None, dev: bool) -> int:
     """Run a peer until SIGTERM or SIGINT, then stop its chaincodes and leave."""
     overrides = {"vm.runtime": runtime or "", "chaincode.mode": "dev" if dev else ""}
-    config = PeerConfig.load(path, overrides={key: text for key, text in overrides.items() if text})
+    config = _listening(
+        PeerConfig.load(path, overrides={key: text for key, text in overrides.items() if text})
+    )
     progress = Progress(sys.stderr)
     logs.configure(config.logging.spec, config.logging.format, stream=progress)
     for warning in config.warnings:
@@ -89,6 +95,18 @@ def rollback(path: Path | None, channel_id: str, number: int) -> None:
     _tell([channel_id], f"block {number} is the last one")
 
 
+def _listening(config: PeerConfig) -> PeerConfig:
+    """Return a configuration that listens, where Fabric's peer and orderer would if nothing is set.
+
+    But on the loopback address only. There is an orderer where the peer makes its own network.
+    """
+    peer, orderer = config.peer, config.orderer
+    peer = replace(peer, listen_address=peer.listen_address or DEFAULT_PEER)
+    if not peer.msp_config_path:
+        orderer = replace(orderer, listen_address=orderer.listen_address or DEFAULT_ORDERER)
+    return replace(config, peer=peer, orderer=orderer)
+
+
 def _ledgers(path: Path | None) -> Path:
     """Return where the configured peer keeps its ledgers."""
     config = PeerConfig.load(path)
@@ -116,7 +134,8 @@ async def _run(config: PeerConfig, progress: Progress) -> int:
             if not config.peer.file_system_path:
                 log.warning("the ledger is temporary; set peer.fileSystemPath to keep it")
             channels = ", ".join(peer.channels)
-            click.echo(f"peer {config.peer.id} started; joined {channels}; Ctrl-C ends it")
+            name = config.peer.id
+            click.echo(f"peer {name} started at {peer.address}; joined {channels}; Ctrl-C ends it")
             async for received in signals:
                 log.info("%s: stopping", signal.Signals(received).name)
                 return 130 if received == signal.SIGINT else 0

@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _UNUSED = """
-peer: gomaxprocs listenAddress localMspType maxSendMsgSize validatorPoolSize
+peer: gomaxprocs localMspType validatorPoolSize
 peer.adminService: listenAddress
-peer.authentication: timewindow
 peer.BCCSP: Default
 peer.BCCSP.PKCS11: AltID Hash Immutable KeyIds Label Library Pin Security SoftwareVerify
 peer.BCCSP.PKCS11.FileKeyStore: KeyStore
@@ -43,15 +42,10 @@ peer.gossip.pvtData: skipPullingInvalidTransactionsDuringCommit transientstoreMa
 peer.gossip.pvtData.implicitCollectionDisseminationPolicy: maxPeerCount requiredPeerCount
 peer.gossip.state: batchSize blockBufferSize checkInterval enabled maxRetries responseTimeout
 peer.handlers: authFilters decorators endorsers validators
-peer.keepalive: minInterval
 peer.keepalive.client: interval timeout
 peer.keepalive.deliveryClient: interval timeout
-peer.limits.concurrency: deliverService endorserService gatewayService qscc
+peer.limits.concurrency: qscc
 peer.profile: enabled listenAddress
-peer.tls: clientAuthRequired
-peer.tls.cert: file
-peer.tls.clientRootCAs: files
-peer.tls.key: file
 chaincode: pull system systemPlugins
 chaincode.car: runtime
 chaincode.id: name path

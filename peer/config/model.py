@@ -67,6 +67,13 @@ class NodeConfig:
         key="peer.addressAutoDetect",
         doc="Replace the host of `peer.address` by the machine's own address.",
     )
+    listen_address: str = setting(
+        "",
+        key="peer.listenAddress",
+        kind=ADDRESS,
+        doc="Where the peer serves gRPC, port 0 for any free one; empty: nowhere, but "
+        "`node start` then takes 127.0.0.1:7051.",
+    )
     chaincode_listen_address: str = setting(
         "",
         key="peer.chaincodeListenAddress",
@@ -93,12 +100,74 @@ class NodeConfig:
         key="peer.tls.enabled",
         doc="Use TLS, with chaincodes too.",
     )
+    tls_certificate: str = setting(
+        "",
+        key="peer.tls.cert.file",
+        kind=PATH,
+        doc="Certificate the peer serves with, PEM, with those that lead to its authority; empty: "
+        "the one of the peer's own network.",
+    )
+    tls_key: str = setting(
+        "",
+        key="peer.tls.key.file",
+        kind=PATH,
+        doc="Its private key, PEM.",
+    )
+    tls_client_auth_required: bool = setting(
+        False,
+        key="peer.tls.clientAuthRequired",
+        doc="Let in only clients that show a certificate.",
+    )
+    tls_client_root_cas: tuple[str, ...] = setting(
+        (),
+        key="peer.tls.clientRootCAs.files",
+        kind=PATHS,
+        doc="Authorities of the clients' certificates, PEM; empty: the one of the peer's own "
+        "network.",
+    )
+    time_window_s: float = setting(
+        900.0,
+        key="peer.authentication.timewindow",
+        minimum=0.0,
+        doc="How far the clock of a request for blocks may be off.",
+    )
+    endorser_concurrency: int = setting(
+        2500,
+        key="peer.limits.concurrency.endorserService",
+        minimum=0,
+        doc="Proposals processed at once for clients; one more is refused. 0: any number.",
+    )
+    deliver_concurrency: int = setting(
+        2500,
+        key="peer.limits.concurrency.deliverService",
+        minimum=0,
+        doc="Streams of blocks served at once; one more is refused. 0: any number.",
+    )
+    gateway_concurrency: int = setting(
+        500,
+        key="peer.limits.concurrency.gatewayService",
+        minimum=0,
+        doc="Calls of the Gateway answered at once; one more is refused. 0: any number.",
+    )
     max_recv_msg_size: int = setting(
         100 * 1024 * 1024,
         key="peer.maxRecvMsgSize",
         kind=SIZE,
         minimum=1,
         doc="Largest gRPC message the peer takes.",
+    )
+    max_send_msg_size: int = setting(
+        100 * 1024 * 1024,
+        key="peer.maxSendMsgSize",
+        kind=SIZE,
+        minimum=1,
+        doc="Largest gRPC message the peer answers with.",
+    )
+    keepalive_min_interval_s: float = setting(
+        60.0,
+        key="peer.keepalive.minInterval",
+        minimum=0.0,
+        doc="Shortest time between two pings of a client; one that pings more often is sent away.",
     )
     keepalive_interval_s: float = setting(
         7200.0,
@@ -333,6 +402,19 @@ class ClientConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OrdererConfig:
+    """The ``orderer`` tree: the ordering service of the peer's own network. Not Fabric's."""
+
+    listen_address: str = setting(
+        "",
+        key="orderer.listenAddress",
+        kind=ADDRESS,
+        doc="Where it serves gRPC, port 0 for any free one; empty: nowhere, but `node start` then "
+        "takes 127.0.0.1:7050. Not a key of Fabric.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperationsConfig:
     """The ``operations`` tree."""
 
@@ -422,6 +504,7 @@ class PeerConfig:
     vm: VmConfig = field(default_factory=VmConfig)
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     client: ClientConfig = field(default_factory=ClientConfig)
+    orderer: OrdererConfig = field(default_factory=OrdererConfig)
     operations: OperationsConfig = field(default_factory=OperationsConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)

@@ -171,6 +171,7 @@ class Call:
         self._meters.call_began(path, is_stream=is_stream)
         try:
             with self._scope:
+                await trio.lowlevel.checkpoint_if_cancelled()  # it may be refused already
                 refusal = await self._answer()
             if self._scope.cancelled_caught:
                 late = CallRefused(Code.DEADLINE_EXCEEDED, "context deadline exceeded")

@@ -119,8 +119,8 @@ class ServerProtocol(http2.Protocol):
 
         h2 can say this only by closing its own side.
         """
-        if self.connection.is_closing():
-            return
+        if not self.begun.is_set() or self.connection.is_closing():
+            return  # there is nobody to tell
         self.connection.flush()
         last = self.connection._connection.highest_inbound_stream_id
         head = struct.pack(">BHBBI", 0, 8 + len(text), GOAWAY, 0, 0)

@@ -117,7 +117,7 @@ class Server:
         Raises:
             OSError: the address is taken or not ours.
 
-        Cancellation: stops in the same way.
+        Cancellation: ends the calls at once.
         """
         listeners = await trio.open_tcp_listeners(port, host=host or None)
         accepting = trio.CancelScope()

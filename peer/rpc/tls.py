@@ -15,11 +15,20 @@ from peer.remote import ClientTls
 CIPHERS = "ECDHE+AESGCM"
 
 
-def server_context(certificate: bytes, key: bytes, client_ca: bytes) -> ssl.SSLContext:
-    """Return a context for a listener that lets in only holders of a certificate of `client_ca`."""
+def server_context(certificate: bytes, key: bytes, client_ca: bytes = b"") -> ssl.SSLContext:
+    """Return a context for a server.
+
+    Args:
+        client_ca: lets in only holders of a certificate that chains to one of these; empty: anyone.
+
+    Raises:
+        ssl.SSLError: the PEM text cannot be used.
+    """
     context = _context(ssl.PROTOCOL_TLS_SERVER)
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=client_ca.decode())
+    if client_ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=client_ca.decode())
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # Go trusts intermediates, too
     _load_key_pair(context, certificate, key)
     return context
 

@@ -16,10 +16,10 @@ from fabric_protos.codec import encode
 from fabric_protos.common import Block, Envelope, Status
 from fabric_protos.orderer import BroadcastResponse, DeliverResponse
 from peer.errors import BroadcastRefused
-from peer.events.deliver import Deliverer
+from peer.events.deliver import TIME_WINDOW_S, Deliverer
 from peer.ordering import filters
 from peer.services.api import Caller, Method, Requests, Send, Streaming, decoder
-from peer.services.deliver import tls_hash
+from peer.services.deliver import FindChannel, chain, tls_hash
 
 READERS = "/Channel/Readers"
 
@@ -36,24 +36,26 @@ class Orderer(Protocol):
 
 
 FindOrderer = Callable[[str], Orderer]
-"""Returns the orderer of a channel.
-
-Raises:
-    BroadcastRefused: nobody here orders it.
-"""
 
 
-def methods(find: FindOrderer, deliverer: Deliverer) -> Sequence[Method]:
+def methods(
+    orderer: FindOrderer, channel: FindChannel, *, time_window_s: float = TIME_WINDOW_S
+) -> Sequence[Method]:
     """Return the methods of the service.
 
     Args:
-        deliverer: answers requests for blocks.
+        orderer: returns the orderer of a channel; raises `BroadcastRefused` where there is none.
+        channel: returns a channel that can be delivered from, None where there is none.
+        time_window_s: how far the clock of a request for blocks may be off.
     """
+    deliverer = Deliverer(
+        find=partial(chain, channel), policy=lambda _: READERS, time_window_s=time_window_s
+    )
     return [
         Streaming(
             path="/orderer.AtomicBroadcast/Broadcast",
             decode=bytes,
-            call=partial(_broadcast, find),
+            call=partial(_broadcast, orderer),
             encode=encode,
         ),
         Streaming(
@@ -66,15 +68,22 @@ def methods(find: FindOrderer, deliverer: Deliverer) -> Sequence[Method]:
     ]
 
 
-async def _broadcast(find: FindOrderer, requests: Requests, send: Send, _: Caller) -> None:
+async def _broadcast(orderer: FindOrderer, requests: Requests, send: Send, _: Caller) -> None:
     """Take messages in their order; the first that is refused ends the stream."""
     async for data in requests:
         try:
-            await find(filters.parse(data).channel_id).broadcast(data)
+            await _orderer(orderer, filters.parse(data).channel_id).broadcast(data)
         except BroadcastRefused as exc:
             await send(BroadcastResponse(status=Status(exc.status), info=exc.info))
             return
         await send(BroadcastResponse(status=Status.SUCCESS))
+
+
+def _orderer(find: FindOrderer, channel_id: str) -> Orderer:
+    try:
+        return find(channel_id)
+    except BroadcastRefused as exc:  # for clients this is final
+        raise BroadcastRefused(Status.BAD_REQUEST, "channel does not exist") from exc
 
 
 async def _deliver(deliverer: Deliverer, requests: Requests, send: Send, caller: Caller) -> None:

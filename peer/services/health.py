@@ -10,7 +10,7 @@ operations endpoint to tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import trio
 
@@ -27,21 +27,21 @@ SERVING = HealthCheckResponse(status=HealthCheckResponseServingStatus.SERVING)
 UNKNOWN = HealthCheckResponse(status=HealthCheckResponseServingStatus.SERVICE_UNKNOWN)
 
 
-def methods(services: Callable[[], Collection[str]]) -> Sequence[Method]:
+def methods(services: Collection[str]) -> Sequence[Method]:
     """Return the methods of the service.
 
     Args:
-        services: tells full names of what is served; the empty name is the peer as a whole.
+        services: full names of what is served; the empty name is the peer as a whole.
     """
 
     async def check(request: HealthCheckRequest, _: Caller) -> HealthCheckResponse:
-        if request.service and request.service not in services():
+        if request.service and request.service not in services:
             raise CallRefused(Code.NOT_FOUND, f"unknown service {request.service}")
         return SERVING
 
     async def watch(requests: Requests, send: Send, _: Caller) -> None:
         async for request in requests:
-            known = not request.service or request.service in services()
+            known = not request.service or request.service in services
             await send(SERVING if known else UNKNOWN)
             await trio.sleep_forever()
 

@@ -9,7 +9,7 @@ Both versions of the service are the same on the wire.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from fabric_protos.codec import encode
 from fabric_protos.descriptors import FILES
@@ -29,16 +29,16 @@ FILE_OF = {name: path for path, file in FILES.items() for name in file.declares}
 VERSIONS = ("v1", "v1alpha")
 
 
-def methods(services: Callable[[], Collection[str]]) -> Sequence[Method]:
+def methods(services: Collection[str]) -> Sequence[Method]:
     """Return the methods of both services.
 
     Args:
-        services: tells full names of what is served.
+        services: full names of what is served.
     """
 
     async def info(requests: Requests, send: Send, _: Caller) -> None:
         async for request in requests:
-            response = _response(request, services())
+            response = _response(request, services)
             response.valid_host, response.original_request = request.host, request
             await send(response)
 

@@ -6,6 +6,7 @@ What is left is looked for after every test of this directory; see conftest.py.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -210,6 +211,12 @@ async def test_a_runtime_that_does_not_exist_is_refused() -> None:
             pytest.fail("it opened")
 
 
+ANY_PORT = {
+    "CORE_PEER_LISTENADDRESS": "127.0.0.1:0",
+    "CORE_ORDERER_LISTENADDRESS": "127.0.0.1:0",
+}
+
+
 def node(tmp_path: Path, *args: str, env: Mapping[str, str] = {}) -> subprocess.Popen[str]:
     """Start `python -m peer node start`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("CORE_", "FABRIC_"))}
@@ -217,7 +224,7 @@ def node(tmp_path: Path, *args: str, env: Mapping[str, str] = {}) -> subprocess.
     temporary.mkdir()
     return subprocess.Popen(
         [sys.executable, "-m", "peer", "node", "start", *args],
-        env={**kept, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), **env},
+        env={**kept, **ANY_PORT, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -229,7 +236,8 @@ def test_node_start_ends_by_a_signal(tmp_path: Path, signum: int, status: int) -
     process = node(tmp_path)
     assert process.stdout is not None
     line = process.stdout.readline()
-    assert line == f"peer jdoe started; joined {CHANNEL}; Ctrl-C ends it\n"
+    started = rf"peer jdoe started at 127\.0\.0\.1:\d+; joined {CHANNEL}; Ctrl-C ends it\n"
+    assert re.fullmatch(started, line)
     tasks = Path(f"/proc/{process.pid}/task").iterdir()
     children = [pid for task in tasks for pid in (task / "children").read_text().split()]
     assert len(children) == 1  # the keeper

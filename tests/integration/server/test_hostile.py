@@ -1,0 +1,263 @@
+"""Clients that mean harm, or are broken: they are sent away, and nobody else notices."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.integration.rpc import raw
+from tests.integration.server.conftest import (
+    MEGABYTE,
+    GoogleClient,
+    Service,
+    google_client,
+    in_thread,
+    path,
+    serving,
+)
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS, PING, HEADERS, CONTINUATION, DATA = 4, 6, 1, 9, 0
+ENHANCE_YOUR_CALM = 11
+HONEST_CALLS = 20
+
+
+async def read_to_the_end(stream: trio.SocketStream) -> bytes:
+    """Read until the server closes the connection."""
+    found = b""
+    with trio.fail_after(20):
+        try:
+            while data := await stream.receive_some(1 << 16):
+                found += data
+        except trio.BrokenResourceError:
+            pass
+    return found
+
+
+async def honest(client: GoogleClient) -> None:
+    """Make calls that must all be answered."""
+    for number in range(HONEST_CALLS):
+        assert await client.unary("echo", str(number).encode(), timeout=20) == str(number).encode()
+
+
+@asynccontextmanager
+async def hello(address: str, *, receive_bytes: int = 0) -> AsyncIterator[trio.SocketStream]:
+    """Connect and say that this end speaks HTTP/2, and no more."""
+    host, _, port = address.rpartition(":")
+    sock = trio.socket.socket()
+    if receive_bytes:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    await sock.connect((host, int(port)))
+    async with trio.SocketStream(sock) as stream:
+        await stream.send_all(PREFACE + raw.h2_frame(SETTINGS, 0, b""))
+        yield stream
+
+
+async def test_who_says_nothing_is_dropped(service: Service) -> None:
+    async with serving(service.methods(), begin_s=0.1) as address:
+        async with await raw.dial(address) as stream:
+            await read_to_the_end(stream)
+        async with hello(address) as stream:  # may stay as long as it likes
+            with trio.move_on_after(0.5) as waited:
+                while await stream.receive_some():
+                    pass
+            assert waited.cancelled_caught
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_garbage(service: Service, seed: int) -> None:
+    noise = random.Random(seed)
+    async with serving(service.methods(), begin_s=0.2) as address, google_client(address) as client:
+        async with await raw.dial(address) as stream:
+            await stream.send_all(noise.randbytes(10_000))
+            await read_to_the_end(stream)
+        async with hello(address) as stream:
+            try:
+                for _ in range(2000):
+                    size = noise.randrange(64)
+                    frame = raw.h2_frame(
+                        noise.randrange(12),
+                        noise.randrange(8),
+                        noise.randbytes(size),
+                        noise.randrange(256),
+                    )
+                    await stream.send_all(frame)
+            except trio.BrokenResourceError:
+                pass
+            await read_to_the_end(stream)
+        await honest(client)
+
+
+async def test_a_header_list_without_end(service: Service) -> None:
+    async with serving(service.methods()) as address, google_client(address) as client:
+        async with hello(address) as stream:
+            try:
+                await stream.send_all(raw.h2_frame(HEADERS, 1, b"\0" * 16_384))
+                for _ in range(1000):
+                    await stream.send_all(raw.h2_frame(CONTINUATION, 1, b"\0" * 16_384))
+            except trio.BrokenResourceError:
+                pass
+            await read_to_the_end(stream)
+        await honest(client)
+
+
+async def test_ten_thousand_streams(service: Service, memory: Callable[[], int]) -> None:
+    async with serving(service.methods()) as address, google_client(address) as client:
+        async with raw.client(address) as many:
+            many.h2.remote_settings.max_concurrent_streams = 10_000
+            many.h2.remote_settings.acknowledge()
+            try:
+                for _ in range(10_000):
+                    await many.call(path(service.wait))
+                    await many.send_data(raw.frame(b"x"), end=True)
+            except trio.BrokenResourceError:
+                many.closed = True
+            await many.until_closed()
+            assert service.began.is_set()
+        await honest(client)
+        assert service.waiting == 0
+        assert memory() < 100 * MEGABYTE
+
+
+async def test_ten_thousand_calls_that_are_taken_back(
+    service: Service, memory: Callable[[], int]
+) -> None:
+    async with serving(service.methods()) as address, google_client(address) as client:
+        async with raw.client(address) as fickle:
+            for _ in range(10_000):
+                await fickle.call(path(service.wait))
+                fickle.h2.reset_stream(fickle.stream_id)
+                await fickle.flush()
+            await fickle.call(path(service.echo))
+            await fickle.send_data(raw.frame(b"x"), end=True)
+            fickle.headers, fickle.ended = {}, False
+            assert await fickle.messages(1) == [b"x"]
+        await honest(client)
+        assert memory() < 100 * MEGABYTE
+
+
+async def test_who_pings_too_often_is_sent_away(service: Service) -> None:
+    async with serving(service.methods(), min_ping_s=3600) as address:
+        async with raw.client(address) as client:
+            for _ in range(4):
+                await client.send_frame(PING, 0, bytes(8))
+            await client.until_closed()
+            assert client.goaway == ENHANCE_YOUR_CALM
+        async with raw.client(address) as client:  # to measure, after an answer, is no offence
+            for number in range(1, 6):
+                await client.send_frame(PING, 0, bytes(8))
+                await client.call(path(service.echo))
+                await client.send_data(raw.frame(b"x"), end=True)
+                assert await client.messages(1) == [b"x"]
+                assert client.goaway is None, number
+
+
+async def test_who_does_not_answer_pings_is_dropped(service: Service) -> None:
+    async with (
+        serving(service.methods(), ping_s=0.2, ping_timeout_s=0.2) as address,
+        google_client(address) as alive,
+        hello(address) as dead,
+    ):
+        listening = alive.channel.stream_stream(path(service.listen))(iter([b"x"]))
+        assert await in_thread(partial(next, listening)) == b"x"
+        await read_to_the_end(dead)
+        assert not service.ended.is_set()
+        listening.cancel()
+
+
+async def test_who_never_reads_is_dropped(service: Service, memory: Callable[[], int]) -> None:
+    async with (
+        serving(service.methods(), ping_timeout_s=1) as address,
+        google_client(address) as client,
+        trio.open_nursery() as nursery,
+        hello(address, receive_bytes=4096) as deaf,
+    ):
+        helper = raw.RawPeer(deaf, client=True)
+        helper.h2.initiate_connection()
+        helper.h2.data_to_send()  # `hello` has said that
+        await deaf.send_all(
+            raw.h2_frame(8, 0, (raw.WINDOW - 65535).to_bytes(4, "big"))
+            + raw.h2_frame(SETTINGS, 0, b"\0\4" + raw.WINDOW.to_bytes(4, "big"))
+        )
+        await helper.call(path(service.flood))
+        await helper.send(b"x")
+        nursery.start_soon(honest, client)
+        with trio.fail_after(30):
+            await service.ended.wait()
+        assert memory() < 100 * MEGABYTE
+
+
+async def test_who_makes_the_server_talk_and_does_not_listen(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.rpc.http2_server.MAX_BACKLOG_BYTES", 10_000)
+    async with serving(service.methods()) as address, google_client(address) as client:
+        async with hello(address, receive_bytes=4096) as deaf:
+            helper = raw.RawPeer(deaf, client=True)
+            helper.h2.initiate_connection()
+            helper.h2.data_to_send()
+            with trio.fail_after(60):
+                try:
+                    while True:
+                        await helper.call("/no.Such/Method")
+                        helper.h2.reset_stream(helper.stream_id)
+                except trio.BrokenResourceError:
+                    pass
+        await honest(client)
+
+
+async def test_a_request_byte_by_byte(service: Service) -> None:
+    async with (
+        serving(service.methods()) as address,
+        google_client(address) as client,
+        raw.client(address) as slow,
+        trio.open_nursery() as nursery,
+    ):
+        await slow.call(path(service.echo))
+        nursery.start_soon(honest, client)
+        for byte in raw.h2_frame(DATA, slow.stream_id, raw.frame(b"slowly"), flags=1):
+            await slow.transport.send_all(bytes([byte]))
+            await wait_all_tasks_blocked()
+        assert await slow.messages(1) == [b"slowly"]
+
+
+async def test_idle_connections_make_room(service: Service) -> None:
+    async with serving(service.methods(), connections=3) as address:
+
+        async def busy(client: raw.RawPeer) -> None:
+            service.began = trio.Event()
+            await client.call(path(service.wait))
+            await client.send_data(raw.frame(b"x"), end=True)
+            await service.began.wait()
+
+        async with (
+            raw.client(address) as first,
+            raw.client(address) as idle,
+            raw.client(address) as third,
+        ):
+            await busy(first)
+            await _answers(idle, service)
+            await _answers(third, service)
+            async with raw.client(address) as fourth:
+                await idle.until_closed()
+                assert idle.goaway == 0
+                await busy(fourth)
+                await busy(third)
+                async with await raw.dial(address) as fifth:
+                    await read_to_the_end(fifth)
+                service.go.set()
+                for client in (first, third, fourth):
+                    assert await client.messages(1) == [b"x"]
+
+
+async def _answers(client: raw.RawPeer, service: Service) -> None:
+    await client.call(path(service.echo))
+    await client.send_data(raw.frame(b"y"), end=True)
+    assert await client.messages(1) == [b"y"]
