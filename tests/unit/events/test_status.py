@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from hashlib import sha256
 
 import pytest
@@ -10,7 +11,9 @@ import trio.testing
 
 from peer.errors import LedgerError
 from peer.events.status import CommitStatus, CommitStatuses
+from peer.ledger.api import CommittedBlock
 from peer.ledger.api import ValidationCode as Code
+from peer.ledger.commit import BlockCommit
 from peer.validation.committer import Committer
 from tests.unit.validation.forging import Forged, World, writes
 
@@ -97,6 +100,49 @@ async def test_of_two_with_one_id_in_a_block_the_first_counts(
     assert await world.commit(first.made(), second.made()) == [Code.VALID, Code.DUPLICATE_TXID]
     await trio.testing.wait_all_tasks_blocked()
     assert heard == {tx_id(first): (Code.VALID, 2)}
+
+
+async def test_of_two_with_one_id_the_first_counts_even_if_it_is_not_valid(
+    world: World, statuses: CommitStatuses, nursery: trio.Nursery
+) -> None:
+    first, second = world.forged(writes("a"), 0), world.forged(writes("b"))
+    second.nonce = first.nonce
+    heard: Heard = {}
+    nursery.start_soon(listen, statuses, tx_id(first), heard)
+    await trio.testing.wait_all_tasks_blocked()
+    refused = Code.ENDORSEMENT_POLICY_FAILURE
+    assert await world.commit(first.made(), second.made()) == [refused, Code.VALID]
+    await trio.testing.wait_all_tasks_blocked()
+    assert heard == {tx_id(first): (refused, 2)}
+    assert await statuses.wait(tx_id(first)) == (refused, 2)
+
+
+async def test_a_transaction_whose_block_is_being_written(
+    world: World, statuses: CommitStatuses, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transaction = world.forged(writes())
+    writing, go_on = trio.Event(), threading.Event()
+    write = BlockCommit.write
+
+    def slow(commit: BlockCommit) -> CommittedBlock:
+        done = write(commit)
+        trio.from_thread.run_sync(writing.set)
+        go_on.wait()
+        return done
+
+    monkeypatch.setattr(BlockCommit, "write", slow)
+    heard: Heard = {}
+    try:
+        nursery.start_soon(world.commit, transaction.made())
+        await writing.wait()
+        nursery.start_soon(listen, statuses, tx_id(transaction), heard)
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == {}
+    finally:
+        go_on.set()
+    assert await statuses.wait(tx_id(transaction)) == (Code.VALID, 2)
+    await trio.testing.wait_all_tasks_blocked()
+    assert heard == {tx_id(transaction): (Code.VALID, 2)}
 
 
 async def test_who_stops_waiting_leaves_nothing_behind(
