@@ -475,7 +475,8 @@ def _log_build(also: OnOutput | None, ccid: str, line: str) -> None:
 
 def _log_output(config: PeerConfig, also: OnOutput | None, ccid: str, line: str) -> None:
     name = naming.container_name(ccid, network_id=config.peer.network_id, peer_id=config.peer.id)
-    logs.chaincode_logger(name).info("%s", line)
+    with logs.bind(ccid=ccid):
+        logs.chaincode_logger(name).info("%s", line)
     if also is not None:
         also(ccid, line)
 

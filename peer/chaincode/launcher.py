@@ -17,6 +17,7 @@ from typing import Protocol
 
 import trio
 
+from peer import logs
 from peer.chaincode.access import LaunchGate, ServiceGate
 from peer.chaincode.certificates import CertificateAuthority
 from peer.chaincode.connections import (
@@ -141,7 +142,7 @@ class RuntimeLauncher:
             state, already = self._registry.launching(ccid)
         if not already:
             # In the peer's context: a launch has neither the caller's log ids nor its event loop.
-            self._context.run(self._instances.start_soon, self._own, state, handle_stream)
+            self._context.run(self._instances.start_soon, self._named, state, handle_stream)
         await state.outcome()
 
     async def stop(self, ccid: str) -> None:
@@ -153,6 +154,10 @@ class RuntimeLauncher:
         if state is not None:
             state.end()
             await state.gone.wait()
+
+    async def _named(self, state: LaunchState, handle_stream: HandleStream) -> None:
+        with logs.bind(ccid=state.ccid):
+            await self._own(state, handle_stream)
 
     async def _own(self, state: LaunchState, handle_stream: HandleStream) -> None:
         """Hold one chaincode from its launch to its end; settles `state` on every way out."""

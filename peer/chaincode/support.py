@@ -25,6 +25,7 @@ from fabric_protos.stream import (
     Response,
     SignedProposal,
 )
+from peer import logs
 from peer.chaincode.access import DevelopmentGate
 from peer.chaincode.handler import Gate, Handler, Trace
 from peer.chaincode.launcher import RuntimeLauncher
@@ -331,17 +332,18 @@ class ChaincodeSupport:
     async def _run(
         self, route: Route, params: TransactionParams, name: str, payload: ChaincodeInput
     ) -> ChaincodeMessage:
-        handler = await self.launch(route.ccid)
-        params = replace(params, namespace=name)
-        payload = ChaincodeInput(
-            args=payload.args, decorations=dict(params.decorations), is_init=payload.is_init
-        )
-        try:
-            limit_s = self._limit_s(name, payload)
-            return await handler.execute(route.message_type, params, payload, limit_s)
-        except ExecuteTimeout:
-            self._meters.execute_timed_out(route.ccid)
-            raise
+        with logs.bind(ccid=route.ccid):
+            handler = await self.launch(route.ccid)
+            params = replace(params, namespace=name)
+            payload = ChaincodeInput(
+                args=payload.args, decorations=dict(params.decorations), is_init=payload.is_init
+            )
+            try:
+                limit_s = self._limit_s(name, payload)
+                return await handler.execute(route.message_type, params, payload, limit_s)
+            except ExecuteTimeout:
+                self._meters.execute_timed_out(route.ccid)
+                raise
 
     def _limit_s(self, name: str, payload: ChaincodeInput) -> float:
         settings = self._settings

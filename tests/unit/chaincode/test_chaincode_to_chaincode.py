@@ -20,12 +20,13 @@ from fabric_protos.stream import (
     Response,
     SignedProposal,
 )
-from peer.chaincode.support import ExecutionSettings
+from peer import logs
+from peer.chaincode.support import EndorsementInfo, ExecutionSettings
 from peer.errors import (
     ExecuteTimeout,
 )
 from peer.ledger import open_ledger
-from peer.ledger.api import Ledger
+from peer.ledger.api import Ledger, TxSimulator
 from runtimes.api import ExitStatus
 from tests.fakes.runtime import FakeRuntime
 from tests.fakes.stream import FakeChaincode, Type
@@ -292,3 +293,19 @@ class TestChaincodeToChaincode:
         channels.house.definitions.define("caller", channel="")
         cause = await channels.error(b"callee", channel_id="", simulator=None)
         assert cause == "no ledger context"
+
+
+async def test_what_is_logged_in_an_execution_has_the_ids_of_all_three(
+    channels: TwoChannels, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definitions, seen = channels.house.definitions, dict[str, dict[str, str]]()
+    look_up = definitions.endorsement_info
+
+    def noting(channel_id: str, name: str, simulator: TxSimulator | None) -> EndorsementInfo:
+        seen[name] = dict(logs.bound())
+        return look_up(channel_id, name, simulator)
+
+    monkeypatch.setattr(definitions, "endorsement_info", noting)
+    with logs.bind(channel="ch1", tx="tx1"):
+        await channels.run(b"callee", b"x")
+    assert seen["callee"] == {"channel": "ch1", "tx": "tx1", "ccid": "caller:1.0"}

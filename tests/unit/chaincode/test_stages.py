@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from fabric_protos.stream import ChaincodeInput
+from peer import logs
 from peer.chaincode.connections import ChaincodeServerInfo
 from peer.chaincode.launcher import LaunchLimits
 from peer.errors import (
@@ -324,3 +325,27 @@ async def test_the_metrics_of_launches_and_executions(
             assert counted(house, f"{name}_count", stage=stage) == 1
         text = house.metrics.registry.text()
         assert f'\nchaincode_execute_timeouts{{chaincode="{CCID}"}} 1\n' in text
+
+
+async def test_the_log_of_a_launch_names_the_chaincode_and_not_who_happened_to_call(
+    call: Caller, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "peer.chaincode")
+    bound: list[tuple[str, dict[str, str]]] = []
+
+    class Ids(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            bound.append((record.getMessage(), dict(logs.bound())))
+
+    log, handler = logging.getLogger("peer.chaincode"), Ids()
+    log.addHandler(handler)
+    try:
+        async with open_house(Measured()) as house:
+            plays(house, connects)
+            house.definitions.define("asset", ccid=CCID)
+            with logs.bind(channel="ch1", tx="tx1"):
+                execution = call(house.support.execute, params(), "asset", ChaincodeInput())
+            assert isinstance(await execution.error(), ExecuteTimeout)
+    finally:
+        log.removeHandler(handler)
+    assert [ids for text, ids in bound if text.startswith("launch of")] == [{"ccid": CCID}]
