@@ -34,7 +34,7 @@ from peer.config import PeerConfig, chaincode_host, chaincode_listen_address
 from peer.config.values import split_address
 from peer.directories import LEDGERS, private_directory, temporary_directory
 from peer.endorser.endorser import Endorser
-from peer.errors import ConfigError, RuntimeNotUsable
+from peer.errors import BroadcastRefused, ConfigError, RuntimeNotUsable
 from peer.ledger.api import CommittedBlock, Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
@@ -48,8 +48,12 @@ from peer.lifecycle.store import PackageStore
 from peer.metrics import Metrics
 from peer.msp.directory import LocalMsp, load_local
 from peer.msp.identity import SigningIdentity
+from peer.neighbours import Neighbours
 from peer.operations import open_operations
+from peer.ordering.connections import Connections
 from peer.ordering.embedded import EmbeddedOrdering, NoOrdering
+from peer.ordering.submitting import OrdererNode
+from peer.rpc.client import dial
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
 from peer.rpc.loop import open_loop
@@ -289,11 +293,25 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         )
         for identity in (members.client, members.admin)
     )
+    neighbours = Neighbours(
+        config,
+        members.local.identity,
+        endorser=endorser,
+        channels=channels,
+        definitions=definitions,
+        is_system=chaincode.is_system,
+        orderers=partial(_orderers, channels, ordering),
+        access=access,
+        connections=Connections(
+            partial(dial, connect_timeout_s=config.gateway.dial_timeout_s), instances
+        ),
+    )
     address = await open_server(
         stack,
         config,
         serving.PEER,
         [
+            *await neighbours.methods(),
             *endorsing.methods(endorser),
             *deliver.methods(
                 channels.find,
@@ -399,6 +417,22 @@ def _packages(
         install_timeout_s=chaincode.install_timeout_s,
         on_installed=on_installed,
     )
+
+
+def _orderers(
+    channels: Channels, ordering: EmbeddedOrdering | NoOrdering, channel_id: str
+) -> list[OrdererNode]:
+    """Return the orderers that the Gateway hands transactions to."""
+    bundle = channels.get(channel_id).channel.bundle
+    try:
+        broadcast = ordering.orderer(channel_id).broadcast
+    except BroadcastRefused:
+        return []
+    organisations = bundle.orderer.organisations.values() if bundle.orderer else ()
+    return [
+        OrdererNode(endpoint.address, organisation.msp_id, broadcast)
+        for endpoint, organisation in zip(bundle.orderer_endpoints, organisations, strict=False)
+    ]
 
 
 async def _open_orderer(

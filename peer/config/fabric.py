@@ -23,9 +23,7 @@ peer.BCCSP.SW.FileKeyStore: KeyStore
 peer.deliveryclient: addressOverrides blockCensorshipTimeoutKey blockGossipEnabled connTimeout
 peer.deliveryclient: minimalReconnectInterval policy reConnectBackoffThreshold
 peer.deliveryclient: reconnectTotalTimeThreshold
-peer.discovery: authCacheEnabled authCacheMaxSize authCachePurgeRetentionRatio enabled
-peer.discovery: orgMembersAllowedAccess
-peer.gateway: broadcastTimeout dialTimeout enabled endorsementTimeout
+peer.discovery: authCacheEnabled authCacheMaxSize authCachePurgeRetentionRatio
 peer.gossip: aliveExpirationTimeout aliveTimeInterval bootstrap connTimeout dialTimeout
 peer.gossip: digestWaitTime endpoint externalEndpoint maxBlockCountToStore maxConnectionAttempts
 peer.gossip: maxPropagationBurstLatency maxPropagationBurstSize membershipTrackerInterval

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from peer.config.neighbours import DiscoveryConfig, GatewayConfig
 from peer.config.settings import setting, settings_of
 from peer.config.values import (
     ADDRESS,
@@ -502,6 +503,8 @@ class PeerConfig:
     peer: NodeConfig = field(default_factory=NodeConfig)
     chaincode: ChaincodeConfig = field(default_factory=ChaincodeConfig)
     vm: VmConfig = field(default_factory=VmConfig)
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     client: ClientConfig = field(default_factory=ClientConfig)
     orderer: OrdererConfig = field(default_factory=OrdererConfig)

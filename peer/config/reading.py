@@ -15,21 +15,20 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from peer.config.fabric import DOCKER, FOREIGN_ENV, UNUSED
+from peer.config.lists import LISTS
 from peer.config.settings import Place, env_name, settings_of
 from peer.config.values import PATH, PATHS
 from peer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from peer.config.model import ExternalBuilder, PeerConfig
+    from peer.config.model import PeerConfig
 
 CONFIG_FILE = "core.yaml"
-EXTERNAL_BUILDERS = "chaincode.externalBuilders"
-"""The one key outside ``vm`` whose value is a list."""
 RUNTIMES = ("docker", "podman", "process")
 
 _RUNTIME_OPTION = re.compile(r"vm\.(?!docker\.)([^.]+)\.(.+)", re.IGNORECASE)
@@ -59,7 +58,7 @@ class Catalogue:
 
     def __init__(self, config: type[PeerConfig]) -> None:
         self.settings = {place.setting.key: place for place in settings_of(config)}
-        others = (*UNUSED, *DOCKER, EXTERNAL_BUILDERS)
+        others = (*UNUSED, *DOCKER, *(each.key for each in LISTS))
         self._keys = {key.lower(): key for key in (*self.settings, *others)}
         self._env = {place.setting.env: key for key, place in self.settings.items()}
         self._env |= {env_name(key): key for key in others}
@@ -137,9 +136,12 @@ def read(
                     value = tuple(str(file.parent / path) for path in value)
             sections.setdefault(place.section, {})[place.attribute] = value
 
-    if item := given.get(EXTERNAL_BUILDERS.lower()):
-        found = tuple(_builders(item, file, problems))
-        sections.setdefault("chaincode", {})["external_builders"] = found
+    directory = file.parent if file is not None else Path()
+    for each in LISTS:
+        if item := given.get(each.key.lower()):
+            where = f"{item.where}: {item.name}"
+            found = tuple(each.entries(item.value, where, directory, problems))
+            sections.setdefault(each.section, {})[each.attribute] = found
 
     runtimes = {*RUNTIMES, sections["vm"].get("runtime", base.vm.runtime).lower()}
     vm = [item for item in given.values() if item.key.startswith("vm.")]
@@ -176,35 +178,6 @@ def _value(item: Given, place: Place, problems: list[str], warnings: list[str]) 
         return setting.default
     warnings.append(f"{said}; {setting.kind.show(setting.below)} is used")
     return setting.below
-
-
-def _builders(item: Given, file: Path | None, problems: list[str]) -> Iterator[ExternalBuilder]:
-    from peer.config.model import ExternalBuilder
-
-    value = item.value
-    if isinstance(value, str):  # of a variable or a flag, where YAML comes as text
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError:
-            value = None
-    for number, entry in enumerate(value if isinstance(value, list) else [value]):
-        where = f"{item.where}: {item.name}[{number}]"
-        tree = {str(key).lower(): part for key, part in entry.items()} if _is_tree(entry) else {}
-        names: Any = tree.pop("propagateenvironment", []) or []
-        path, name = tree.pop("path", ""), tree.pop("name", "")
-        if not (isinstance(path, str) and path and isinstance(name, str) and name) or tree:
-            problems.append(
-                f"{where}: expected path, name and perhaps propagateEnvironment of a builder"
-            )
-        elif not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-            problems.append(f"{where}: propagateEnvironment must be a list of names")
-        else:
-            base = file.parent if file is not None else Path()
-            yield ExternalBuilder(name=name, path=base / path, propagate_environment=tuple(names))
-
-
-def _is_tree(value: object) -> TypeGuard[Mapping[object, object]]:
-    return isinstance(value, Mapping)
 
 
 def _nest(items: Iterable[Given]) -> dict[str, Any]:

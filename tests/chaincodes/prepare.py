@@ -18,8 +18,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+
+T = TypeVar("T")
 
 SOURCES = Path(__file__).resolve().parent
 STEP_LIMIT_S = 300.0
@@ -71,7 +74,7 @@ def golang() -> Counterpart:
         _run(FetchFailed, [go, "mod", "download"], source, env)
         _run(BuildBroken, [go, "build", "-trimpath", "-o", f"{target}/chaincode", "."], source, env)
 
-    target = _cached("golang", ["go.mod", "go.sum", "main.go", "behaviour.go"], go, build)
+    target = _cached(source, ["go.mod", "go.sum", "main.go", "behaviour.go"], go, build)
     return Counterpart(
         library="golang", type="golang", path=target, command=(f"{target}/chaincode",)
     )
@@ -79,16 +82,14 @@ def golang() -> Counterpart:
 
 def node() -> Counterpart:
     """Install the Node chaincode's library beside a copy of it."""
-    files = ["package.json", "package-lock.json", "index.js"]
-    npm, engine = _tool("npm"), _tool("node")
-
-    def build(target: Path) -> None:
-        for name in files:
-            shutil.copy(SOURCES / "node" / name, target)
-        _run(FetchFailed, [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], target)
-
-    target = _cached("node", files, engine, build)
+    target, engine = _node_program(SOURCES / "node", "index.js")
     return Counterpart(library="node", type="node", path=target, command=(engine, "index.js"))
+
+
+def application() -> tuple[str, ...]:
+    """Install the official client library beside an application; return what starts that."""
+    target, engine = _node_program(SOURCES.parent / "application", "application.js")
+    return engine, str(target / "application.js")
 
 
 def official_python() -> Counterpart:
@@ -106,7 +107,7 @@ def official_python() -> Counterpart:
         install = [f"{target}/venv/bin/python", "-m", "pip", "install", "-q"]
         _run(FetchFailed, [*install, "-r", "requirements.txt"], target)
 
-    target = _cached("official_python", files, interpreter, build)
+    target = _cached(SOURCES / "official_python", files, interpreter, build)
     return Counterpart(
         library="official_python",
         type="python",
@@ -136,13 +137,18 @@ PREPARATIONS: Mapping[str, Callable[[], Counterpart]] = {
 
 
 def counterpart(library: str) -> Counterpart:
-    """Return the chaincode written with `library`, for a test.
+    """Return the chaincode written with `library`, for a test; see `prepared`."""
+    return prepared(library, PREPARATIONS[library])
+
+
+def prepared(library: str, preparation: Callable[[], T]) -> T:
+    """Return what a preparation gives, for a test.
 
     Skips the test when it cannot be had, and fails it when PEER_TEST_REQUIRE (a comma list) names
     the library.
     """
     try:
-        return PREPARATIONS[library]()
+        return preparation()
     except Unavailable as exc:
         if library in os.environ.get("PEER_TEST_REQUIRE", "").split(","):
             pytest.fail(f"PEER_TEST_REQUIRE names {library}: {exc}", pytrace=False)
@@ -179,17 +185,31 @@ def _run(
         raise failure(f"{what} failed with exit code {done.returncode}: {done.stdout[-2000:]}")
 
 
-def _cached(library: str, files: list[str], tool: str, build: Callable[[Path], None]) -> Path:
+def _node_program(source: Path, program: str) -> tuple[Path, str]:
+    """Return where a program of Node.js lies beside its libraries, and what runs it."""
+    files = ["package.json", "package-lock.json", program]
+    npm, engine = _tool("npm"), _tool("node")
+
+    def build(target: Path) -> None:
+        for name in files:
+            shutil.copy(source / name, target)
+        _run(FetchFailed, [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], target)
+
+    return _cached(source, files, engine, build), engine
+
+
+def _cached(source: Path, files: list[str], tool: str, build: Callable[[Path], None]) -> Path:
     """Return the directory `build` filled for these files and this tool, by now or earlier.
 
     One process builds, others wait for it; what an interrupted build left is removed.
     """
+    library = source.name
     digest = hashlib.sha256(os.path.realpath(tool).encode())
     digest.update(
         subprocess.run([tool, _VERSION.get(library, "--version")], capture_output=True).stdout
     )
     for name in files:
-        digest.update(name.encode() + b"\0" + (SOURCES / library / name).read_bytes())
+        digest.update(name.encode() + b"\0" + (source / name).read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triopeer-tests"
     target = cache / f"{library}-{digest.hexdigest()[:16]}"
     complete = target / ".complete"

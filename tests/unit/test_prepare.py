@@ -41,13 +41,16 @@ def test_the_same_inputs_are_built_once_even_at_the_same_time() -> None:
         (target / "product").touch()
 
     def cached(_: int) -> Path:
-        return prepare._cached("golang", ["go.mod"], sys.executable, build)
+        return prepare._cached(prepare.SOURCES / "golang", ["go.mod"], sys.executable, build)
 
     with ThreadPoolExecutor() as threads:
         targets = set(threads.map(cached, range(8)))
     assert targets == set(builds)
     assert len(builds) == 1
-    assert prepare._cached("golang", ["go.sum"], sys.executable, build) not in targets
+    assert (
+        prepare._cached(prepare.SOURCES / "golang", ["go.sum"], sys.executable, build)
+        not in targets
+    )
 
 
 def test_a_failed_build_is_done_again() -> None:
@@ -59,8 +62,8 @@ def test_a_failed_build_is_done_again() -> None:
         assert list(target.iterdir()) == []
 
     with pytest.raises(prepare.BuildBroken):
-        prepare._cached("golang", ["go.mod"], sys.executable, broken)
-    prepare._cached("golang", ["go.mod"], sys.executable, build)
+        prepare._cached(prepare.SOURCES / "golang", ["go.mod"], sys.executable, broken)
+    prepare._cached(prepare.SOURCES / "golang", ["go.mod"], sys.executable, build)
 
 
 def test_a_failing_step_tells_its_output(tmp_path: Path) -> None:
