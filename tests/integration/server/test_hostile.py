@@ -126,12 +126,12 @@ async def test_ten_thousand_streams(service: Service, memory: Callable[[], int])
         assert memory() < 100 * MEGABYTE
 
 
-async def test_ten_thousand_calls_that_are_taken_back(
+async def test_thousands_of_calls_that_are_taken_back(
     service: Service, memory: Callable[[], int]
 ) -> None:
     async with serving(service.methods()) as address, google_client(address) as client:
         async with raw.client(address) as fickle:
-            for _ in range(10_000):
+            for _ in range(3000):
                 await fickle.call(path(service.wait))
                 fickle.h2.reset_stream(fickle.stream_id)
                 await fickle.flush()
