@@ -16,8 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from peer import PeerConfig, open_peer
 from peer.chaincode.certificates import CertificateAuthority
-from peer.config.model import MetricsConfig, OperationsConfig
+from peer.config.model import MetricsConfig, NodeConfig, OperationsConfig
 from peer.errors import BroadcastRefused, ConfigError, LedgerStorageError
+from peer.remote import Endpoint
+from peer.rpc.client import dial
 
 CODE = """
 import shim
@@ -102,6 +104,16 @@ async def test_what_is_told_after_a_transaction(tmp_path: Path) -> None:
 def version(samples: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> str:
     (labels,) = [labels for (name, labels) in samples if name == "fabric_version"]
     return dict(labels)["version"]
+
+
+async def test_calls_of_clients_are_counted() -> None:
+    anywhere = NodeConfig(listen_address="127.0.0.1:0")
+    async with open_peer(PeerConfig(peer=anywhere)) as peer:
+        async with dial(Endpoint(peer.address)) as connection:
+            await connection.unary("/grpc.health.v1.Health/Check", b"")
+        called = {"service": "grpc_health_v1_Health", "method": "Check", "code": "OK"}
+        assert peer.metrics.value("grpc_server_unary_requests_completed", **called) == 1
+        assert peer.metrics.value("grpc_comm_conn_opened") == 1
 
 
 async def test_a_channel_that_cannot_be_ordered_is_ill(
