@@ -34,7 +34,7 @@ from peer.config import PeerConfig, chaincode_host, chaincode_listen_address
 from peer.config.values import split_address
 from peer.directories import LEDGERS, private_directory, temporary_directory
 from peer.endorser.endorser import Endorser
-from peer.errors import BroadcastRefused, ConfigError, RuntimeNotUsable
+from peer.errors import ConfigError, RuntimeNotUsable
 from peer.ledger.api import CommittedBlock, Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
@@ -51,8 +51,9 @@ from peer.msp.identity import SigningIdentity
 from peer.neighbours import Neighbours
 from peer.operations import open_operations
 from peer.ordering.connections import Connections
-from peer.ordering.embedded import EmbeddedOrdering, NoOrdering
-from peer.ordering.submitting import OrdererNode
+from peer.ordering.embedded import EmbeddedOrdering
+from peer.ordering.service import Ordering
+from peer.outgoing import remote_ordering
 from peer.rpc.client import dial
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
@@ -163,6 +164,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     metrics = Metrics(
         metadata.version("triopeer"),
         heights=lambda: {each: channels.get(each).ledger.height for each in channels.ids},
+        ordered=lambda: [each for each in channels.ids if not ordering.state(each).trouble],
         log_entries=logs.entries,
     )
     registry = HandlerRegistry(hooks.on_stage, metrics.chaincode.launch_settled)
@@ -253,7 +255,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
             access=access,
             channel=channels.find,
             channels=lambda: channels.ids,
-            join=channels.join,
+            join=lambda block: ordering.join(block),
         ),
         Qscc(access=access, channel=channels.find),
         Lscc(access=access, channel=channels.find, packages=packages),
@@ -277,7 +279,10 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         meters=metrics.endorser,
     )
     network = members.network
-    ordering = NoOrdering() if network is None else EmbeddedOrdering(network, channels, instances)
+    embedded = None if network is None else EmbeddedOrdering(network, channels, instances)
+    ordering: Ordering = Ordering(
+        channels, await remote_ordering(config, members.local.identity, instances), embedded
+    )
     await channels.open_all()
     for channel_id in channels.ids:
         await deployments.refresh(channel_id)
@@ -300,7 +305,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         channels=channels,
         definitions=definitions,
         is_system=chaincode.is_system,
-        orderers=partial(_orderers, channels, ordering),
+        orderers=ordering.orderers,
         access=access,
         connections=Connections(
             partial(dial, connect_timeout_s=config.gateway.dial_timeout_s), instances
@@ -323,14 +328,14 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         None if network is None else network.peer_node,
         metrics.grpc,
     )
-    orderer_address = await _open_orderer(stack, config, ordering, channels, network)
+    orderer_address = await _open_orderer(stack, config, embedded, channels, network)
     peer = Peer(
         chaincode=chaincode,
         packages=packages,
         definitions=definitions,
         endorser=endorser,
         joined=channels,
-        create_channel=ordering.create_channel,
+        ordering=ordering,
         client=client,
         admin=admin,
         metrics=metrics.registry,
@@ -419,31 +424,15 @@ def _packages(
     )
 
 
-def _orderers(
-    channels: Channels, ordering: EmbeddedOrdering | NoOrdering, channel_id: str
-) -> list[OrdererNode]:
-    """Return the orderers that the Gateway hands transactions to."""
-    bundle = channels.get(channel_id).channel.bundle
-    try:
-        broadcast = ordering.orderer(channel_id).broadcast
-    except BroadcastRefused:
-        return []
-    organisations = bundle.orderer.organisations.values() if bundle.orderer else ()
-    return [
-        OrdererNode(endpoint.address, organisation.msp_id, broadcast)
-        for endpoint, organisation in zip(bundle.orderer_endpoints, organisations, strict=False)
-    ]
-
-
 async def _open_orderer(
     stack: AsyncExitStack,
     config: PeerConfig,
-    ordering: EmbeddedOrdering | NoOrdering,
+    ordering: EmbeddedOrdering | None,
     channels: Channels,
     network: Embedded | None,
 ) -> str:
     """Serve the embedded ordering service, if it is to be, and return its address."""
-    if network is None:
+    if network is None or ordering is None:
         if config.orderer.listen_address:
             problem = "peer.mspConfigPath is set, so there is no ordering service to serve"
             raise ConfigError([f"{serving.ORDERER} is set, but {problem}"])

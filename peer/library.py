@@ -8,7 +8,7 @@ Lifetime:  peer
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -41,6 +41,7 @@ from peer.lifecycle.legacy import pack_deployment, spec_type
 from peer.metrics import Registry
 from peer.msp import standard
 from peer.msp.dsl import parse_policy
+from peer.ordering.service import Ordering, OrderingState
 
 
 class Peer:
@@ -61,7 +62,7 @@ class Peer:
         definitions: Definitions,
         endorser: Endorser,
         joined: Channels,
-        create_channel: Callable[[str, str], Awaitable[None]],
+        ordering: Ordering,
         client: Client,
         admin: Client,
         metrics: Registry,
@@ -78,7 +79,7 @@ class Peer:
         self._operations_address = operations_address
         self._metrics = metrics
         self._definitions = definitions
-        self._create_channel = create_channel
+        self._ordering = ordering
         self._client = client
         self._admin = admin
 
@@ -120,14 +121,22 @@ class Peer:
         return self.joined.get(channel_id).ledger
 
     async def join(self, block: Block) -> None:
-        """Join a channel of others by its genesis block.
+        """Join a channel of others by its genesis block, and follow its ordering service.
 
         Raises:
             ChannelExists: it is joined already.
             ChannelConfigRefused, ConfigUpdateRefused: the block is none to join by.
             LedgerError: the ledger cannot be made.
         """
-        await self.joined.join(block)
+        await self._ordering.join(block)
+
+    def ordering(self, channel_id: str) -> OrderingState:
+        """Tell where the blocks of a channel come from at this moment.
+
+        Raises:
+            UnknownChannel: not joined.
+        """
+        return self._ordering.state(channel_id)
 
     async def join_channel(self, channel_id: str, *, capability: str = "") -> None:
         """Join a channel of the peer's own network, made if it is new; joining twice is fine.
@@ -142,7 +151,7 @@ class Peer:
             LedgerError: the ledger cannot be opened.
         """
         if channel_id not in self.channels:
-            await self._create_channel(channel_id, capability)
+            await self._ordering.create_channel(channel_id, capability)
         elif capability and capability not in _required(self.joined.get(channel_id).channel):
             raise ChannelExists(channel_id)
 

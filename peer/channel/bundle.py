@@ -104,10 +104,15 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an orderer listens, and the PEM authorities that may have certified it."""
+    """Where an orderer listens, and the PEM authorities that may have certified it.
+
+    Attributes:
+        msp_id: of its organisation; empty for an address of the whole channel.
+    """
 
     address: str
     tls_roots: tuple[bytes, ...]
+    msp_id: str = ""
 
 
 class Bundle:
@@ -164,7 +169,7 @@ class Bundle:
         """
         organisations = tuple(self.orderer.organisations.values()) if self.orderer else ()
         own = tuple(
-            Endpoint(address, organisation.tls_roots)
+            Endpoint(address, organisation.tls_roots, organisation.msp_id)
             for organisation in organisations
             for address in organisation.endpoints
         )

@@ -20,9 +20,7 @@ peer.BCCSP.PKCS11: AltID Hash Immutable KeyIds Label Library Pin Security Softwa
 peer.BCCSP.PKCS11.FileKeyStore: KeyStore
 peer.BCCSP.SW: Hash Security
 peer.BCCSP.SW.FileKeyStore: KeyStore
-peer.deliveryclient: addressOverrides blockCensorshipTimeoutKey blockGossipEnabled connTimeout
-peer.deliveryclient: minimalReconnectInterval policy reConnectBackoffThreshold
-peer.deliveryclient: reconnectTotalTimeThreshold
+peer.deliveryclient: blockGossipEnabled minimalReconnectInterval policy reconnectTotalTimeThreshold
 peer.discovery: authCacheEnabled authCacheMaxSize authCachePurgeRetentionRatio
 peer.gossip: aliveExpirationTimeout aliveTimeInterval bootstrap connTimeout dialTimeout
 peer.gossip: digestWaitTime endpoint externalEndpoint maxBlockCountToStore maxConnectionAttempts

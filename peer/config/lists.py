@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import yaml
 
-from peer.config.model import ExternalBuilder
+from peer.config.model import AddressOverride, ExternalBuilder
 from peer.config.neighbours import GatewayEndorser
 from peer.config.values import ADDRESS
 
@@ -73,6 +73,18 @@ def _endorser(tree: dict[str, Any], base: Path) -> GatewayEndorser:
     )
 
 
+def _override(tree: dict[str, Any], base: Path) -> AddressOverride:
+    roots = tree.pop("cacertsfile", None) or ""
+    source, target = tree.pop("from", ""), tree.pop("to", "")
+    if tree or not (_is_text(source) and _is_text(target) and isinstance(roots, str)):
+        raise ValueError("expected from, to and perhaps caCertsFile of an orderer")
+    return AddressOverride(
+        channel_address=source,
+        address=ADDRESS.parse(target),
+        roots=str(base / roots) if roots else "",
+    )
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
@@ -84,4 +96,5 @@ def _is_tree(value: object) -> TypeGuard[Mapping[object, object]]:
 LISTS = (
     ListSetting("chaincode.externalBuilders", "chaincode", "external_builders", _builder),
     ListSetting("peer.gateway.endorsers", "gateway", "endorsers", _endorser),
+    ListSetting("peer.deliveryclient.addressOverrides", "delivery", "address_overrides", _override),
 )

@@ -403,6 +403,55 @@ class ClientConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AddressOverride:
+    """One entry of ``peer.deliveryclient.addressOverrides``.
+
+    Attributes:
+        channel_address: ``from``, the orderer's address as channels give it.
+        address: ``to``, where it really is.
+        roots: ``caCertsFile``, a PEM file; empty: the authorities that the channel names.
+    """
+
+    channel_address: str
+    address: str
+    roots: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryConfig:
+    """The ``peer.deliveryclient`` tree: how ordering services on other machines are followed.
+
+    Attributes:
+        address_overrides: ``peer.deliveryclient.addressOverrides``, in their order.
+    """
+
+    connect_timeout_s: float = setting(
+        3.0,
+        key="peer.deliveryclient.connTimeout",
+        minimum=0.001,
+        below=3.0,
+        doc="How long the peer tries to connect to an orderer.",
+    )
+    longest_pause_s: float = setting(
+        3600.0,
+        key="peer.deliveryclient.reConnectBackoffThreshold",
+        minimum=0.1,
+        below=0.1,
+        doc="Longest pause between two attempts to get blocks; the first is 100ms, each a fifth "
+        "longer. The peer never gives up.",
+    )
+    silence_s: float = setting(
+        30.0,
+        key="peer.deliveryclient.blockCensorshipTimeoutKey",
+        minimum=0.1,
+        below=30.0,
+        doc="After so long without a block another orderer is asked for its newest; after as long "
+        "again, an orderer that keeps back what the other has is left.",
+    )
+    address_overrides: tuple[AddressOverride, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrdererConfig:
     """The ``orderer`` tree: the ordering service of the peer's own network. Not Fabric's."""
 
@@ -507,6 +556,7 @@ class PeerConfig:
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     client: ClientConfig = field(default_factory=ClientConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     orderer: OrdererConfig = field(default_factory=OrdererConfig)
     operations: OperationsConfig = field(default_factory=OperationsConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)

@@ -12,7 +12,7 @@ explains each, and a test compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import cache
@@ -317,6 +317,7 @@ class Metrics:
     Args:
         version: of this program.
         heights: returns the height of every channel.
+        ordered: returns the channels whose blocks come, or would if there were any.
         log_entries: returns, by level, how many log records were looked at and how many written.
     """
 
@@ -325,6 +326,7 @@ class Metrics:
         version: str = "",
         *,
         heights: Callable[[], Mapping[str, int]] = dict,
+        ordered: Callable[[], Collection[str]] = list,
         log_entries: Callable[[], Mapping[str, tuple[int, int]]] = dict,
     ) -> None:
         registry = self.registry = Registry()
@@ -339,6 +341,12 @@ class Metrics:
             "Number of blocks",
             "channel",
             read=lambda: {(channel_id,): height for channel_id, height in heights().items()},
+        )
+        registry.reading(
+            "triopeer_ordering_up",
+            "1 while a channel is ordered here, or an orderer's blocks are followed",
+            "channel",
+            read=lambda: {(each,): int(each in ordered()) for each in heights()},
         )
         registry.reading(
             "fabric_version", "Version of this program", "version", read=lambda: {(version,): 1}

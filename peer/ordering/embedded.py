@@ -1,6 +1,6 @@
 """Order for the peer in the same program: its ledger is the orderer's.
 
-Room:      peer.ordering   (imports peer.channel, peer.channels; used by app)
+Room:      peer.ordering   (imports peer.channel, peer.channels; used by service and app)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    none
@@ -9,15 +9,16 @@ Fabric:    none
 from __future__ import annotations
 
 import logging
-from typing import NoReturn
+from collections.abc import Sequence
 
 import trio
 
 from fabric_protos.common import Block, Status
 from peer.channel.embedded import Embedded
 from peer.channels import Channels, Joined
-from peer.errors import BroadcastRefused, ChannelConfigRefused, IdentityRefused
+from peer.errors import BroadcastRefused, IdentityRefused
 from peer.ordering.solo import SoloOrderer
+from peer.ordering.submitting import OrdererNode
 
 log = logging.getLogger("peer.ordering")
 
@@ -61,6 +62,10 @@ class EmbeddedOrdering:
         self._orderers: dict[str, SoloOrderer] = {}
         self._creating = trio.Lock()
 
+    def orders(self, channel_id: str) -> bool:
+        """Tell whether a channel is one of this network, and joined."""
+        return channel_id in self._orderers
+
     def orderer(self, channel_id: str) -> SoloOrderer:
         """Return the orderer of a channel.
 
@@ -70,7 +75,18 @@ class EmbeddedOrdering:
         try:
             return self._orderers[channel_id]
         except KeyError:
-            raise _unknown(channel_id) from None
+            reason = f"the embedded ordering service does not order {channel_id}"
+            raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, reason) from None
+
+    def orderers(self, channel_id: str) -> Sequence[OrdererNode]:
+        """Return the orderer of a channel as the only one.
+
+        Raises:
+            BroadcastRefused: it is ordered elsewhere, or nowhere.
+        """
+        organisation = self._network.network.orderer
+        address, broadcast = organisation.nodes[0].address, self.orderer(channel_id).broadcast
+        return [OrdererNode(address, organisation.msp_id, broadcast)]
 
     async def create_channel(self, channel_id: str, capability: str = "") -> None:
         """Make a channel of all organisations, join it and begin to order; once is enough.
@@ -93,52 +109,18 @@ class EmbeddedOrdering:
                 await self._channels.join(block)
                 await self.start(channel_id)
 
-    async def start(self, channel_id: str) -> None:
-        """Begin to order a joined channel, if it is one of this network."""
+    async def start(self, channel_id: str) -> bool:
+        """Begin to order a joined channel, and tell whether it is one of this network."""
         joined = self._channels.get(channel_id)
         bundle, signer = joined.channel.bundle, self._network.orderer
         try:
             bundle.msps.deserialize(signer.creator)
         except IdentityRefused:
-            return
+            return False
         orderer = SoloOrderer(bundle, CommittingStore(joined), signer, joined.statuses.refuse)
         await self._nursery.start(_run, orderer, joined)
         self._orderers[channel_id] = orderer
-
-    async def health(self) -> None:
-        """Return if every channel is ordered.
-
-        Raises:
-            BroadcastRefused: one is not, just now or any more.
-        """
-        for orderer in self._orderers.values():
-            if orderer.trouble:
-                reason = f"channel {orderer.channel_id}: {orderer.trouble}"
-                raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, reason)
-
-
-class NoOrdering:
-    """Stands where a peer has no ordering service: it takes blocks, and makes none."""
-
-    def orderer(self, channel_id: str) -> NoReturn:
-        """
-        Raises:
-            BroadcastRefused: always.
-        """
-        raise _unknown(channel_id)
-
-    async def create_channel(self, channel_id: str, capability: str = "") -> NoReturn:
-        """
-        Raises:
-            ChannelConfigRefused: always.
-        """
-        raise ChannelConfigRefused("/Channel", f"{channel_id} is joined by its genesis block only")
-
-    async def start(self, channel_id: str) -> None:
-        """Do nothing: others order."""
-
-    async def health(self) -> None:
-        """Return: how they are is theirs to tell."""
+        return True
 
 
 async def _run(orderer: SoloOrderer, joined: Joined, *, task_status: trio.TaskStatus[None]) -> None:
@@ -150,9 +132,3 @@ async def _run(orderer: SoloOrderer, joined: Joined, *, task_status: trio.TaskSt
         reason = f"channel {orderer.channel_id} is not ordered any more: {exc}"
         orderer.fail(f"not ordered any more: {exc}")
         joined.statuses.fail(BroadcastRefused(Status.SERVICE_UNAVAILABLE, reason))
-
-
-def _unknown(channel_id: str) -> BroadcastRefused:
-    return BroadcastRefused(
-        Status.SERVICE_UNAVAILABLE, f"this peer knows no ordering service of {channel_id}"
-    )
