@@ -111,7 +111,7 @@ class _Server:
         self._open += 1
         try:
             await self._serve(stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError) as exc:
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
             log.debug("connection lost: %s", exc)
         except Exception:
             log.exception("connection ended by a bug")
@@ -135,7 +135,6 @@ class _Server:
             finally:
                 self._waiting.pop(waiting, None)
         if request is not None:
-            refusal = None
             encoded = _encoded(http, await self._answer(request), request.method)
         elif refusal is not None:
             encoded = _encoded(http, refusal)
