@@ -12,6 +12,7 @@ possible again.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ MAX_BACKLOG_BYTES = 1 << 20
 """Of answers to frames, such as pings, that the far end makes us write and does not read."""
 MAX_FRAME_BYTES = 1 << 16
 """Some clients take frames of megabytes, which would fill the backlog at once."""
+PORTION_BYTES = 1 << 14
+"""What is taken in of one connection before another's turn."""
 PING_STRIKES = 2
 PING_SLACK = 0.9
 """A ping that is a tenth too early is on time: clocks and networks are not exact."""
@@ -100,6 +103,7 @@ class ServerProtocol(http2.Protocol):
         super().__init__(handler, config.__for_server__(), h2_config)
         self.pings = pings
         self._streams = streams
+        self._waiting = b""
 
     def make_processor(self) -> http2.Processor:
         """Return what processes the connection's events."""
@@ -109,10 +113,20 @@ class ServerProtocol(http2.Protocol):
         return _Processor(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what arrives, from a client that also takes what it is sent."""
-        super().data_received(data)
+        """Take in what arrives, a portion at a time, so that others have their turns."""
+        data = self._waiting + data
+        portion, self._waiting = data[:PORTION_BYTES], data[PORTION_BYTES:]
+        super().data_received(portion)
         if self.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
-            self.transport.abort()
+            self.transport.abort()  # it does not take what it makes us send
+        elif self._waiting:
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            self.data_received(b"")
 
     def go_away(self, code: ErrorCodes = ErrorCodes.NO_ERROR, text: bytes = b"") -> None:
         """Tell the client to open no more streams; those that are open go on.
