@@ -1,6 +1,6 @@
 """Which peers together satisfy all the policies that a transaction has to.
 
-Room:      peer.discovery   (imports lifecycle, msp, validation; used by service and gateway)
+Room:      peer.discovery   (imports ledger, lifecycle, msp, validation; used by service, gateway)
 Loop:      none; point reads of the state, and a test of each peer against each principal
 Lifetime:  one question
 Fabric:    discovery/endorsement/{endorsement,collection}.go, common/policies/inquire (release-2.5)
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from fabric_protos.codec import encode
@@ -24,6 +25,7 @@ from peer.channel.bundle import Bundle
 from peer.channel.channel import Channel
 from peer.discovery.peers import KnownPeers, PeerNode
 from peer.errors import LedgerError, NoEndorsers, PolicyError
+from peer.ledger.api import QueryExecutor
 from peer.lifecycle import state
 from peer.lifecycle.collections import member_principals, organisation_of
 from peer.msp.policies import Policy, from_envelope
@@ -50,6 +52,14 @@ class Descriptor(NamedTuple):
     layouts: Sequence[Mapping[str, int]]
 
 
+class _Place(NamedTuple):
+    """A channel, and its state at this moment."""
+
+    channel: Channel
+    reader: QueryExecutor
+    definitions: Definitions
+
+
 class Endorsements:
     """Finds out who can endorse on the channels of this peer.
 
@@ -72,37 +82,44 @@ class Endorsements:
 
         Source: `endorsementAnalyzer.PeersForEndorsement` (release-2.5).
         """
-        members = self._authorised(channel_id, interest)
-        channel = self._channel(channel_id)
-        assert channel is not None  # members of no channel were refused above
-        able = self._able(channel_id, interest, members)
-        reader = channel.ledger.new_query_executor()
-        try:
-            definitions = Definitions(channel.bundle, reader)
+        with self._reading(channel_id, interest) as place:
+            members = self._authorised(place, interest)
             policies = dict.fromkeys(
-                policy
-                for call in interest.chaincodes
-                for policy in _policies(definitions, channel, call)
+                policy for call in interest.chaincodes for policy in _policies(place, call)
             )
-        finally:
-            reader.done()
         if not policies:
             raise NoEndorsers("no principal sets remained after filtering")
-        principals = _Principals(channel.bundle, members)
+        principals = _Principals(place.channel.bundle, members)
         needs = _merged([principals.needs(policy) for policy in policies], principals)
         if not needs:
             raise NoEndorsers("no peer combination can satisfy the endorsement policy")
-        return _descriptor(needs, principals, able)
+        return _descriptor(needs, principals, self._able(channel_id, interest, members))
 
     def able(self, channel_id: str, interest: ChaincodeInterest) -> set[PeerNode]:
         """Return the peers that can run some chaincodes and may read what these read.
+
+        Args:
+            interest: at least one chaincode.
 
         Raises:
             NoEndorsers: something is not defined.
 
         Source: `endorsementAnalyzer.PeersAuthorizedByCriteria` (release-2.5).
         """
-        return self._able(channel_id, interest, self._authorised(channel_id, interest))
+        with self._reading(channel_id, interest) as place:
+            members = self._authorised(place, interest)
+        return self._able(channel_id, interest, members)
+
+    @contextmanager
+    def _reading(self, channel_id: str, interest: ChaincodeInterest) -> Iterator[_Place]:
+        channel = self._channel(channel_id)
+        if channel is None:
+            raise _unknown(channel_id, interest.chaincodes[0].name)
+        reader = channel.ledger.new_query_executor()
+        try:
+            yield _Place(channel, reader, Definitions(channel.bundle, reader))
+        finally:
+            reader.done()
 
     def _able(
         self, channel_id: str, interest: ChaincodeInterest, members: Sequence[PeerNode]
@@ -111,24 +128,16 @@ class Endorsements:
         can_run = (self._peers.with_chaincode(channel_id, name) for name in names)
         return set(members).intersection(*can_run)
 
-    def _authorised(self, channel_id: str, interest: ChaincodeInterest) -> list[PeerNode]:
+    def _authorised(self, place: _Place, interest: ChaincodeInterest) -> list[PeerNode]:
         """Return the peers of a channel that may know what has to be read."""
-        channel = self._channel(channel_id)
-        members = self._peers.of_channel(channel_id)
+        members = self._peers.of_channel(place.channel.channel_id)
+        msps = place.channel.bundle.msps
         for call in interest.chaincodes:
-            if channel is None:
-                raise _unknown(channel_id, call.name)
-            reader = channel.ledger.new_query_executor()
-            try:
-                rules = _rules(Definitions(channel.bundle, reader), channel, call.name)
-                collections = rules.collections
-                if collections is None:
-                    collections = state.read_legacy_collections(reader, call.name)
-            finally:
-                reader.done()
+            collections = _rules(place, call.name).collections
+            if collections is None:
+                collections = state.read_legacy_collections(place.reader, call.name)
             for name in () if call.no_private_reads else call.collection_names:
                 accepted = _members_of(collections, call.name, name)
-                msps = channel.bundle.msps
                 members = [
                     node
                     for node in members
@@ -251,14 +260,14 @@ def _descriptor(needs: Sequence[Needs], principals: _Principals, able: set[PeerN
     return Descriptor({name: peers for name, peers in groups.items() if peers}, layouts)
 
 
-def _policies(definitions: Definitions, channel: Channel, call: ChaincodeCall) -> Iterator[Policy]:
+def _policies(place: _Place, call: ChaincodeCall) -> Iterator[Policy]:
     """Yield what must be satisfied for one chaincode, or for some of its collections and keys."""
-    name, rules = call.name, _rules(definitions, channel, call.name)
+    name, rules = call.name, _rules(place, call.name)
     try:
         for collection in call.collection_names:
-            yield definitions.collection_policy(rules, collection)
+            yield place.definitions.collection_policy(rules, collection)
         for policy in call.key_policies:
-            yield from_envelope(policy, channel.bundle.msps)
+            yield from_envelope(policy, place.channel.bundle.msps)
     except (Invalid, PolicyError) as exc:
         raise NoEndorsers(f"chaincode {name}: {exc}") from exc
     if call.disregard_namespace_policy:
@@ -272,11 +281,11 @@ def _policies(definitions: Definitions, channel: Channel, call: ChaincodeCall) -
         yield rules.policy
 
 
-def _rules(definitions: Definitions, channel: Channel, name: str) -> EndorsementRules:
+def _rules(place: _Place, name: str) -> EndorsementRules:
     try:
-        return definitions.rules(name)
+        return place.definitions.rules(name)
     except (Invalid, LedgerError) as exc:
-        raise _unknown(channel.channel_id, name) from exc
+        raise _unknown(place.channel.channel_id, name) from exc
 
 
 def _members_of(

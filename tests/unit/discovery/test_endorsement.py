@@ -6,19 +6,27 @@ from collections.abc import Sequence
 
 import pytest
 
+from fabric_protos.codec import encode
 from fabric_protos.protos import (
     ApplicationPolicy,
     ChaincodeCall,
+    ChaincodeData,
     ChaincodeInterest,
+    CollectionConfig,
+    CollectionConfigPackage,
     CollectionPolicyConfig,
     StaticCollectionConfig,
 )
 from peer.discovery.endorsement import Endorsements
 from peer.discovery.peers import KnownPeers, PeerNode
 from peer.errors import NoEndorsers
+from peer.ledger.rwset import RwSetBuilder
+from peer.lifecycle.state import LSCC
 from peer.msp import standard
 from peer.msp.dsl import parse_policy
 from tests.unit.validation.conftest import bare as bare
+from tests.unit.validation.conftest import legacy as legacy
+from tests.unit.validation.conftest import legacy_scene as legacy_scene
 from tests.unit.validation.conftest import scene as scene
 from tests.unit.validation.forging import CC, CHANNEL, World, definition, endorsed_by
 
@@ -217,3 +225,30 @@ async def test_keys_with_policies_of_their_own(bare: World) -> None:
     assert refused(found, nothing).startswith("requested to disregard chaincode cc's policy")
     never = ChaincodeCall(name=CC, key_policies=[standard.reject_all()])
     assert refused(found, never) == "endorsement policy cannot be satisfied"
+
+
+async def test_legacy_definitions(legacy: World) -> None:
+    """Their collections lie elsewhere, and have no policies of their own."""
+    await legacy.put(deployed(), name=LSCC)
+    found = known(legacy, "peer0.org2")
+    assert layouts(found, PLAIN) == ["1 of peer0.org1"]
+    written = ChaincodeCall(name=CC, collection_names=["secrets"], no_private_reads=True)
+    assert layouts(found, written) == ["1 of peer0.org1"]
+    read = ChaincodeCall(name=CC, collection_names=["secrets"])
+    assert refused(found, read) == NOBODY
+    text = "collection unknown doesn't exist in collection config for chaincode cc"
+    assert refused(found, ChaincodeCall(name=CC, collection_names=["unknown"])) == text
+
+
+def deployed() -> RwSetBuilder:
+    """Return the writes of lscc for a chaincode of Org1 with a collection of Org2."""
+    data = ChaincodeData(
+        name=CC, version="1", escc="escc", vscc="vscc", policy=parse_policy("OR('Org1MSP.peer')")
+    )
+    config = CollectionConfig(
+        static_collection_config=collection("secrets", "OR('Org2MSP.member')")
+    )
+    sets = RwSetBuilder()
+    sets.add_write(LSCC, CC, encode(data))
+    sets.add_write(LSCC, f"{CC}~collection", encode(CollectionConfigPackage(config=[config])))
+    return sets
