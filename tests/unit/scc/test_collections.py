@@ -16,6 +16,7 @@ from peer.endorser.proposal import prepare_proposal
 from peer.errors import DefinitionNotUsable, LedgerError
 from peer.ledger.api import CollectionPolicy
 from peer.msp.identity import SigningIdentity
+from peer.msp.policies import SignedData
 from tests.unit.scc.channels import CHANNEL, Called, Site
 from tests.unit.scc.test_lifecycle import FIELDS, collection, collections, define
 
@@ -106,6 +107,26 @@ class TestPermissions:
                 "_lifecycle": {"namespaces/metadata/cc": False},
                 "lscc": expected,
             }
+
+    async def test_who_may_see_what_was_committed(self, site: Site) -> None:
+        await define(site, collections=collections(collection("c", member_only_read=False)))
+        knows = site.definitions.is_member
+
+        def signed(by: SigningIdentity) -> SignedData:
+            return SignedData(b"asked", by.creator, by.sign(b"asked"))
+
+        own, other = signed(site.user), signed(site.other_admin)
+        assert knows(CHANNEL, "cc", "c", own)
+        assert not knows(CHANNEL, "cc", "c", other)
+        assert not knows(CHANNEL, "cc", "c", own._replace(signature=other.signature))
+        assert knows(CHANNEL, "cc", "_implicit_org_Org1MSP", own)
+        assert not knows(CHANNEL, "cc", "_implicit_org_Org1MSP", other)
+        assert knows(CHANNEL, "cc", "_implicit_org_Org2MSP", other)
+        nobody = signed(SigningIdentity.self_signed("Org9MSP"))
+        for name in ("c", "_implicit_org_Org9MSP", "none"):
+            assert not knows(CHANNEL, "cc", name, nobody)
+        assert not knows(CHANNEL, "nothing", "c", own)
+        assert not knows("nowhere", "cc", "c", own)
 
     async def test_without_a_channel_there_are_none(self, site: Site) -> None:
         params = TransactionParams(channel_id="", tx_id="1", namespace="cc")
