@@ -34,8 +34,9 @@ from peer.services.api import Caller, Method
 log = logging.getLogger("peer.rpc")
 
 CONTENT_TYPES = frozenset({"application/grpc", "application/grpc+proto"})
-CONNECTION_WINDOW_BYTES = 1 << 22
 STREAM_WINDOW_BYTES = 1 << 20
+CONNECTION_WINDOW_BYTES = 1 << 30
+"""For all streams together, so that those that wait hold up no other; `Limits.held` bounds them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -289,6 +289,19 @@ async def test_who_does_not_read_is_waited_for(service: Service) -> None:
             await service.ended.wait()
 
 
+async def test_streams_that_are_not_read_hold_up_no_other(service: Service) -> None:
+    async with serving(service.methods()) as address, raw.client(address) as client:
+        for _ in range(6):
+            await client.call(path(service.listen))
+            await client.send(b"x")
+            assert await client.messages(1) == [b"x"]
+            await client.send_data(bytes(MEGABYTE - 6))  # all that a stream may have waiting
+            assert client.h2.local_flow_control_window(client.stream_id) < 10
+        await client.call(path(service.echo))
+        await client.send_data(raw.frame(bytes(MEGABYTE)), end=True)
+        assert await client.messages(1) == [bytes(MEGABYTE)]
+
+
 async def test_tls(service: Service, authority: CertificateAuthority) -> None:
     pair = authority.issue_server("127.0.0.1")
     tls = server_context(pair.certificate, pair.key)
