@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from peer.errors import QueryError
@@ -86,6 +87,9 @@ TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "$mod": lambda value, pair: (
         type(value) is int and value - pair[0] * int(value / pair[0]) == pair[1]
     ),
+    "$regex": lambda value, pattern: (
+        isinstance(value, str) and re.search(pattern, value) is not None
+    ),
     "$elemMatch": lambda value, inner: (
         isinstance(value, list) and any(evaluate(inner, one, element=True) for one in value)
     ),
@@ -141,10 +145,17 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 DOCUMENTS = st.dictionaries(NAMES, VALUES, max_size=3)
-FIELDS = st.sampled_from(["a", "b", "a.b", "a.0", "b.a", "0"])
+# Few of them, so that what a selector asks for is often there.
+FEW = st.sampled_from([None, True, -3, 1, 1.0, "a", "ab"])
+SMALL = FEW | st.lists(FEW, max_size=2) | st.dictionaries(NAMES, FEW, min_size=1, max_size=2)
+MEETING = st.fixed_dictionaries({"a": SMALL}, optional={"b": SMALL})
+FIELDS = st.sampled_from(["a", "a", "b", "a.b", "a.0", "b.a", "0"])
 OPERATIONS = st.one_of(
-    st.tuples(st.sampled_from(["$lt", "$lte", "$eq", "$ne", "$gte", "$gt"]), VALUES),
-    st.tuples(st.sampled_from(["$in", "$nin", "$all"]), st.lists(VALUES, max_size=3)),
+    st.tuples(st.sampled_from(["$lt", "$lte", "$eq", "$ne", "$gte", "$gt"]), SMALL),
+    st.tuples(st.sampled_from(["$in", "$nin", "$all"]), st.lists(SMALL, max_size=3)),
+    st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(FEW, min_size=1, max_size=3)),
+    st.tuples(st.just("$all"), st.lists(FEW, max_size=2).map(lambda one: [one])),
+    st.tuples(st.just("$regex"), st.sampled_from(["^a", "b$", "^$", "a|é"])),
     st.tuples(st.just("$exists"), st.booleans()),
     st.tuples(
         st.just("$type"),
@@ -153,7 +164,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("$size"), st.integers(0, 3)),
     st.tuples(
         st.just("$mod"),
-        st.tuples(st.sampled_from([-2, 1, 2, 3]), st.integers(-2, 2)).map(list),
+        st.tuples(st.sampled_from([-2, 2, 3]), st.integers(-1, 1)).map(list),
     ),
 )
 
@@ -178,13 +189,14 @@ ELEMENTS = st.tuples(st.sampled_from(["$elemMatch", "$allMatch"]), CONDITIONS).m
     lambda pair: {pair[0]: pair[1]}
 )
 SELECTORS = st.recursive(
-    st.tuples(FIELDS, CONDITIONS | ELEMENTS | VALUES).map(lambda pair: {pair[0]: pair[1]}),
+    st.tuples(FIELDS, CONDITIONS | ELEMENTS | SMALL).map(lambda pair: {pair[0]: pair[1]}),
     combined,
     max_leaves=5,
 )
 
 
-@given(SELECTORS, st.lists(DOCUMENTS, min_size=1, max_size=4))
+@settings(max_examples=800)
+@given(SELECTORS, st.lists(MEETING, min_size=3, max_size=8))
 def test_random_selectors_agree_with_the_other_evaluator(
     selector: dict[str, Any], documents: list[dict[str, Any]]
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from fabric_protos.common import MspRoleMspRoleType as Role
@@ -48,7 +48,17 @@ class Gate(NamedTuple):
 Rule = Gate | int
 """An integer is a principal."""
 
-RULES: st.SearchStrategy[Rule] = st.recursive(
+# Most of them of one organisation, so that rules compete for its signatures.
+WANTED = [("A", Role.MEMBER), ("A", Role.PEER), ("A", Role.ADMIN)]
+LEAVES = st.sampled_from([PRINCIPALS.index(each) for each in WANTED])
+
+
+def gates(inner: st.SearchStrategy[Rule]) -> st.SearchStrategy[Rule]:
+    rules = st.lists(inner, min_size=2, max_size=3).map(tuple)
+    return st.builds(Gate, st.integers(1, 2), rules)
+
+
+RULES: st.SearchStrategy[Rule] = gates(LEAVES | gates(LEAVES)) | st.recursive(
     st.integers(0, len(PRINCIPALS) - 1),
     lambda inner: st.lists(inner, max_size=4).flatmap(
         lambda rules: st.builds(Gate, st.integers(0, len(rules) + 1), st.just(tuple(rules)))
@@ -104,6 +114,7 @@ def accepts(wanted: Policy, signers: Sequence[int]) -> bool:
     return wanted.accepts([IDENTITIES[each] for each in signers])
 
 
+@settings(max_examples=1000)
 @given(RULES, SIGNERS)
 def test_policies_are_evaluated_as_fabric_does(rule: Rule, signers: list[int]) -> None:
     expected = greedy(rule, signers, [False] * len(signers))
