@@ -50,10 +50,8 @@ ledger: blockchain
 ledger.pvtdataStore: collElgProcDbBatchesInterval collElgProcMaxDbBatchSize
 ledger.pvtdataStore: deprioritizedDataReconcilerInterval purgeInterval purgedKeyAuditLogging
 ledger.snapshots: rootDir
-ledger.state: stateDatabase
-ledger.state.couchDBConfig: autoWarmIndexes cacheSize couchDBAddress createGlobalChangesDB
-ledger.state.couchDBConfig: internalQueryLimit maxBatchUpdateSize maxRetries maxRetriesOnStartup
-ledger.state.couchDBConfig: password redoLogPath requestTimeout username warmIndexesAfterNBlocks
+ledger.state.couchDBConfig: autoWarmIndexes cacheSize createGlobalChangesDB redoLogPath
+ledger.state.couchDBConfig: warmIndexesAfterNBlocks
 metrics.statsd: address network prefix writeInterval
 """
 

@@ -359,6 +359,60 @@ class LedgerConfig:
         minimum=1,
         doc="Records one query returns at most.",
     )
+    state_database: str = setting(
+        "goleveldb",
+        key="ledger.state.stateDatabase",
+        kind=choice(["goleveldb", "CouchDB"]),
+        doc="Who answers rich queries: `goleveldb` is the embedded store, which is SQLite here; "
+        "`CouchDB` a server that holds the documents besides.",
+    )
+    couchdb_address: str = setting(
+        "127.0.0.1:5984",
+        key="ledger.state.couchDBConfig.couchDBAddress",
+        kind=ADDRESS,
+        doc="Where CouchDB is. It must be this peer's alone.",
+    )
+    couchdb_username: str = setting(
+        "",
+        key="ledger.state.couchDBConfig.username",
+        doc="Of an administrator of CouchDB; empty: none.",
+    )
+    couchdb_password: str = setting(
+        "",
+        key="ledger.state.couchDBConfig.password",
+        doc="The administrator's password.",
+        secret=True,
+    )
+    couchdb_max_retries: int = setting(
+        3,
+        key="ledger.state.couchDBConfig.maxRetries",
+        minimum=0,
+        doc="Attempts after the first one that CouchDB does not answer.",
+    )
+    couchdb_max_retries_on_startup: int = setting(
+        10,
+        key="ledger.state.couchDBConfig.maxRetriesOnStartup",
+        minimum=0,
+        doc="The same for the first request of a peer.",
+    )
+    couchdb_request_timeout_s: float = setting(
+        35.0,
+        key="ledger.state.couchDBConfig.requestTimeout",
+        minimum=0.1,
+        doc="One attempt.",
+    )
+    couchdb_internal_query_limit: int = setting(
+        1000,
+        key="ledger.state.couchDBConfig.internalQueryLimit",
+        minimum=1,
+        doc="Keys that one answer of CouchDB holds at most.",
+    )
+    couchdb_max_batch_update_size: int = setting(
+        1000,
+        key="ledger.state.couchDBConfig.maxBatchUpdateSize",
+        minimum=1,
+        doc="Documents that one request writes at most.",
+    )
     history_enabled: bool = setting(
         True,
         key="ledger.history.enableHistoryDatabase",

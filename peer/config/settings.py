@@ -70,8 +70,13 @@ def setting(
     env: str = "",
     minimum: float | None = None,
     below: T | None = None,
+    secret: bool = False,
 ) -> T:
-    """Declare a dataclass field that is a setting; the kind follows from the default's type."""
+    """Declare a dataclass field that is a setting; the kind follows from the default's type.
+
+    Args:
+        secret: leave the value out of the configuration's representation.
+    """
     described = Setting(
         key=key,
         env=env or env_name(key),
@@ -81,7 +86,7 @@ def setting(
         below=below,
         doc=doc,
     )
-    return field(default=default, metadata={Setting: described})
+    return field(default=default, metadata={Setting: described}, repr=not secret)
 
 
 def settings_of(config: type[Any]) -> Iterator[Place]:

@@ -50,6 +50,17 @@ def load_object(value: bytes) -> dict[str, Json] | None:
     return None if is_suspect and _is_deep(document) else document
 
 
+def load_verbatim(value: bytes) -> Json:
+    """Decode JSON for `canonical`: numbers stay as they were written.
+
+    Raises:
+        ValueError, RecursionError: it is none, or too deep.
+    """
+    return json.loads(
+        value.decode(), parse_int=_Number, parse_float=_Number, parse_constant=_refuse
+    )
+
+
 def document_at(key: bytes, value: bytes) -> dict[str, Json] | None:
     """Return what selectors look at: a stored object with its key; None for any other value."""
     document = load_object(value)
@@ -149,7 +160,7 @@ def project(value: bytes, paths: Sequence[Path]) -> bytes:
 
     Names are sorted, there are no spaces, and numbers stay as they were written.
     """
-    document = json.loads(value.decode(), parse_int=_Number, parse_float=_Number)
+    document = load_verbatim(value)
     projection: dict[str, Json] = {}
     for path in paths:
         found = value_at(document, path)

@@ -176,27 +176,18 @@ def define(
 
 @contextmanager
 def reindexed(
-    connection: sqlite3.Connection,
-    changed: Iterable[tuple[str, bytes]],
-    purged: Iterable[tuple[str, bytes]],
+    connection: sqlite3.Connection, changed: Iterable[tuple[str, bytes]]
 ) -> Iterator[None]:
     """Keep indexes true to the rows of the state that are written inside the context.
 
     Args:
-        changed: namespace and key of rows.
-        purged: namespace and key hash of rows.
+        changed: namespace and key of each.
     """
     indexed = {
         namespace: indexes_of(connection, namespace)
         for (namespace,) in connection.execute("SELECT DISTINCT namespace FROM indexes")
     }
-    touched = {each for each in changed if each[0] in indexed}
-    for namespace, key_hash in purged:
-        if namespace in indexed:
-            by_hash = f"{VALUES} AND key_hash = ?"
-            touched |= {
-                (namespace, key) for key, _ in connection.execute(by_hash, (namespace, key_hash))
-            }
+    touched = [each for each in changed if each[0] in indexed]
 
     def rows() -> set[IndexRow]:
         return {

@@ -37,6 +37,7 @@ from peer.ledger.blockfile import MAX_FILE_BYTES
 from peer.ledger.blocks import envelopes_of
 from peer.ledger.commit import BlockCommit, Chain, Tip
 from peer.ledger.database import locked
+from peer.ledger.documents import Documents, DocumentServer
 from peer.ledger.history import HistoryQueryExecutor
 from peer.ledger.indexes import canonical_definition
 from peer.ledger.simulator import CollectionNames, QueryExecutor, TxSimulator
@@ -54,11 +55,14 @@ CHANNEL_ID = re.compile(r"[a-z][a-z0-9.-]{0,248}")
 class KVLedger:
     """One channel's ledger; opened with `open_ledger`."""
 
-    def __init__(self, chain: Chain, collections: CollectionNames) -> None:
+    def __init__(
+        self, chain: Chain, collections: CollectionNames, server: DocumentServer | None
+    ) -> None:
         self._chain = chain
         self._store = chain.store
         self._collections = collections
         self._committer = trio.Lock()
+        self.documents = None if server is None else Documents(chain.store, server, self._committer)
         self._next_block = trio.Event()
         self._is_closed = False
 
@@ -74,11 +78,13 @@ class KVLedger:
 
     def new_tx_simulator(self, tx_id: str) -> TxSimulator:
         """Begin a simulation on the state of the last commit; end it with its `done`."""
-        return TxSimulator(tx_id, self._store.snapshot(), self.collection_names)
+        reader = None if self.documents is None else self.documents.begin()
+        return TxSimulator(tx_id, self._store.snapshot(), self.collection_names, reader)
 
     def new_query_executor(self) -> QueryExecutor:
         """Begin reading the state of the last commit; end it with its `done`."""
-        return QueryExecutor(self._store.snapshot(), self.collection_names)
+        reader = None if self.documents is None else self.documents.begin()
+        return QueryExecutor(self._store.snapshot(), self.collection_names, reader)
 
     def new_history_query_executor(self) -> HistoryQueryExecutor:
         """Return access to past values.
@@ -109,12 +115,15 @@ class KVLedger:
 
     async def set_indexes(self, chaincode: str, definitions: Mapping[str, Sequence[bytes]]) -> None:
         """Replace the indexes of a chaincode; see `peer.ledger.api.Ledger.set_indexes`."""
-        wanted = {
-            private_namespace(chaincode, collection) if collection else chaincode: list(
-                _usable(chaincode, contents)
-            )
+        asked = {
+            private_namespace(chaincode, collection) if collection else chaincode: contents
             for collection, contents in definitions.items()
         }
+        wanted: dict[str, list[str]] = {}
+        if self.documents is not None:
+            await self.documents.set_indexes(asked)
+        else:
+            wanted = {name: list(_usable(name, contents)) for name, contents in asked.items()}
         async with self._committer:
             await trio.to_thread.run_sync(self._store.set_indexes, chaincode, wanted)
             self._store.renew()
@@ -247,6 +256,9 @@ class KVLedger:
         store.renew()
         done = await trio.to_thread.run_sync(work.write)
         store.renew()
+        if self.documents is not None:
+            with trio.CancelScope(shield=True):
+                await self.documents.follow()
         store.height += 1
         self._chain.tip = Tip.of(done.block)
         self._next_block.set()
@@ -254,12 +266,12 @@ class KVLedger:
         return done
 
 
-def _usable(chaincode: str, contents: Sequence[bytes]) -> Iterator[str]:
+def _usable(namespace: str, contents: Sequence[bytes]) -> Iterator[str]:
     for content in contents:
         try:
             yield canonical_definition(content)
         except QueryError as exc:
-            log.warning("an index of chaincode %s is not used: %s", chaincode, exc)
+            log.warning("an index of namespace %s is not used: %s", namespace, exc)
 
 
 @asynccontextmanager
@@ -270,6 +282,7 @@ async def open_ledger(
     history: bool = True,
     collections: CollectionNames = lambda namespace: None,
     policies: CollectionPolicies = lambda namespace, collection: CollectionPolicy(),
+    documents: DocumentServer | None = None,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> AsyncIterator[Ledger]:
     """Open a channel's ledger, creating it empty where there is none.
@@ -289,6 +302,8 @@ async def open_ledger(
             use. Implicit collections of organisations exist without being named.
         policies: what the definition of a collection means for this peer, asked for every
             collection of a block. By default this peer is a member and nothing expires.
+        documents: a server that answers rich queries, with documents that are brought up to the
+            ledger first. Without one the ledger answers them itself.
         max_file_bytes: size of a block file.
 
     Raises:
@@ -296,6 +311,7 @@ async def open_ledger(
         LedgerCorrupt: a file is damaged, or written by another version, or the databases know
             blocks that the block files do not have.
         LedgerStorageError: it cannot be opened for another reason, which is named.
+        DocumentsUnavailable, DocumentsError: the server of documents cannot be used.
 
     Cancellation: an opening that began is finished and closed again; catching up with the blocks
         ends between two of them.
@@ -308,11 +324,14 @@ async def open_ledger(
             stack,
             history=history,
             policies=policies,
+            owes_documents=documents is not None,
             max_file_bytes=max_file_bytes,
         )
         try:
-            ledger = KVLedger(await trio.to_thread.run_sync(opening), collections)
+            ledger = KVLedger(await trio.to_thread.run_sync(opening), collections, documents)
             try:
+                if ledger.documents is not None:
+                    await ledger.documents.open()
                 yield ledger
             finally:
                 ledger.close()

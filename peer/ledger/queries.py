@@ -104,7 +104,7 @@ def parse_query(text: str) -> Query:
         raise QueryError("skip", "must be a whole number from 0 on")
     return Query(
         selector=parse_selector(query["selector"]),
-        fields=_parse_fields(query["fields"]) if "fields" in query else None,
+        fields=parse_fields(query["fields"]) if "fields" in query else None,
         sort=sort,
         is_descending=is_descending,
         skip=skip,
@@ -299,7 +299,12 @@ def _decode_bookmark(bookmark: str, query: Query) -> Rank | None:
             raise QueryError("bookmark", "is none that this query gave")
 
 
-def _parse_fields(fields: Json) -> tuple[Path, ...]:
+def parse_fields(fields: Json) -> tuple[Path, ...]:
+    """Read the fields of a projection.
+
+    Raises:
+        QueryError: they are none.
+    """
     if not isinstance(fields, list):
         # Fabric's own words: applyAdditionalQueryOptions, statecouchdb.go.
         raise QueryError("fields", "definition must be an array")

@@ -39,6 +39,7 @@ def open_chain(
     *,
     history: bool,
     policies: CollectionPolicies,
+    owes_documents: bool,
     max_file_bytes: int,
 ) -> Chain:
     """Open everything in a channel's directory, and catch up with the block files.
@@ -61,6 +62,7 @@ def open_chain(
     stack.callback(files.close)
     store = Store(home / DATABASE)
     stack.callback(store.close)
+    store.owe_documents(owes_documents)
     private = PrivateStore(home / "private.sqlite")
     stack.callback(private.close)
     transient = TransientStore(home / "transient.sqlite")

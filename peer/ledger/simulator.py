@@ -17,7 +17,8 @@ import trio
 from fabric_protos.codec import decode
 from fabric_protos.kvrwset import KvMetadataWrite
 from peer.errors import LedgerError
-from peer.ledger.api import KV, SimulationResults, Version
+from peer.ledger.api import KV, ResultsIterator, SimulationResults, Version
+from peer.ledger.documents import DocumentReader
 from peer.ledger.planning import plan
 from peer.ledger.queries import QueryResults, parse_query
 from peer.ledger.rwset import RangeQuery, RwSetBuilder, hash_key
@@ -80,9 +81,15 @@ class RangeIterator:
 class QueryExecutor:
     """Reads of one snapshot, recorded nowhere."""
 
-    def __init__(self, snapshot: Snapshot, collection_names: CollectionNames) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        collection_names: CollectionNames,
+        documents: DocumentReader | None = None,
+    ) -> None:
         self._held: Snapshot | None = snapshot
         self._collection_names = collection_names
+        self._documents = documents
 
     @property
     def _snapshot(self) -> Snapshot:
@@ -115,21 +122,23 @@ class QueryExecutor:
 
     async def execute_query(
         self, namespace: str, query: str, *, bookmark: str = "", page_size: int = 0
-    ) -> QueryResults:
+    ) -> ResultsIterator[KV]:
         """Run a rich query over the values that are JSON objects.
 
         Raises:
             QueryError: the query is malformed, or the bookmark is of another one.
         """
         await trio.lowlevel.checkpoint()
+
+        def record(key: str, version: Version) -> None:
+            self._record_read(namespace, key, version)
+
+        if self._documents is not None:
+            return self._documents.query(
+                lambda: self._snapshot, namespace, query, bookmark=bookmark, record=record
+            )
         planned, scan = plan(lambda: self._snapshot, namespace, parse_query(query))
-        return QueryResults(
-            namespace,
-            planned,
-            scan,
-            bookmark=bookmark,
-            record=lambda key, version: self._record_read(namespace, key, version),
-        )
+        return QueryResults(namespace, planned, scan, bookmark=bookmark, record=record)
 
     def get_private_data(self, namespace: str, collection: str, key: str) -> bytes | None:
         """Return a private value, None when the key does not exist.
@@ -183,11 +192,13 @@ class QueryExecutor:
 
     async def execute_query_on_private_data(
         self, namespace: str, collection: str, query: str
-    ) -> QueryResults:
+    ) -> ResultsIterator[KV]:
         """Run a rich query over private values; results are not recorded."""
         self._check_collection(namespace, collection)
         await trio.lowlevel.checkpoint()
         where = private_namespace(namespace, collection)
+        if self._documents is not None:
+            return self._documents.query(lambda: self._snapshot, namespace, query, where=where)
         planned, scan = plan(lambda: self._snapshot, where, parse_query(query))
         return QueryResults(namespace, planned, scan)
 
@@ -242,8 +253,14 @@ class QueryExecutor:
 class TxSimulator(QueryExecutor):
     """Reads of one snapshot, recorded, and writes, which no read ever sees."""
 
-    def __init__(self, tx_id: str, snapshot: Snapshot, collection_names: CollectionNames) -> None:
-        super().__init__(snapshot, collection_names)
+    def __init__(
+        self,
+        tx_id: str,
+        snapshot: Snapshot,
+        collection_names: CollectionNames,
+        documents: DocumentReader | None = None,
+    ) -> None:
+        super().__init__(snapshot, collection_names, documents)
         self._tx_id = tx_id
         self._rwset = RwSetBuilder()
         self._private_reads: set[tuple[str, str]] = set()
@@ -267,7 +284,7 @@ class TxSimulator(QueryExecutor):
 
     async def execute_query(
         self, namespace: str, query: str, *, bookmark: str = "", page_size: int = 0
-    ) -> QueryResults:
+    ) -> ResultsIterator[KV]:
         """Run a rich query; what is taken of it counts as read, and a page forbids writes."""
         if bookmark or page_size:
             self._begin_page()
@@ -287,7 +304,7 @@ class TxSimulator(QueryExecutor):
 
     async def execute_query_on_private_data(
         self, namespace: str, collection: str, query: str
-    ) -> QueryResults:
+    ) -> ResultsIterator[KV]:
         """Run a rich query over private values: forbids writes in this simulation."""
         self._begin_private_query(namespace, collection)
         return await super().execute_query_on_private_data(namespace, collection, query)

@@ -32,7 +32,7 @@ from peer.ledger.blockfile import Position
 from peer.ledger.database import open_reader, open_writer, transaction, translated
 from peer.ledger.snapshot import GET, Snapshot, Stored, height_of, stored
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = """
 CREATE TABLE blocks (
     number INTEGER PRIMARY KEY,
@@ -74,6 +74,17 @@ CREATE TABLE history (
 ) WITHOUT ROWID;
 """
 SCHEMA += indexes.SCHEMA
+SCHEMA += """
+CREATE TABLE owed (                 -- what a server of documents has not got yet
+    namespace TEXT NOT NULL,
+    key       BLOB NOT NULL,
+    PRIMARY KEY (namespace, key)
+) WITHOUT ROWID;
+
+CREATE TABLE documents (            -- one row, where there is such a server
+    height INTEGER NOT NULL         -- blocks it had when nothing was owed
+);
+"""
 
 MAX_IDLE_CONNECTIONS = 8
 CHECKPOINT_BYTES = 4 * 1024 * 1024
@@ -89,6 +100,19 @@ HISTORY = """
 """
 
 
+KEY_OF_HASH = "SELECT key FROM state WHERE namespace = ? AND key_hash = ?"
+OWED = """
+    SELECT o.namespace, o.key, s.value, s.metadata, s.block, s.tx
+    FROM owed o LEFT JOIN state s USING (namespace, key) LIMIT ?
+"""
+OWE_EVERYTHING = """
+    INSERT OR IGNORE INTO owed SELECT namespace, key FROM state
+    WHERE namespace != '' AND instr(namespace, '$$h') = 0
+"""
+SAVEPOINT = """
+    SELECT b.number, coalesce(max(t.tx), 0) FROM blocks b LEFT JOIN transactions t
+    ON t.block = b.number WHERE b.number = (SELECT max(number) FROM blocks)
+"""
 FIND_TRANSACTION = """
     SELECT block, tx, code FROM transactions WHERE tx_id = ? ORDER BY block, tx LIMIT 1
 """
@@ -142,6 +166,23 @@ class StateChanges(NamedTuple):
     purged: Sequence[tuple[str, bytes]]
 
 
+class OwedRow(NamedTuple):
+    """A row that a server of documents has not got yet; a value of None is no row any more."""
+
+    namespace: str
+    key: bytes
+    value: bytes | None
+    metadata: bytes
+    version: Version
+
+
+class Savepoint(NamedTuple):
+    """The last transaction of the last block; the block is -1 where there is none."""
+
+    block: int
+    tx: int
+
+
 HistoryWrite = tuple[str, bytes, int, bytes | None]
 """Namespace, key, tx, and the value or None."""
 
@@ -167,6 +208,7 @@ class Store:
         self._idle: list[sqlite3.Connection] = []
         self._current: Snapshot | None = None
         self._closed = False
+        self._owes_documents = False
         self._logged_bytes = 0  # about: a page for each changed row, and the values
         self._moved_frames = 0
         with self._translated(), ExitStack() as opened:
@@ -279,12 +321,13 @@ class Store:
 
     def write_block(self, rows: BlockRows) -> None:
         """Write one block and return when it is durable; after an error nothing of it is there."""
-        state, private, purged = rows.changes
         with self._writing():
-            written = [*state, *(row for row, _ in private)]
-            with indexes.reindexed(self._writer, (row[:2] for row in written), purged):
+            touched = self._touched(rows.changes)
+            with indexes.reindexed(self._writer, touched):
                 self._write_rows(rows)
-        self._logged_bytes += sum(len(row.value or b"") for row in state)
+            if self._owes_documents:
+                self._writer.executemany("INSERT OR IGNORE INTO owed VALUES (?, ?)", touched)
+        self._logged_bytes += sum(len(row.value or b"") for row in rows.changes.state)
 
     def set_indexes(self, chaincode: str, wanted: Mapping[str, Iterable[str]]) -> None:
         """Make these the indexes of a chaincode; see `peer.ledger.indexes.define`.
@@ -293,6 +336,61 @@ class Store:
         """
         with self._writing():
             indexes.define(self._writer, chaincode, wanted)
+
+    def owe_documents(self, owes: bool) -> None:
+        """Choose whether changes are owed to a server of documents from now on; if not, none are.
+
+        For the writing thread, as is all that follows.
+        """
+        self._owes_documents = owes
+        if not owes and self.confirmed() is not None:
+            with self._writing():
+                self._writer.execute("DELETE FROM owed")
+                self._writer.execute("DELETE FROM documents")
+
+    def owe_everything(self) -> None:
+        """Owe every row that can be a document."""
+        with self._writing():
+            self._writer.execute(OWE_EVERYTHING)
+
+    def owed(self, limit: int) -> list[OwedRow]:
+        """Return up to `limit` rows that are owed."""
+        with self._translated():
+            found = self._writer.execute(OWED, (limit,)).fetchall()
+        return [
+            OwedRow(namespace, key, value, metadata or b"", Version(block or 0, tx or 0))
+            for namespace, key, value, metadata, block, tx in found
+        ]
+
+    def settle(self, rows: Sequence[OwedRow], height: int | None) -> None:
+        """Strike rows off; with a height, note that nothing of so many blocks is owed."""
+        with self._writing():
+            delete = "DELETE FROM owed WHERE (namespace, key) = (?, ?)"
+            self._writer.executemany(delete, (row[:2] for row in rows))
+            if height is not None:
+                self._writer.execute("DELETE FROM documents")
+                self._writer.execute("INSERT INTO documents VALUES (?)", (height,))
+
+    def confirmed(self) -> int | None:
+        """Return the height at which nothing was owed last; None where no server is known."""
+        with self._translated():
+            row = self._writer.execute("SELECT height FROM documents").fetchone()
+        return None if row is None else int(row[0])
+
+    def savepoint(self) -> Savepoint:
+        """Return the place of the last transaction."""
+        with self._translated():
+            block, tx = self._writer.execute(SAVEPOINT).fetchone()
+        return Savepoint(-1 if block is None else block, tx)
+
+    def _touched(self, changes: StateChanges) -> list[tuple[str, bytes]]:
+        """Return namespace and key of every row that a block changes; not those of hashes."""
+        rows = [*changes.state, *(row for row, _ in changes.private)]
+        touched = {row[:2] for row in rows if row.namespace and "$$h" not in row.namespace}
+        for where in changes.purged:
+            found = self._writer.execute(KEY_OF_HASH, where)
+            touched |= {(where[0], key) for (key,) in found}
+        return sorted(touched)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -86,6 +86,12 @@ def node() -> Counterpart:
     return Counterpart(library="node", type="node", path=target, command=(engine, "index.js"))
 
 
+def couchdb() -> tuple[str, ...]:
+    """Install PouchDB's server; return the command that starts it."""
+    target, engine = _node_program(SOURCES.parent / "couchdb", "server.js")
+    return engine, str(target / "server.js")
+
+
 def application() -> tuple[str, ...]:
     """Install the official client library beside an application; return what starts that."""
     target, engine = _node_program(SOURCES.parent / "application", "application.js")

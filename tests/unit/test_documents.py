@@ -130,6 +130,11 @@ def test_the_files_to_look_at_exist() -> None:
 # Dependencies
 
 
+EXTRAS = [
+    each for required in PROJECT["project"]["optional-dependencies"].values() for each in required
+]
+
+
 def normalised(requirement: str) -> str:
     return re.split(r"[<>=!~ \[;]", requirement)[0].lower().replace("_", "-")
 
@@ -138,6 +143,7 @@ def normalised(requirement: str) -> str:
     ("title", "declared"),
     [
         ("To run", PROJECT["project"]["dependencies"]),
+        ("With an extra", EXTRAS),
         ("To develop", PROJECT["dependency-groups"]["dev"]),
     ],
 )
@@ -151,7 +157,7 @@ def test_every_dependency_is_explained(title: str, declared: list[str]) -> None:
 
 
 def test_every_import_is_a_dependency_or_comes_with_one() -> None:
-    known = {normalised(each) for each in PROJECT["project"]["dependencies"]}
+    known = {normalised(each) for each in [*PROJECT["project"]["dependencies"], *EXTRAS]}
     for row in body(section("docs/dependencies.md", "Through these")):
         (parent,) = re.findall(r"`([\w-]+)`", row[1])
         assert parent in known

@@ -90,6 +90,7 @@ def test_every_setting_can_be_set_by_its_variable() -> None:
         "net or dev": "dev",
         "disabled or prometheus or statsd": "prometheus",
         "paths": "/x /y",
+        "goleveldb or CouchDB": "CouchDB",
     }
     samples |= {"logging specification": "a=error", "text or json": "json", "path": "/x"}
     env = {p.setting.env: samples.get(p.setting.kind.name, "x7") for p in settings_of(PeerConfig)}

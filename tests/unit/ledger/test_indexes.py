@@ -234,7 +234,7 @@ async def test_what_cannot_be_used_is_left_out(
     await channel.put(**NUMBERED)
     broken = [index("a..b"), index("a", partial={"a": {"$nope": 1}}), b"no JSON"]
     await channel.ledger.set_indexes("cc", {"": [*broken, index("n")]})
-    refused = "an index of chaincode cc is not used: rich query: "
+    refused = "an index of namespace cc is not used: rich query: "
     assert [record.getMessage().removeprefix(refused) for record in caplog.records] == [
         "index.fields.0 'a..b' is no name of a field",
         "partial_filter_selector.a.$nope $nope is no operator here",

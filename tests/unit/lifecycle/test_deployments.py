@@ -123,7 +123,7 @@ async def test_another_package_brings_its_own_and_none_removes_them(desk: Desk) 
     await desk.define(2, package_id=second)
     await desk.define(3, package_id=first)
     await desk.define(4)  # the organisation has no package for it
-    assert desk.told == [("cc", {"": [OWNER]}), ("cc", {}), ("cc", {"": [OWNER]}), ("cc", {})]
+    assert desk.told == [("cc", {"": each}) for each in ([OWNER], [], [OWNER], [])]
 
 
 async def test_collections_that_are_defined(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
