@@ -42,12 +42,12 @@ from fabric_protos.protos import (
     TxValidationCode,
 )
 from fabric_protos.stream import ChaincodeInput
-from peer import PeerConfig
+from peer import PeerConfig, open_peer
 from peer.channel import network
 from peer.client.definitions import WantedDefinition, approve, commit
 from peer.config.neighbours import GatewayEndorser
 from peer.endorser.proposal import PreparedProposal, prepare_args, prepare_proposal
-from peer.errors import CallFailed, Code
+from peer.errors import CallFailed, Code, ConfigError
 from peer.remote import ClientTls, Connection, Endpoint
 from peer.rpc.client import dial
 from tests.integration.network.scene import ASSETS, CHANNEL, Scene, identity_of, open_scene
@@ -164,6 +164,7 @@ async def opened(directory: Path) -> AsyncIterator[tuple[Scene, GatewayClient]]:
         channels = [peer.joined.get(CHANNEL).channel for peer in scene.peers]
         for index, channel in enumerate(channels):
             await approve(scene.client(index, 0, [index]), channel, wanted, 1)
+        await scene.level()
         await commit(scene.client(0, 0), channels[0], wanted, 1)
         await scene.level()
         root = (scene.made.organisations[0].nodes[0].tls / "ca.crt").read_bytes()
@@ -232,3 +233,30 @@ async def test_discovery_tells_of_the_peer_that_is_asked(tmp_path: Path) -> None
         assert state is not None
         assert state.properties is not None
         assert [each.name for each in state.properties.chaincodes] == ["_lifecycle"]
+
+
+async def test_what_is_switched_off_is_not_served() -> None:
+    config = PeerConfig()
+    config = replace(
+        config,
+        peer=replace(config.peer, listen_address="127.0.0.1:0"),
+        gateway=replace(config.gateway, enabled=False),
+        discovery=replace(config.discovery, enabled=False),
+    )
+    async with open_peer(config) as peer, dial(Endpoint(peer.address)) as connection:
+        for path in (f"{SERVICE}Evaluate", DISCOVER):
+            with pytest.raises(CallFailed) as caught:
+                await connection.unary(path, b"", timeout_s=30)
+            assert caught.value.code is Code.UNIMPLEMENTED
+
+
+async def test_a_neighbour_whose_certificate_is_missing(tmp_path: Path) -> None:
+    missing = tmp_path / "ca.crt"
+    config = PeerConfig()
+    other = GatewayEndorser(msp_id="Org2MSP", address="localhost:1", tls_root=missing)
+    config = replace(config, gateway=replace(config.gateway, endorsers=(other,)))
+    with pytest.raises(ConfigError) as caught:
+        async with open_peer(config):
+            pass
+    [problem] = caught.value.problems
+    assert problem == f"peer.gateway.endorsers: {missing}: No such file or directory"
