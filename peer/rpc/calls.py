@@ -115,8 +115,6 @@ class Call:
         http2.take_over_input(stream, self)
         http2_server.call_when_writable(stream, lambda: self._writable.set())
 
-    # What the connection calls
-
     def add(self, data: bytes, size: int) -> None:
         """Take in DATA; called by the connection."""
         self._unacknowledged += size
@@ -147,8 +145,6 @@ class Call:
         """End the call, as the client has; called by the connection, also when it is lost."""
         self._is_gone = True
         self._scope.cancel()
-
-    # What the server calls
 
     def refuse(self, code: Code, text: str) -> None:
         """End the call early and tell the client so."""
@@ -212,12 +208,12 @@ class Call:
             response = await method.call(request, self._caller)
         await self._send(method.encode(response), stall_s=STALL_S)
 
-    # The requests of a streaming call
-
     def __aiter__(self) -> Call:
+        """Return itself: the requests of a streaming call."""
         return self
 
     async def __anext__(self) -> object:
+        """Return the next request; the one before has been dealt with."""
         await trio.lowlevel.checkpoint()
         while not self._messages:
             if self._is_stopping or (self._all_arrived and self._deframer.is_between_messages):
@@ -242,8 +238,6 @@ class Call:
         if not self._messages and self._unacknowledged:
             http2.acknowledge(self._stream, self._unacknowledged)
             self._unacknowledged = 0
-
-    # The responses
 
     async def _send_response(self, response: object) -> None:
         await trio.lowlevel.checkpoint()
@@ -295,7 +289,7 @@ def timeout_of(headers: dict[str, str]) -> float:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def refusal(code: Code, text: str) -> http2_server.Headers:
+def refused(code: Code, text: str) -> http2_server.Headers:
     """Return all headers of a call that is refused before it begins."""
     return [*HEADERS, *http2_server.trailers(code, text, b"")]
 
@@ -307,13 +301,13 @@ def _decoded(decode: Decode, message: bytes) -> object:
         raise CallRefused(Code.INVALID_ARGUMENT, f"the request cannot be read: {exc}") from exc
 
 
-def _details(refused: CallRefused) -> bytes:
-    if not refused.details:
+def _details(refusal: CallRefused) -> bytes:
+    if not refusal.details:
         return b""
     details = [
         Detail(address=each.address, msp_id=each.msp_id, message=each.message[:MAX_TEXT])
-        for each in refused.details[:MAX_DETAILS]
+        for each in refusal.details[:MAX_DETAILS]
     ]
     packed = [Any(type_url=DETAIL_TYPE, value=encode(each)) for each in details]
-    status = Status(code=refused.code, message=refused.message[:MAX_TEXT], details=packed)
+    status = Status(code=refusal.code, message=refusal.message[:MAX_TEXT], details=packed)
     return encode(status)

@@ -28,7 +28,7 @@ from peer.config.values import join_address
 from peer.errors import CallRefused, Code
 from peer.metrics import GrpcMeters, Registry
 from peer.rpc import accepted, http2, http2_server
-from peer.rpc.calls import Call, Held, refusal, timeout_of
+from peer.rpc.calls import Call, Held, refused, timeout_of
 from peer.services.api import Caller, Method
 
 log = logging.getLogger("peer.rpc")
@@ -294,11 +294,11 @@ class _Connection(AbstractHandler):
         if method is None:
             service, _, name = path.lstrip("/").rpartition("/")
             text = f"unknown method {name} for service {service}"
-            raise _NoCall(refusal(Code.UNIMPLEMENTED, text))
+            raise _NoCall(refused(Code.UNIMPLEMENTED, text))
         try:
             timeout_s = timeout_of(headers)
         except ValueError as exc:
-            raise _NoCall(refusal(Code.INVALID_ARGUMENT, str(exc))) from exc
+            raise _NoCall(refused(Code.INVALID_ARGUMENT, str(exc))) from exc
         certificate = http2.client_certificate(stream) or b""
         limits = self._server.limits
         return Call(

@@ -289,6 +289,19 @@ async def test_who_does_not_read_is_waited_for(service: Service) -> None:
             await service.ended.wait()
 
 
+async def test_a_response_that_nobody_reads_is_given_up(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.rpc.calls.STALL_S", 0.1)
+    async with (
+        serving(service.methods()) as address,
+        raw.client(address, generous=False) as client,
+    ):
+        await client.call(path(service.fill))
+        await client.send_data(raw.frame(b"100000"), end=True)
+        assert await client.status() == (4, "the response is not being read")
+
+
 async def test_streams_that_are_not_read_hold_up_no_other(service: Service) -> None:
     async with serving(service.methods()) as address, raw.client(address) as client:
         for _ in range(6):
