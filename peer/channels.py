@@ -23,7 +23,7 @@ from peer.channel.channel import Channel
 from peer.channel.configblock import bundle_of, first_bundle
 from peer.errors import CapabilityUnknown, ChannelExists, LedgerCorrupt, PeerError, UnknownChannel
 from peer.events.status import CommitStatuses
-from peer.ledger import ledger_ids
+from peer.ledger import is_paused, ledger_ids
 from peer.ledger.api import CommittedBlock, Ledger, ValidationCode
 from peer.validation.committer import Committer
 
@@ -73,12 +73,17 @@ class Channels:
         self._on_commit = on_commit
         self._follow = follow
         self._joined: dict[str, Joined] = {}
+        self._paused: set[str] = set()
         self._joining = trio.Lock()
 
     @property
     def ids(self) -> list[str]:
         """Names of the joined channels, sorted."""
         return sorted(self._joined)
+
+    def __contains__(self, channel_id: str) -> bool:
+        """It has been joined, though it may be paused."""
+        return channel_id in self._joined or channel_id in self._paused
 
     def get(self, channel_id: str) -> Joined:
         """
@@ -96,12 +101,16 @@ class Channels:
         return None if found is None else found.channel
 
     async def open_all(self) -> None:
-        """Open every channel that was joined before.
+        """Open every channel that was joined before, but for those that are paused.
 
         Raises:
             LedgerStorageError: a ledger cannot be used.
         """
         for channel_id in await trio.to_thread.run_sync(ledger_ids, self._directory):
+            if is_paused(self._directory, channel_id):
+                log.warning("channel %s is paused; `node resume` brings it back", channel_id)
+                self._paused.add(channel_id)
+                continue
             async with self._joining, AsyncExitStack() as opened:
                 ledger = await opened.enter_async_context(self._open_ledger(channel_id))
                 block = await ledger.last_config_block()
@@ -120,7 +129,7 @@ class Channels:
         """Join a channel by its genesis block.
 
         Raises:
-            ChannelExists: it is joined already.
+            ChannelExists: it is joined already, or paused.
             ChannelConfigRefused, ConfigUpdateRefused, BlockError: the block is none to join by.
             LedgerStorageError: the ledger cannot be made.
 
@@ -129,8 +138,10 @@ class Channels:
         bundle = first_bundle(block)
         channel_id = bundle.channel_id
         async with self._joining, AsyncExitStack() as opened:
-            if channel_id in self._joined:
-                raise ChannelExists(channel_id)
+            if channel_id in self:
+                raise ChannelExists(
+                    channel_id, "INACTIVE" if channel_id in self._paused else "ACTIVE"
+                )
             ledger = await opened.enter_async_context(self._open_ledger(channel_id))
             await ledger.commit(block, [ValidationCode.VALID])
             return self._take(ledger, bundle, opened)

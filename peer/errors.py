@@ -214,39 +214,6 @@ class QueryError(LedgerError):
         return f"rich query: {self.place} {self.reason}"
 
 
-class DocumentsError(LedgerError):
-    """The server that holds the documents refuses a request; the text is Fabric's for CouchDB."""
-
-    def __init__(self, address: str, reason: str) -> None:
-        self.address = address
-        self.reason = reason
-        super().__init__(address, reason)
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-class DocumentsUnavailable(DocumentsError):
-    """The server that holds the documents does not answer, or only with errors of its own."""
-
-    def __str__(self) -> str:
-        return f"CouchDB at {self.address} is not available: {self.reason}"
-
-
-class DocumentsChanged(LedgerError):
-    """A block changed what a rich query finds, after its simulation began: begin again."""
-
-    def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
-        super().__init__(namespace)
-
-    def __str__(self) -> str:
-        return (
-            f"rich query: documents of {self.namespace} that it finds were changed by a block "
-            "since the transaction began; send the proposal again"
-        )
-
-
 class BlockError(LedgerError):
     """A block is malformed or does not follow the ledger's last one; nothing of it was kept.
 
@@ -404,14 +371,15 @@ class CapabilityUnknown(ChannelConfigRefused):
 
 
 class ChannelExists(ChannelError):
-    """The channel has been joined already."""
+    """The channel has been joined already; `state` is ACTIVE, or INACTIVE while it is paused."""
 
-    def __init__(self, channel_id: str) -> None:
+    def __init__(self, channel_id: str, state: str = "ACTIVE") -> None:
         self.channel_id = channel_id
-        super().__init__(channel_id)
+        self.state = state
+        super().__init__(channel_id, state)
 
     def __str__(self) -> str:
-        return f"ledger [{self.channel_id}] already exists with state [ACTIVE]"
+        return f"ledger [{self.channel_id}] already exists with state [{self.state}]"
 
 
 class ConfigUpdateRefused(ChannelError):

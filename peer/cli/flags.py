@@ -31,19 +31,17 @@ class FabricCommand(click.Command):
             if isinstance(each, click.Option) and each.is_flag and not each.is_eager
             for name in each.opts
         }
+        end = args.index("--") if "--" in args else len(args)
         plain = []
-        for arg in args:
-            name, has_value, value = arg.partition("=")
-            switch = switches.get(name) if has_value else None
-            if switch is None:
-                plain.append(arg)
-            elif value in _TRUE:
+        for arg in args[:end]:
+            name, _, value = arg.partition("=")
+            if name in switches and value in _TRUE:
                 plain.append(name)
-            elif value in _FALSE:
-                plain += switch.secondary_opts[:1]
+            elif name in switches and value in _FALSE:
+                plain += switches[name].secondary_opts[:1]
             else:
-                raise click.BadParameter("expected true or false", ctx, switch)
-        return super().parse_args(ctx, plain)
+                plain.append(arg)
+        return super().parse_args(ctx, plain + args[end:])
 
 
 def seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:

@@ -115,7 +115,12 @@ class Session:
         Raises:
             click.ClickException: the flags do not fit together, or a peer cannot be reached.
         """
-        for endpoint in self._peer_endpoints(flags, channel_id, several=several):
+        if len(flags.peer_addresses) > 1 and not several:
+            raise click.ClickException(
+                f"'{self.wording.verb}' command can only be executed against one peer. "
+                f"Received {len(flags.peer_addresses)}"
+            )
+        for endpoint in peer_endpoints(self._config, flags, channel_id):
             self.peers.append(
                 await self._dial(
                     endpoint,
@@ -244,41 +249,52 @@ class Session:
             reason = exc.message.removeprefix(f"{endpoint}: ")
             raise click.ClickException(f"{who} {text}: {reason}") from exc
 
-    def _peer_endpoints(
-        self, flags: PeerFlags, channel_id: str, *, several: bool
-    ) -> list[Endpoint]:
-        if flags.profile:
-            return peers_of_profile(Path(flags.profile), channel_id)
-        config, client = self._config.peer, self._config.client
-        addresses, roots = flags.peer_addresses, flags.peer_roots
-        if len(addresses) > 1 and not several:
-            raise click.ClickException(
-                f"'{self.wording.verb}' command can only be executed against one peer. "
-                f"Received {len(addresses)}"
-            )
-        if not config.tls_enabled:
-            return [Endpoint(each) for each in addresses or [config.address]]
-        if not (roots or client.root_certificate):
-            raise ConfigError(["peer.tls.enabled is true, but peer.tls.rootcert.file is not set"])
-        certificate, key = _read(client.certificate), _read(client.private_key)
-        if not addresses:
-            root = roots[0] if roots else client.root_certificate
-            tls = ClientTls(_read(root), certificate, key, client.server_name)
-            return [Endpoint(config.address, tls)]
-        if len(addresses) != len(roots):
-            raise click.ClickException(
-                f"number of peer addresses ({len(addresses)}) does not match the number of TLS "
-                f"root cert files ({len(roots)})"
-            )
-        return [
-            Endpoint(address, ClientTls(_read(root), certificate, key))
-            for address, root in zip(addresses, roots, strict=True)
-        ]
-
     def _hash_of(self, path: str) -> bytes:
         if not (self._config.peer.tls_enabled and path):
             return b""
         return certificate_hash(_read(path))
+
+
+def peer_endpoints(config: PeerConfig, flags: PeerFlags, channel_id: str = "") -> list[Endpoint]:
+    """Return the peers of the flags, or the configured one.
+
+    Raises:
+        ConfigError, click.ClickException: flags or TLS files are missing.
+    """
+    if flags.profile:
+        return peers_of_profile(Path(flags.profile), channel_id)
+    node, client = config.peer, config.client
+    addresses, roots = flags.peer_addresses, flags.peer_roots
+    if not node.tls_enabled:
+        return [Endpoint(each) for each in addresses or [node.address]]
+    if not (roots or client.root_certificate):
+        raise ConfigError(["peer.tls.enabled is true, but peer.tls.rootcert.file is not set"])
+    certificate, key = _read(client.certificate), _read(client.private_key)
+    if not addresses:
+        root = _read(roots[0] if roots else client.root_certificate)
+        return [Endpoint(node.address, ClientTls(root, certificate, key, client.server_name))]
+    if len(addresses) != len(roots):
+        raise click.ClickException(
+            f"number of peer addresses ({len(addresses)}) does not match the number of TLS "
+            f"root cert files ({len(roots)})"
+        )
+    return [
+        Endpoint(address, ClientTls(_read(root), certificate, key))
+        for address, root in zip(addresses, roots, strict=True)
+    ]
+
+
+@asynccontextmanager
+async def connected(config: PeerConfig) -> AsyncIterator[Connection]:
+    """Hold a connection with the configured peer, without anybody to sign as.
+
+    Raises:
+        ConfigError, click.ClickException: the TLS files are missing.
+        CallFailed: the peer cannot be reached.
+    """
+    [endpoint] = peer_endpoints(config, PeerFlags((), ()))
+    async with dial(endpoint, connect_timeout_s=config.client.connect_timeout_s) as connection:
+        yield connection
 
 
 def certificate_hash(pem: bytes) -> bytes:

@@ -3,7 +3,8 @@
 Room:      peer.ledger   (re-exported by the package; used by cli)
 Loop:      Trio; files are read and removed in worker threads
 Lifetime:  none
-Fabric:    core/ledger/kvledger/{rebuild_dbs,reset,rollback}.go (release-2.5)
+Fabric:    core/ledger/kvledger/{rebuild_dbs,reset,rollback,pause_resume,unjoin_channel}.go
+           (release-2.5)
 
 Blocks are only ever cut off once the databases that know them are gone. So a cut that did not come
 to its end leaves a whole ledger, whose last block is the old one, the new one or one between.
@@ -12,6 +13,7 @@ Private data stay; when the blocks come again, they find theirs.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -27,6 +29,9 @@ from peer.ledger.database import locked, open_reader, translated
 from peer.ledger.kvledger import CHANNEL_ID, LOCK_NAME, ledger_home
 from peer.ledger.recovery import BLOCKS, DATABASE
 from peer.ledger.store import StateRow
+
+PAUSED = "paused"
+"""File in the home of a ledger that the peer leaves alone."""
 
 PUBLIC_STATE = """
     SELECT namespace, key, value, metadata, block, tx FROM state
@@ -102,6 +107,45 @@ async def reset(directory: Path) -> list[str]:
     return channel_ids
 
 
+async def pause(directory: Path, channel_id: str) -> None:
+    """Let the next start of the peer leave a channel alone; pausing twice is fine.
+
+    Raises:
+        UnknownChannel, LedgerLocked, LedgerStorageError: as for `rebuild_databases`.
+    """
+    with _held(directory, [channel_id]) as [home], _as_storage_error(home):
+        (home / PAUSED).touch()
+        await trio.to_thread.run_sync(durable.sync_directory, home)
+
+
+async def resume(directory: Path, channel_id: str) -> None:
+    """Let the next start of the peer open a channel again; what was not paused stays open.
+
+    Raises:
+        UnknownChannel, LedgerLocked, LedgerStorageError: as for `rebuild_databases`.
+    """
+    with _held(directory, [channel_id]) as [home], _as_storage_error(home):
+        (home / PAUSED).unlink(missing_ok=True)
+        await trio.to_thread.run_sync(durable.sync_directory, home)
+
+
+def is_paused(directory: Path, channel_id: str) -> bool:
+    """Tell whether the peer leaves a channel alone."""
+    return (directory / channel_id / PAUSED).exists()
+
+
+async def unjoin(directory: Path, channel_id: str) -> None:
+    """Remove a ledger with everything in it, private data too.
+
+    Raises:
+        UnknownChannel, LedgerLocked, LedgerStorageError: as for `rebuild_databases`.
+
+    Cancellation: before anything is changed; then it is finished.
+    """
+    with _held(directory, [channel_id]) as [home], _as_storage_error(home):
+        await trio.to_thread.run_sync(_remove, directory, home)
+
+
 def public_state(directory: Path, channel_id: str) -> Iterator[StateRow]:
     """Yield the state every peer of a channel has, by namespace and key.
 
@@ -128,6 +172,24 @@ def _held(directory: Path, channel_ids: Sequence[str]) -> Iterator[list[Path]]:
         for home in homes:
             stack.enter_context(locked(home / LOCK_NAME))
         yield homes
+
+
+@contextmanager
+def _as_storage_error(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise LedgerStorageError(str(home), str(exc)) from exc
+
+
+def _remove(directory: Path, home: Path) -> None:
+    """Take the name of a ledger away first: what is left of it then is no ledger any more."""
+    leaving = directory / f".{home.name}.unjoined"
+    if leaving.exists():  # of an earlier time, which did not come to its end
+        shutil.rmtree(leaving)
+    home.rename(leaving)
+    durable.sync_directory(directory)
+    shutil.rmtree(leaving)
 
 
 def _drop_databases(home: Path) -> None:

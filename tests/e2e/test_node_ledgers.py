@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from peer.ledger import open_ledger
+from peer.ledger import is_paused, open_ledger
 from peer.ledger.api import SimulationResults, Timestamp
 from tests.unordered import CommittingTransaction, commit_unordered
 
@@ -103,6 +103,43 @@ async def test_refusals(data: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "peer.fileSystemPath is not set" in done.stderr
     assert (await height(data, "ch1"), await height(data, "ch2")) == (3, 3)
+
+
+async def test_a_channel_is_paused_and_resumed(data: Path) -> None:
+    for _ in range(2):
+        done = node(data, "pause", "-c", "ch2")
+        told = "channel ch2: paused; the next start leaves it alone\n"
+        assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
+        assert is_paused(data / "ledgersData", "ch2")
+    assert not is_paused(data / "ledgersData", "ch1")
+    for _ in range(2):
+        done = node(data, "resume", "-c", "ch2")
+        told = "channel ch2: resumed; the next start opens it\n"
+        assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
+        assert not is_paused(data / "ledgersData", "ch2")
+    assert await height(data, "ch2") == 3
+
+
+async def test_a_channel_is_left(data: Path) -> None:
+    leftover = data / "ledgersData" / ".ch2.unjoined" / "chains"
+    leftover.mkdir(parents=True)  # of an earlier time that was interrupted
+    done = node(data, "unjoin", "-c", "ch2")
+    told = "channel ch2: removed with everything in it\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
+    assert [path.name for path in (data / "ledgersData").iterdir()] == ["ch1"]
+    assert await height(data, "ch1") == 3
+    assert "failed to find ledger for channel: ch2" in node(data, "unjoin", "-c", "ch2").stderr
+
+
+async def test_a_ledger_in_use_is_neither_paused_nor_left(data: Path) -> None:
+    place = data / "ledgersData"
+    async with open_ledger(place, "ch2"):
+        for command in ("pause", "resume", "unjoin"):
+            done = node(data, command, "-c", "ch2")
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr == f"Error: ledger {place / 'ch2'}: in use by another peer\n"
+    assert not is_paused(place, "ch2")
+    assert await height(data, "ch2") == 3
 
 
 def test_a_peer_without_channels(tmp_path: Path) -> None:

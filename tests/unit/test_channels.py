@@ -39,7 +39,7 @@ from peer.errors import (
     LedgerStorageError,
     UnknownChannel,
 )
-from peer.ledger import open_ledger
+from peer.ledger import open_ledger, pause, resume
 from peer.ledger.api import CommittedBlock, ValidationCode
 from peer.ledger.blocks import data_hash, envelopes_of, header_of
 from peer.ordering.writer import BlockWriter
@@ -115,6 +115,26 @@ async def test_blocks_are_heard_of(tmp_path: Path, scene: Scene) -> None:
             transaction = Forged(signer=scene.user(0), channel_id=name).made()
             await joined.committer.commit_block(orderer(scene, block).next_block([transaction]))
     assert peer.heard == [(CHANNEL, 1), ("second", 1)]
+
+
+async def test_a_paused_channel_is_left_alone(tmp_path: Path, scene: Scene) -> None:
+    block = genesis(scene)
+    async with opened(tmp_path) as peer:
+        await peer.channels.join(block)
+        await peer.channels.join(genesis(scene, "second"))
+    await pause(tmp_path, CHANNEL)
+    async with opened(tmp_path) as peer:
+        assert peer.channels.ids == ["second"]
+        assert peer.channels.find(CHANNEL) is None
+        assert CHANNEL in peer.channels
+        assert "third" not in peer.channels
+        with pytest.raises(ChannelExists, match=r"already exists with state \[INACTIVE\]"):
+            await peer.channels.join(block)
+    await resume(tmp_path, CHANNEL)
+    async with opened(tmp_path) as peer:
+        assert peer.channels.ids == [CHANNEL, "second"]
+        with pytest.raises(ChannelExists, match=r"\[ACTIVE\]"):
+            await peer.channels.join(block)
 
 
 async def test_a_restart_finds_every_channel_as_it_was(tmp_path: Path, scene: Scene) -> None:

@@ -1,0 +1,94 @@
+"""What ``node start`` and ``node status`` do.
+
+Room:      peer.cli
+Loop:      starts Trio
+Lifetime:  as long as the peer runs
+Fabric:    internal/peer/node/start.go (release-2.5), status.go (release-1.4)
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import trio
+
+from fabric_protos.codec import decode
+from fabric_protos.grpc.health.v1 import HealthCheckResponse, HealthCheckResponseServingStatus
+from peer import logs
+from peer.app import open_peer
+from peer.cli.progress import Progress
+from peer.cli.session import connected, load_config, run
+from peer.config import PeerConfig
+from peer.errors import CallFailed
+
+log = logging.getLogger("peer")
+
+DEFAULT_PEER = "127.0.0.1:7051"
+DEFAULT_ORDERER = "127.0.0.1:7050"
+HEALTH = "/grpc.health.v1.Health/Check"
+ANSWER_S = 10.0
+
+
+def start(path: Path | None, runtime: str | None, *, dev: bool) -> int:
+    """Run a peer until a signal asks for its end; return the exit code."""
+    overrides = {"vm.runtime": runtime or "", "chaincode.mode": "dev" if dev else ""}
+    config = _listening(
+        PeerConfig.load(path, overrides={key: text for key, text in overrides.items() if text})
+    )
+    progress = Progress(sys.stderr)
+    logs.configure(config.logging.spec, config.logging.format, stream=progress)
+    for warning in config.warnings:
+        log.warning("%s", warning)
+    return trio.run(_run, config, progress)
+
+
+def status() -> int:
+    """Print whether the configured peer serves, and return 0 if it does."""
+    try:
+        answer = run(_ask)
+    except CallFailed as exc:
+        click.echo("status:UNKNOWN")
+        raise click.ClickException(f"trying to get status from local peer: {exc}") from exc
+    serving = answer.status == HealthCheckResponseServingStatus.SERVING
+    click.echo("status:STARTED" if serving else "status:STOPPED")
+    return 0 if serving else 1
+
+
+async def _ask() -> HealthCheckResponse:
+    async with connected(load_config()) as connection:
+        return decode(HealthCheckResponse, await connection.unary(HEALTH, b"", timeout_s=ANSWER_S))
+
+
+def _listening(config: PeerConfig) -> PeerConfig:
+    """Return a configuration that listens, where Fabric's peer and orderer would if nothing is set.
+
+    But on the loopback address only. There is an orderer where the peer makes its own network.
+    """
+    peer, orderer = config.peer, config.orderer
+    peer = replace(peer, listen_address=peer.listen_address or DEFAULT_PEER)
+    if not peer.msp_config_path:
+        orderer = replace(orderer, listen_address=orderer.listen_address or DEFAULT_ORDERER)
+    return replace(config, peer=peer, orderer=orderer)
+
+
+async def _run(config: PeerConfig, progress: Progress) -> int:
+    """Hold the peer until a signal asks for its end; return the exit code."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with (
+            progress.showing(),
+            open_peer(config, on_stage=progress.on_stage, on_output=progress.on_output) as peer,
+        ):
+            if not config.peer.file_system_path:
+                log.warning("the ledger is temporary; set peer.fileSystemPath to keep it")
+            channels = ", ".join(peer.channels)
+            name = config.peer.id
+            click.echo(f"peer {name} started at {peer.address}; joined {channels}; Ctrl-C ends it")
+            async for received in signals:
+                log.info("%s: stopping", signal.Signals(received).name)
+                return 130 if received == signal.SIGINT else 0
+    raise AssertionError("the signal receiver never ends by itself")
