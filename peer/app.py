@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 import trio
 
@@ -71,6 +71,9 @@ from peer.serving import open_server
 from runtimes import loader, naming
 from runtimes.api import RuntimeBackend, RuntimeFailure, RuntimeSettings
 
+if TYPE_CHECKING:
+    from peer.couchdb import CouchDB
+
 log = logging.getLogger("peer")
 
 DEFAULT_CHANNEL = "mychannel"
@@ -124,8 +127,9 @@ async def open_peer(
 
     Raises:
         ConfigError: development mode has TLS on or an address that cannot be listened on, nobody
-            can dial ``peer.chaincodeAddress``, or the place for temporary files cannot be used.
-        LedgerError: the data directory cannot be used.
+            can dial ``peer.chaincodeAddress``, the place for temporary files cannot be used, or
+            what CouchDB needs is not installed.
+        LedgerError: the data directory cannot be used, or CouchDB where it is configured.
         RuntimeNotUsable: the chosen runtime is not there.
 
     Cancellation: closes the peer.
@@ -192,6 +196,8 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         is_development=is_development,
     )
 
+    couchdb = await _open_couchdb(config, stack)
+
     def ledger_of(channel_id: str) -> AbstractAsyncContextManager[Ledger]:
         return open_ledger(
             home / LEDGERS,
@@ -199,6 +205,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
             history=config.ledger.history_enabled,
             collections=definitions.collection_names(channel_id),
             policies=definitions.policies(channel_id),
+            documents=None if couchdb is None else couchdb.channel(channel_id),
         )
 
     def on_commit(channel_id: str, committed: CommittedBlock) -> None:
@@ -371,6 +378,29 @@ async def _open_runtime(
         return await stack.enter_async_context(loader.load(name)(settings))
     except RuntimeFailure as exc:
         raise RuntimeNotUsable(f"vm.runtime {name}: {exc}") from exc
+
+
+async def _open_couchdb(config: PeerConfig, stack: AsyncExitStack) -> CouchDB | None:
+    """Return the server that holds the documents, if there is to be one."""
+    ledger = config.ledger
+    if ledger.state_database != "CouchDB":
+        return None
+    try:
+        from peer.couchdb import CouchSettings, open_couchdb  # of an extra
+    except ModuleNotFoundError as exc:
+        problem = f"that needs `pip install triopeer[couchdb]` ({exc})"
+        raise ConfigError([f"ledger.state.stateDatabase is CouchDB: {problem}"]) from exc
+    settings = CouchSettings(
+        address=ledger.couchdb_address,
+        username=ledger.couchdb_username,
+        password=ledger.couchdb_password,
+        retries=ledger.couchdb_max_retries,
+        startup_retries=ledger.couchdb_max_retries_on_startup,
+        request_timeout_s=ledger.couchdb_request_timeout_s,
+        page_size=ledger.couchdb_internal_query_limit,
+        batch_size=ledger.couchdb_max_batch_update_size,
+    )
+    return await stack.enter_async_context(open_couchdb(settings))
 
 
 async def _external_runtime(

@@ -214,6 +214,39 @@ class QueryError(LedgerError):
         return f"rich query: {self.place} {self.reason}"
 
 
+class DocumentsError(LedgerError):
+    """The server that holds the documents refuses a request; the text is Fabric's for CouchDB."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address = address
+        self.reason = reason
+        super().__init__(address, reason)
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class DocumentsUnavailable(DocumentsError):
+    """The server that holds the documents does not answer, or only with errors of its own."""
+
+    def __str__(self) -> str:
+        return f"CouchDB at {self.address} is not available: {self.reason}"
+
+
+class DocumentsChanged(LedgerError):
+    """A block changed what a rich query finds, after its simulation began: begin again."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        super().__init__(namespace)
+
+    def __str__(self) -> str:
+        return (
+            f"rich query: documents of {self.namespace} that it finds were changed by a block "
+            "since the transaction began; send the proposal again"
+        )
+
+
 class BlockError(LedgerError):
     """A block is malformed or does not follow the ledger's last one; nothing of it was kept.
 
