@@ -39,6 +39,7 @@ from peer.errors import (
     ConfigError,
     DeliverRefused,
     EndorsementsDiffer,
+    PeerError,
 )
 from peer.ledger.api import ValidationCode
 from peer.msp.directory import load_signing_identity
@@ -166,7 +167,8 @@ class Session:
             wait_s: for the verdicts of all peers; None not to wait.
 
         Raises:
-            click.ClickException: there is no transaction, it is not taken, or it is not valid.
+            click.ClickException, PeerError: there is no transaction, it is not taken, or it is not
+                valid.
         """
         verdicts = None
         if wait_s is not None:
@@ -204,7 +206,7 @@ class Session:
         """Let the first peer run a call.
 
         Raises:
-            click.ClickException: it gives no answer. An answer of any status is a result.
+            PeerError: it gives no answer. An answer of any status is a result.
         """
         return await self._client().evaluate(channel_id, chaincode, payload, transient)
 
@@ -370,6 +372,10 @@ def _tell_verdict(tx_id: str, address: str, code: ValidationCode) -> None:
     log.info("txid [%s] committed with status (%s) at %s", tx_id, code.name, address)
 
 
+class _Told(PeerError):
+    """What Fabric's command says; an error of the peer, so that a client ends other calls on it."""
+
+
 class _Endorser:
     """A peer whose failures are told as Fabric's command does."""
 
@@ -382,7 +388,7 @@ class _Endorser:
             return await self._endorser.endorse(signed)
         except CallFailed as exc:
             text = f"{self._wording.endorsing}: {exc}{self._wording.endorsed}"
-            raise click.ClickException(text) from exc
+            raise _Told(text) from exc
 
 
 class _Orderer:
@@ -398,7 +404,7 @@ class _Orderer:
             await self._orderer.broadcast(data)
         except (BroadcastRefused, CallFailed) as exc:
             text = f"error sending transaction for {self._wording.verb}: {refusal(exc)}"
-            raise click.ClickException(text) from exc
+            raise _Told(text) from exc
 
 
 def refusal(exc: BroadcastRefused | CallFailed) -> str:
