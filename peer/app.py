@@ -468,7 +468,9 @@ async def _open_orderer(
             raise ConfigError([f"{serving.ORDERER} is set, but {problem}"])
         return ""
     methods = broadcast.methods(
-        ordering.orderer, channels.find, time_window_s=config.peer.time_window_s
+        ordering.orderer,
+        partial(deliver.chain, channels.find),
+        time_window_s=config.peer.time_window_s,
     )
     return await open_server(stack, config, serving.ORDERER, methods, network.orderer_node)
 

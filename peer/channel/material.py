@@ -118,12 +118,14 @@ class Authority:
         )
 
 
-def organisation_files(domain: str, role: str, nodes: Sequence[str], users: Sequence[str]) -> Files:
+def organisation_files(
+    domain: str, role: str, nodes: Mapping[str, str], users: Sequence[str]
+) -> Files:
     """Make an organisation: two authorities, its MSP, its nodes and users with all they need.
 
     Args:
         role: ``peer`` or ``orderer``, the organisational unit of its nodes.
-        nodes: host names without the domain.
+        nodes: host names without the domain, each with the name or address of its machine.
         users: names before the ``@``; `ADMIN` is an administrator, others are clients.
     """
     authority = Authority(f"ca.{domain}", domain)
@@ -154,9 +156,10 @@ def organisation_files(domain: str, role: str, nodes: Sequence[str], users: Sequ
             }
         )
 
-    for node in nodes:
+    for node, machine in nodes.items():
         name = f"{node}.{domain}"
-        add(f"{role}s", name, role, "server", (name, node, "localhost", "127.0.0.1", "::1"))
+        hosts = dict.fromkeys((name, node, machine, "localhost", "127.0.0.1", "::1"))
+        add(f"{role}s", name, role, "server", tuple(hosts))
     for user in users:
         add("users", f"{user}@{domain}", "admin" if user == ADMIN else "client", "client", ())
     return files

@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fabric_protos.codec import decode, encode
@@ -34,7 +34,7 @@ from peer.channel.genesis import (
 )
 from peer.channel.material import ADMIN, PRIVATE, organisation_files
 from peer.channel.tree import is_channel_id
-from peer.config.values import parse_duration
+from peer.config.values import parse_duration, split_address
 from peer.errors import ConfigError, NetworkDirectoryError
 from peer.msp.directory import load_config
 
@@ -60,6 +60,8 @@ class NetworkDescription:
         capability: of the application, a key of `genesis.CAPABILITIES`.
         batch_timeout: longest time a transaction waits for others, a Go duration.
         msp_suffix: what makes an MSP id of an organisation's name.
+        addresses: ``host:port`` of nodes on other machines than this one, by their names, such as
+            ``orderer.example.com``; the others are at ``localhost``.
 
     Raises:
         ConfigError: names or numbers that cannot be used.
@@ -72,6 +74,7 @@ class NetworkDescription:
     capability: str = "V2_0"
     batch_timeout: str = "2s"
     msp_suffix: str = "MSP"
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
@@ -105,6 +108,13 @@ class NetworkDescription:
             is_positive = False
         if not is_positive:
             yield f"batch timeout {self.batch_timeout!r}: expected a duration such as 2s or 500ms"
+        for name, address in self.addresses.items():
+            try:
+                has_host = bool(split_address(address)[0])
+            except ValueError:
+                has_host = False
+            if not has_host:
+                yield f"address {address!r} of {name}: expected host:port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +189,15 @@ def create(directory: Path, description: NetworkDescription) -> Network:
     It appears there complete or not at all.
 
     Raises:
+        ConfigError: an address is that of no node.
         NetworkDirectoryError: something is there already, or cannot be written.
     """
     directory = directory.absolute()
+    wanted = _laid_out(directory, description)
+    nodes = {node.name for each in (wanted.orderer, *wanted.organisations) for node in each.nodes}
+    if strangers := sorted(description.addresses.keys() - nodes):
+        known = ", ".join(sorted(nodes))
+        raise ConfigError([f"address of {name}: the nodes are {known}" for name in strangers])
     try:
         if directory.is_dir() and any(directory.iterdir()):
             raise NetworkDirectoryError(str(directory), "the directory is not empty")
@@ -195,7 +211,7 @@ def create(directory: Path, description: NetworkDescription) -> Network:
             raise
     except OSError as exc:
         raise NetworkDirectoryError(str(directory), exc.strerror or str(exc)) from exc
-    return _laid_out(directory, description)
+    return wanted
 
 
 def new_channel(network: Network, channel_id: str, capability: str = "") -> Block:
@@ -232,6 +248,8 @@ def load(directory: Path) -> Network:
     try:
         values = json.loads(text)
         values["organisations"] = tuple(values["organisations"])
+        addresses = dict(values.get("addresses", {})).items()
+        values["addresses"] = {str(name): str(address) for name, address in addresses}
         description = NetworkDescription(**values)
     except (ConfigError, ValueError, TypeError, KeyError) as exc:
         raise NetworkDirectoryError(str(path), f"it cannot be read: {exc}") from exc
@@ -258,7 +276,7 @@ def _laid_out(directory: Path, description: NetworkDescription) -> Network:
         "orderers",
         {"orderer": f"localhost:{_ORDERER_PORT}"},
         users=0,
-        msp_suffix=description.msp_suffix,
+        description=description,
     )
     organisations = []
     for index, name in enumerate(description.organisations):
@@ -275,7 +293,7 @@ def _laid_out(directory: Path, description: NetworkDescription) -> Network:
                 "peers",
                 peers,
                 users=description.users,
-                msp_suffix=description.msp_suffix,
+                description=description,
             )
         )
     return Network(directory, description, orderer, tuple(organisations))
@@ -288,17 +306,18 @@ def _organisation(
     nodes: Mapping[str, str],
     *,
     users: int,
-    msp_suffix: str,
+    description: NetworkDescription,
 ) -> NetworkOrganisation:
     domain = directory.name
+    addresses = description.addresses
     user_names = [ADMIN, *(f"User{number}" for number in range(1, users + 1))]
     return NetworkOrganisation(
         name,
-        f"{name}{msp_suffix}",
+        f"{name}{description.msp_suffix}",
         directory,
         tuple(
-            Member(f"{node}.{domain}", directory / place / f"{node}.{domain}", address)
-            for node, address in nodes.items()
+            Member(full, directory / place / full, addresses.get(full, address))
+            for full, address in ((f"{node}.{domain}", nodes[node]) for node in nodes)
         ),
         tuple(
             Member(f"{user}@{domain}", directory / "users" / f"{user}@{domain}")
@@ -316,7 +335,10 @@ def _write(network: Network) -> None:
         files = organisation_files(
             domain,
             role,
-            [node.name.removesuffix(f".{domain}") for node in organisation.nodes],
+            {
+                node.name.removesuffix(f".{domain}"): split_address(node.address)[0]
+                for node in organisation.nodes
+            },
             [user.name.removesuffix(f"@{domain}") for user in organisation.users],
         )
         for path, content in files.items():
@@ -335,7 +357,7 @@ def _channel(network: Network) -> ChannelDescription:
             ApplicationMember(
                 name=each.name,
                 msp=load_config(each.msp, each.msp_id),
-                anchor_peers=[_host_port(each.nodes[0].address)],
+                anchor_peers=[split_address(each.nodes[0].address)],
             )
             for each in network.organisations
         ],
@@ -350,11 +372,6 @@ def _channel(network: Network) -> ChannelDescription:
             ],
         ),
     )
-
-
-def _host_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host, int(port)
 
 
 def _write_file(path: Path, content: bytes) -> None:

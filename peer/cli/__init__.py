@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, Lazy] = {
         "peer.cli.network:network", "Make a development network: organisations, keys, a channel."
     ),
     "node": Lazy("peer.cli.node:node", "Run a peer, or tend its ledgers while it does not run."),
+    "orderer": Lazy("peer.cli.orderer:orderer", "Run an ordering service by itself."),
     "version": Lazy("peer.cli.version:version", "Show the versions of the peer and its platform."),
 }
 

@@ -44,6 +44,14 @@ def network() -> None:
 @click.option(
     "--batch-timeout", default="2s", show_default=True, help="How long a block waits for more."
 )
+@click.option(
+    "--address",
+    "addresses",
+    multiple=True,
+    metavar="NODE=HOST:PORT",
+    help="Where a node is, if not on this machine: orderer.example.com=order.example.net:7050. "
+    "Its certificate and the channel then name that machine.",
+)
 def create_(
     directory: Path,
     organisations: tuple[str, ...],
@@ -52,6 +60,7 @@ def create_(
     channel: str,
     capability: str,
     batch_timeout: str,
+    addresses: tuple[str, ...],
 ) -> None:
     """Make a development network in DIRECTORY, which must be new or empty.
 
@@ -67,9 +76,17 @@ def create_(
         users=users,
         capability=capability,
         batch_timeout=batch_timeout,
+        addresses=dict(_named(each) for each in addresses),
     )
     for line in _listing(create(directory, description)):
         click.echo(line)
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, address = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"expected NODE=HOST:PORT, got {text!r}", param_hint="--address")
+    return name, address
 
 
 def _listing(made: Network) -> Iterator[str]:

@@ -8,7 +8,6 @@ Fabric:    none
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import trio
@@ -19,8 +18,6 @@ from peer.channels import Channels, Joined
 from peer.errors import BroadcastRefused, IdentityRefused
 from peer.ordering.solo import SoloOrderer
 from peer.ordering.submitting import OrdererNode
-
-log = logging.getLogger("peer.ordering")
 
 
 class CommittingStore:
@@ -118,17 +115,6 @@ class EmbeddedOrdering:
         except IdentityRefused:
             return False
         orderer = SoloOrderer(bundle, CommittingStore(joined), signer, joined.statuses.refuse)
-        await self._nursery.start(_run, orderer, joined)
+        await self._nursery.start(orderer.run_apart, joined.statuses.fail)
         self._orderers[channel_id] = orderer
         return True
-
-
-async def _run(orderer: SoloOrderer, joined: Joined, *, task_status: trio.TaskStatus[None]) -> None:
-    """Order until the peer closes; a channel that breaks must not take the others down."""
-    try:
-        await orderer.run(task_status=task_status)
-    except Exception as exc:
-        log.exception("channel %s is not ordered any more", orderer.channel_id)
-        reason = f"channel {orderer.channel_id} is not ordered any more: {exc}"
-        orderer.fail(f"not ordered any more: {exc}")
-        joined.statuses.fail(BroadcastRefused(Status.SERVICE_UNAVAILABLE, reason))

@@ -161,13 +161,14 @@ class SoloOrderer:
         return self._bundle.channel_id
 
     @property
+    def bundle(self) -> Bundle:
+        """The configuration as of the last block."""
+        return self._bundle
+
+    @property
     def trouble(self) -> str:
         """Why nothing can be ordered just now, empty if it can."""
         return self._trouble
-
-    def fail(self, reason: str) -> None:
-        """Refuse everything from now on."""
-        self._trouble = reason
 
     async def broadcast(self, data: bytes) -> None:
         """Check a marshalled envelope and put it in line; it will be in a block, soon.
@@ -195,6 +196,25 @@ class SoloOrderer:
             except trio.ClosedResourceError:
                 problem = "the orderer is closing"
         raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, problem)
+
+    async def run_apart(
+        self,
+        on_end: Callable[[BroadcastRefused], None] = lambda reason: None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Do what `run` does; if it breaks, refuse everything and leave other channels alone.
+
+        Args:
+            on_end: hears of it.
+        """
+        try:
+            await self.run(task_status=task_status)
+        except Exception as exc:
+            log.exception("channel %s is not ordered any more", self.channel_id)
+            self._trouble = f"not ordered any more: {exc}"
+            reason = f"channel {self.channel_id} is {self._trouble}"
+            on_end(BroadcastRefused(Status.SERVICE_UNAVAILABLE, reason))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Cut and write blocks until cancelled; what is in line then is not ordered.

@@ -1,6 +1,6 @@
-"""``orderer.AtomicBroadcast`` over the embedded ordering service.
+"""``orderer.AtomicBroadcast`` over the embedded ordering service, or one by itself.
 
-Room:      peer.services   (imports peer.events, peer.ordering; used by app)
+Room:      peer.services   (imports peer.events, peer.ordering; used by app and orderer)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    orderer/common/broadcast/broadcast.go, orderer/common/server/server.go (release-2.5)
@@ -16,10 +16,10 @@ from fabric_protos.codec import encode
 from fabric_protos.common import Block, Envelope, Status
 from fabric_protos.orderer import BroadcastResponse, DeliverResponse
 from peer.errors import BroadcastRefused
-from peer.events.deliver import TIME_WINDOW_S, Deliverer
+from peer.events.deliver import TIME_WINDOW_S, Chain, Deliverer
 from peer.ordering import filters
 from peer.services.api import Caller, Method, Requests, Send, Streaming, decoder
-from peer.services.deliver import FindChannel, chain, tls_hash
+from peer.services.deliver import tls_hash
 
 READERS = "/Channel/Readers"
 
@@ -39,18 +39,19 @@ FindOrderer = Callable[[str], Orderer]
 
 
 def methods(
-    orderer: FindOrderer, channel: FindChannel, *, time_window_s: float = TIME_WINDOW_S
+    orderer: FindOrderer,
+    chain: Callable[[str], Chain | None],
+    *,
+    time_window_s: float = TIME_WINDOW_S,
 ) -> Sequence[Method]:
     """Return the methods of the service.
 
     Args:
         orderer: returns the orderer of a channel; raises `BroadcastRefused` where there is none.
-        channel: returns a channel that can be delivered from, None where there is none.
+        chain: returns a channel that can be delivered from, None where there is none.
         time_window_s: how far the clock of a request for blocks may be off.
     """
-    deliverer = Deliverer(
-        find=partial(chain, channel), policy=lambda _: READERS, time_window_s=time_window_s
-    )
+    deliverer = Deliverer(find=chain, policy=lambda _: READERS, time_window_s=time_window_s)
     return [
         Streaming(
             path="/orderer.AtomicBroadcast/Broadcast",

@@ -24,7 +24,7 @@ USER = f"users/User1@{DOMAIN}"
 
 @pytest.fixture(scope="module")
 def files() -> Files:
-    return organisation_files(DOMAIN, "peer", ["peer0"], ["Admin", "User1"])
+    return organisation_files(DOMAIN, "peer", {"peer0": "localhost"}, ["Admin", "User1"])
 
 
 def certificate(pem: bytes) -> x509.Certificate:
@@ -84,7 +84,7 @@ def test_the_node_ous_name_the_units_and_the_authority(files: Files) -> None:
 
 
 def test_orderers_have_a_role_and_a_place_of_their_own() -> None:
-    files = organisation_files("example.com", "orderer", ["orderer"], [])
+    files = organisation_files("example.com", "orderer", {"orderer": "localhost"}, [])
     subject = signing_certificate(files, "orderers/orderer.example.com").subject
     (unit,) = subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
     assert unit.value == "orderer"

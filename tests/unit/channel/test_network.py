@@ -8,13 +8,15 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from fabric_protos.codec import decode
 from fabric_protos.common import Envelope
 from peer.channel import network as network_module
 from peer.channel.bundle import Bundle
+from peer.channel.configblock import bundle_of
 from peer.channel.configtx import genesis_config
-from peer.channel.network import Network, NetworkDescription, create, load
+from peer.channel.network import Member, Network, NetworkDescription, create, load
 from peer.errors import ConfigError, NetworkDirectoryError
 from peer.msp.directory import load_config, load_signing_identity
 
@@ -220,6 +222,8 @@ def test_a_network_with_a_part_missing_is_refused(copy: Path, missing: str) -> N
         '{"organisations": ["Org1"], "colour": "red"}',
         '{"organisations": ["Org1"], "peers": "two"}',
         '{"organisations": ["Org1"], "channel_id": "Upper"}',
+        '{"organisations": ["Org1"], "addresses": "nowhere"}',
+        '{"organisations": ["Org1"], "addresses": {"orderer.example.com": 7050}}',
         "\udcff",
     ],
 )
@@ -246,4 +250,50 @@ def test_the_description_lies_in_the_directory(made: Network) -> None:
         "capability": "V1_4_2",
         "batch_timeout": "10ms",
         "msp_suffix": "MSP",
+        "addresses": {},
     }
+
+
+# On several machines
+
+
+def test_nodes_elsewhere_are_named_by_the_channel_and_their_certificates(tmp_path: Path) -> None:
+    elsewhere = {
+        "orderer.example.com": "order.example.net:17050",
+        "peer1.org1.example.com": "10.0.0.5:7051",
+        "peer0.org1.example.com": "[2001:db8::5]:7051",
+    }
+    description = NetworkDescription(peers=2, addresses=elsewhere)
+    made = create(tmp_path, description)
+    assert load(tmp_path) == made
+    bundle = bundle_of("mychannel", made.genesis_block())
+    assert [each.address for each in bundle.orderer_endpoints] == ["order.example.net:17050"]
+    assert bundle.application is not None
+    assert bundle.application.organisations["Org1"].anchor_peers == (("2001:db8::5", 7051),)
+    names, addresses = hosts(made.orderer.nodes[0])
+    assert "order.example.net" in names
+    names, addresses = hosts(made.organisations[0].nodes[1])
+    assert "10.0.0.5" in addresses
+    assert "order.example.net" not in names
+
+
+def hosts(member: Member) -> tuple[list[str], list[str]]:
+    """Return names and addresses of a node's TLS certificate."""
+    certificate = x509.load_pem_x509_certificate((member.tls / "server.crt").read_bytes())
+    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return (
+        found.get_values_for_type(x509.DNSName),
+        [str(address) for address in found.get_values_for_type(x509.IPAddress)],
+    )
+
+
+def test_an_address_of_nobody_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"address of peer9: the nodes are orderer\.example\.com"):
+        create(tmp_path / "net", NetworkDescription(addresses={"peer9": "host:1"}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["", "host", ":7050", "host:port", "host:70000"])
+def test_an_address_that_nobody_can_dial_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="expected host:port"):
+        NetworkDescription(addresses={"orderer.example.com": address})

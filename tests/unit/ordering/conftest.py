@@ -9,12 +9,22 @@ import pytest
 import trio
 
 from fabric_protos.codec import decode, encode
-from fabric_protos.common import Block, Envelope, Header, HeaderType, Payload
+from fabric_protos.common import (
+    Block,
+    ConfigSignature,
+    ConfigUpdateEnvelope,
+    Envelope,
+    Header,
+    HeaderType,
+    Payload,
+)
+from fabric_protos.orderer import BatchSize
 from fabric_protos.stream import ChannelHeader, SignatureHeader, Timestamp
 from peer.channel import network
 from peer.channel.bundle import Bundle
 from peer.channel.configtx import genesis_config
 from peer.channel.network import Network, NetworkDescription, NetworkOrganisation
+from peer.channel.tree import propose_update
 from peer.ledger.blocks import envelopes_of, header_of
 from peer.msp.directory import load_signing_identity
 from peer.msp.identity import SigningIdentity
@@ -38,6 +48,28 @@ def envelope_of(
     header = Header(channel_header=channel.encode(), signature_header=creator.encode())
     payload = encode(Payload(header=header, data=data))
     return encode(Envelope(payload=payload, signature=signer.sign(payload)))
+
+
+def update_of(
+    bundle: Bundle, client: SigningIdentity, signers: list[SigningIdentity], *, count: int
+) -> bytes:
+    """Return a signed update that sets how many messages make a block."""
+    old = bundle.config
+    new = decode(type(old), encode(old))
+    assert new.channel_group is not None
+    size = new.channel_group.groups["Orderer"].values["BatchSize"]
+    changed = decode(BatchSize, size.value)
+    changed.max_message_count = count
+    size.value = encode(changed)
+    update = encode(propose_update(CHANNEL, old, new))
+    signatures = []
+    for signer in signers:
+        header = SignatureHeader(creator=signer.creator, nonce=b"nonce").encode()
+        signatures.append(
+            ConfigSignature(signature_header=header, signature=signer.sign(header + update))
+        )
+    signed = ConfigUpdateEnvelope(config_update=update, signatures=signatures)
+    return envelope_of(client, encode(signed), kind=HeaderType.CONFIG_UPDATE)
 
 
 def data_of(block: Block) -> list[bytes]:

@@ -11,24 +11,24 @@ import trio.testing
 from fabric_protos.codec import decode, encode
 from fabric_protos.common import (
     ConfigEnvelope,
-    ConfigSignature,
-    ConfigUpdateEnvelope,
     Envelope,
     HeaderType,
     Status,
 )
-from fabric_protos.orderer import BatchSize
-from fabric_protos.stream import SignatureHeader
 from peer.channel import configtx
 from peer.channel.bundle import Bundle
-from peer.channel.tree import propose_update
 from peer.channel.verification import verify_block
 from peer.errors import BroadcastRefused, LedgerFull, LedgerStorageError
 from peer.ledger.blocks import header_hash, header_of, is_config_block, last_config_index
 from peer.msp.identity import SigningIdentity
 from peer.ordering import solo
 from peer.ordering.solo import SoloOrderer
-from tests.unit.ordering.conftest import CHANNEL, MemoryStore, data_of, envelope_of
+from tests.unit.ordering.conftest import (
+    MemoryStore,
+    data_of,
+    envelope_of,
+    update_of,
+)
 
 
 async def refused(orderer: SoloOrderer, data: bytes) -> BroadcastRefused:
@@ -150,28 +150,6 @@ async def test_before_it_runs_it_is_unavailable(
 ) -> None:
     idle = SoloOrderer(bundle, store, orderer_identity)
     assert (await refused(idle, envelope_of(client))).status == Status.SERVICE_UNAVAILABLE
-
-
-def update_of(
-    bundle: Bundle, client: SigningIdentity, signers: list[SigningIdentity], *, count: int
-) -> bytes:
-    """Return a signed update that sets how many messages make a block."""
-    old = bundle.config
-    new = decode(type(old), encode(old))
-    assert new.channel_group is not None
-    size = new.channel_group.groups["Orderer"].values["BatchSize"]
-    changed = decode(BatchSize, size.value)
-    changed.max_message_count = count
-    size.value = encode(changed)
-    update = encode(propose_update(CHANNEL, old, new))
-    signatures = []
-    for signer in signers:
-        header = SignatureHeader(creator=signer.creator, nonce=b"nonce").encode()
-        signatures.append(
-            ConfigSignature(signature_header=header, signature=signer.sign(header + update))
-        )
-    signed = ConfigUpdateEnvelope(config_update=update, signatures=signatures)
-    return envelope_of(client, encode(signed), kind=HeaderType.CONFIG_UPDATE)
 
 
 async def test_an_update_becomes_a_block_of_its_own_after_what_is_pending(
