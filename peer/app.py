@@ -89,6 +89,7 @@ class _Hooks(NamedTuple):
     trace: Trace | None
     on_stage: OnStage | None
     on_output: OnOutput | None
+    is_debugged: Callable[[], bool]
 
 
 class _Members(NamedTuple):
@@ -107,6 +108,7 @@ async def open_peer(
     trace: Trace | None = None,
     on_stage: OnStage | None = None,
     on_output: OnOutput | None = None,
+    is_debugged: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[Peer]:
     """Open a peer and hold it.
 
@@ -122,8 +124,10 @@ async def open_peer(
         trace: sees every message of every chaincode stream.
         on_stage: hears of every stage of every launch.
         on_output: sees every line that a chaincode, or a build of one, writes.
+        is_debugged: is asked when the time of an execution is over; while a debugger is at the
+            chaincode it gets as much again.
 
-    What one of these three raises is logged, the first time, and changes nothing.
+    What one of the first three raises is logged, the first time, and changes nothing.
 
     Raises:
         ConfigError: development mode has TLS on or an address that cannot be listened on, nobody
@@ -138,6 +142,7 @@ async def open_peer(
         trace and _guarded("trace", trace),
         on_stage and _guarded("on_stage", on_stage),
         on_output and _guarded("on_output", on_output),
+        is_debugged,
     )
     failure: BaseException | None = None
     async with AsyncExitStack() as stack:
@@ -251,7 +256,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         launcher=launcher,
         definitions=definitions,
         ledgers=lambda channel_id: channels.get(channel_id).ledger,
-        settings=_execution_settings(config),
+        settings=_execution_settings(config, hooks.is_debugged),
         may_call=partial(access.check, "peer/ChaincodeToChaincode"),
         trace=hooks.trace,
         meters=metrics.chaincode,
@@ -496,7 +501,7 @@ async def _listen_for_development(
     log.info("development mode: chaincodes can register at %s", endpoint.address)
 
 
-def _execution_settings(config: PeerConfig) -> ExecutionSettings:
+def _execution_settings(config: PeerConfig, is_debugged: Callable[[], bool]) -> ExecutionSettings:
     return ExecutionSettings(
         execute_s=config.chaincode.execute_timeout_s,
         install_s=config.chaincode.install_timeout_s,
@@ -508,6 +513,7 @@ def _execution_settings(config: PeerConfig) -> ExecutionSettings:
             max_size_get_multiple_keys=config.chaincode.max_size_get_multiple_keys,
         ),
         total_query_limit=config.ledger.total_query_limit,
+        is_debugged=is_debugged,
     )
 
 

@@ -13,13 +13,8 @@ from pathlib import Path
 
 import trio
 
-from fabric_protos.common import Block, SignaturePolicyEnvelope
-from fabric_protos.protos import (
-    CollectionConfig,
-    CollectionConfigPackage,
-    CollectionPolicyConfig,
-    StaticCollectionConfig,
-)
+from fabric_protos.common import Block
+from fabric_protos.protos import CollectionConfigPackage
 from fabric_protos.stream import ChaincodeInput
 from peer.chaincode.support import ChaincodeSupport
 from peer.channel.channel import Channel
@@ -27,11 +22,18 @@ from peer.channels import Channels
 from peer.client import deployments
 from peer.client.calls import Client
 from peer.client.calls import Result as Result
+from peer.client.collections import collections_of
 from peer.client.definitions import WantedDefinition, define, withdraw
 from peer.client.deployments import WantedDeployment
 from peer.endorser.endorser import Endorser
 from peer.endorser.proposal import prepare_args
-from peer.errors import AlreadyInstalled, ChannelExists, InvalidDefinition, PackageInUse
+from peer.errors import (
+    AlreadyInstalled,
+    ChannelExists,
+    InvalidDefinition,
+    PackageError,
+    PackageInUse,
+)
 from peer.ledger.api import Ledger
 from peer.lifecycle import state
 from peer.lifecycle.builds import BuildRegistry
@@ -39,7 +41,6 @@ from peer.lifecycle.definitions import Definitions, check_name, check_version
 from peer.lifecycle.directories import InstalledPackage, type_of
 from peer.lifecycle.legacy import pack_deployment, spec_type
 from peer.metrics import Registry
-from peer.msp import standard
 from peer.msp.dsl import parse_policy
 from peer.ordering.service import Ordering, OrderingState
 
@@ -163,7 +164,9 @@ class Peer:
         version: str = "1.0",
         channels: Sequence[str] = (),
         init_required: bool = False,
-        collections: Collection[str] = (),
+        collections: Collection[str] | CollectionConfigPackage = (),
+        command: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> InstalledPackage:
         """Install chaincode, build it and define it on channels; nothing is started yet.
 
@@ -181,7 +184,11 @@ class Peer:
             version: changing it asks for another init where one is required.
             channels: where; if empty every joined channel, or of these every one with the new
                 lifecycle if there are any.
-            collections: names of private data collections; every organisation is a member.
+            collections: names of private data collections, of which every organisation is a member;
+                or what defines them.
+            command: runs a directory in place of what its type says: a program that is executed
+                there, and its arguments. ``{peer.address}`` in them becomes the address to dial.
+            env: variables that what runs of a directory finds.
 
         Raises:
             InvalidDefinition: the name or version cannot be defined, or the channel does not agree.
@@ -197,7 +204,12 @@ class Peer:
         if name:
             check_name(name)
         chosen = self._chosen(name, channels)
-        package = await self._installed(Path(source), name, version, is_deployment=not chosen)
+        if chosen:
+            package = await self._install(Path(source), name, command=command, env=env)
+        elif command or env:
+            raise PackageError("a deployment spec brings its own command; these channels want one")
+        else:
+            package = await self._install_deployment(Path(source), name, version)
         if not chosen:
             return package
         name = name or package.label
@@ -209,7 +221,7 @@ class Peer:
                 version=version,
                 package_id=package.ccid,
                 init_required=init_required,
-                collections=_collections(channel, collections),
+                collections=collections_of(channel, collections),
             )
             await define(self._admin, channel, wanted)
         for ccid in former - self._ccids(name):
@@ -371,14 +383,25 @@ class Peer:
             )
         return new
 
-    async def _installed(
-        self, source: Path, name: str, version: str, *, is_deployment: bool
+    async def _install(
+        self,
+        source: Path,
+        name: str,
+        *,
+        command: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> InstalledPackage:
         try:
-            if is_deployment and await trio.Path(source).is_dir():
-                data = await trio.to_thread.run_sync(_packed, source, name, version)
-                return await self.packages.install_package(data)
-            return await self.packages.install(source, name)
+            return await self.packages.install(source, name, command=command, env=env)
+        except AlreadyInstalled as exc:
+            return await self.packages.find(exc.ccid)
+
+    async def _install_deployment(self, source: Path, name: str, version: str) -> InstalledPackage:
+        if not await trio.Path(source).is_dir():
+            return await self._install(source, name)
+        try:
+            data = await trio.to_thread.run_sync(_packed, source, name, version)
+            return await self.packages.install_package(data)
         except AlreadyInstalled as exc:
             return await self.packages.find(exc.ccid)
 
@@ -399,7 +422,7 @@ class Peer:
             type=spec_type(package.type),
             args=prepare_args(args),
             policy=parse_policy(policy) if policy else None,
-            collections=_collections(channel, collections),
+            collections=collections_of(channel, collections),
         )
 
     def _ccids(self, name: str) -> set[str]:
@@ -443,19 +466,3 @@ def _required(channel: Channel) -> frozenset[str]:
 
 def _packed(directory: Path, name: str, version: str) -> bytes:
     return pack_deployment(directory, type_of(directory), name or directory.resolve().name, version)
-
-
-def _collections(channel: Channel, names: Collection[str]) -> CollectionConfigPackage:
-    """Return private data collections that every organisation of a channel is a member of."""
-    application = channel.bundle.application
-    members = application.organisations.values() if application else ()
-    anyone = standard.signed_by_any(standard.Role.MEMBER, [each.msp_id for each in members])
-    return CollectionConfigPackage(config=[_collection(name, anyone) for name in sorted(names)])
-
-
-def _collection(name: str, members: SignaturePolicyEnvelope) -> CollectionConfig:
-    return CollectionConfig(
-        static_collection_config=StaticCollectionConfig(
-            name=name, member_orgs_policy=CollectionPolicyConfig(signature_policy=members)
-        )
-    )

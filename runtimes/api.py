@@ -66,7 +66,12 @@ class ImagePlan:
 
     def argv(self, peer_address: str) -> tuple[str, ...]:
         """Return the command of a chaincode that dials `peer_address`."""
-        return tuple(word.replace(PEER_ADDRESS, peer_address) for word in self.command)
+        return dialling(self.command, peer_address)
+
+
+def dialling(command: Sequence[str], peer_address: str) -> tuple[str, ...]:
+    """Return a command with the address in the place of `PEER_ADDRESS`."""
+    return tuple(word.replace(PEER_ADDRESS, peer_address) for word in command)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +100,9 @@ class ChaincodePackage:
             installed for that is there.
         image: how to make an image of it; None if it cannot be had.
         launcher: what starts it, in place of its type's command and as a process of this machine.
+        command: program and arguments, `PEER_ADDRESS` among them, in place of its type's; executed
+            in `path`.
+        env: variables of its own; those of `InstanceSpec` come first.
     """
 
     ccid: str
@@ -102,6 +110,8 @@ class ChaincodePackage:
     path: Path
     image: ImagePlan | None = None
     launcher: Launcher | None = None
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 Stage = Literal["build", "create", "upload", "start"]

@@ -98,6 +98,7 @@ class Handler:
         ready_params: payload of READY, what the peer offers beyond the base protocol.
         keepalive_s: seconds between KEEPALIVE messages, 0 for none.
         meters: what executions asked for is counted there, once they are over.
+        is_debugged: see `ExecutionSettings`.
         trace: sees every message; None costs nothing.
     """
 
@@ -111,6 +112,7 @@ class Handler:
         ready_params: ChaincodeAdditionalParams,
         meters: ChaincodeMeters,
         keepalive_s: float = 0.0,
+        is_debugged: Callable[[], bool] = lambda: False,
         trace: Trace | None = None,
     ) -> None:
         self.ccid = ""
@@ -120,6 +122,7 @@ class Handler:
         self._long = long_requests.by_type
         self._ready_params = ready_params
         self._keepalive_s = keepalive_s
+        self._is_debugged = is_debugged
         self._trace = trace
         self._state = HandlerState.CREATED
         self._meters = meters
@@ -195,29 +198,37 @@ class Handler:
         Source: Handler.Execute, core/chaincode/handler.go (release-2.5).
         """
         key = params.key
-        outcome: ChaincodeMessage | ExecuteError | None = None
-        with trio.move_on_after(limit_s):
-            async with self._contexts.open(params, is_init=message_type == Type.INIT) as context:
-                try:
-                    self._send(
-                        ChaincodeMessage(
-                            type=message_type,
-                            payload=payload.encode(),
-                            txid=key.tx_id,
-                            channel_id=key.channel_id,
-                            proposal=params.signed_proposal,
-                        )
+        async with self._contexts.open(params, is_init=message_type == Type.INIT) as context:
+            try:
+                self._send(
+                    ChaincodeMessage(
+                        type=message_type,
+                        payload=payload.encode(),
+                        txid=key.tx_id,
+                        channel_id=key.channel_id,
+                        proposal=params.signed_proposal,
                     )
-                except StreamClosed as exc:
-                    context.settle(StreamTerminated(key, f"chaincode stream terminated: {exc}"))
-                except MessageTooLarge as exc:
-                    context.settle(ExecuteError(key, str(exc)))
-                outcome = await context.outcome()
+                )
+            except StreamClosed as exc:
+                context.settle(StreamTerminated(key, f"chaincode stream terminated: {exc}"))
+            except MessageTooLarge as exc:
+                context.settle(ExecuteError(key, str(exc)))
+            outcome = await self._outcome(context, limit_s)
         if outcome is None:
             raise ExecuteTimeout(key, limit_s)
         if isinstance(outcome, ExecuteError):
             raise outcome
         return outcome
+
+    async def _outcome(
+        self, context: TransactionContext, limit_s: float
+    ) -> ChaincodeMessage | ExecuteError | None:
+        """Wait for the outcome of an execution; None if it does not come in time."""
+        while True:
+            with trio.move_on_after(limit_s):
+                return await context.outcome()
+            if not self._is_debugged():
+                return None
 
     def _on_message(self, data: bytes) -> None:
         try:

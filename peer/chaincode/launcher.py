@@ -256,7 +256,10 @@ class RuntimeLauncher:
         return InstanceSpec(
             package=package,
             peer_address=address,
-            env=self._environment.variables(state.ccid, tls=bool(files)),
+            env={
+                **package.env,
+                **self._environment.variables(state.ccid, tls=bool(files)),
+            },
             files=files,
             on_stage=state.enter,
         )

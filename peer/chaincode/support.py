@@ -116,6 +116,8 @@ class ExecutionSettings:
         keepalive_s: seconds between KEEPALIVE messages on a stream, 0 for none.
         ready_params: what READY offers beyond the base protocol.
         total_query_limit: records one query may return.
+        is_debugged: tells whether a debugger is at chaincodes; an execution whose time is over then
+            gets as much again.
     """
 
     execute_s: float = 30.0
@@ -123,6 +125,7 @@ class ExecutionSettings:
     keepalive_s: float = 0.0
     ready_params: ChaincodeAdditionalParams
     total_query_limit: int = 100_000
+    is_debugged: Callable[[], bool] = lambda: False
 
 
 class ChaincodeSupport:
@@ -284,6 +287,7 @@ class ChaincodeSupport:
             ready_params=self._settings.ready_params,
             meters=self._meters,
             keepalive_s=self._settings.keepalive_s,
+            is_debugged=self._settings.is_debugged,
             trace=self._trace,
         )
         await handler.process_stream()

@@ -1,6 +1,6 @@
-"""Private data collections as people write them: a JSON file.
+"""Private data collections as people write them: their names, or a JSON file.
 
-Room:      peer.client   (imports peer.msp; used by cli)
+Room:      peer.client   (imports channel, msp; used by library, dev and cli)
 Loop:      none
 Fabric:    internal/peer/chaincode/common.go `getCollectionConfigFromBytes` (release-2.5)
 """
@@ -8,8 +8,10 @@ Fabric:    internal/peer/chaincode/common.go `getCollectionConfigFromBytes` (rel
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
+from fabric_protos.common import SignaturePolicyEnvelope
 from fabric_protos.protos import (
     ApplicationPolicy,
     CollectionConfig,
@@ -17,7 +19,9 @@ from fabric_protos.protos import (
     CollectionPolicyConfig,
     StaticCollectionConfig,
 )
+from peer.channel.channel import Channel
 from peer.errors import InvalidDefinition, PolicyError
+from peer.msp import standard
 from peer.msp.dsl import parse_policy
 
 _KEYS = {
@@ -49,6 +53,18 @@ def read_collections(text: str | bytes) -> CollectionConfigPackage:
         raise InvalidDefinition("", f"invalid collection configuration: {reason}") from exc
 
 
+def collections_of(
+    channel: Channel, wanted: Collection[str] | CollectionConfigPackage
+) -> CollectionConfigPackage:
+    """Return collections; of mere names every organisation of the channel is a member."""
+    if isinstance(wanted, CollectionConfigPackage):
+        return wanted
+    application = channel.bundle.application
+    organisations = application.organisations.values() if application else ()
+    anyone = standard.signed_by_any(standard.Role.MEMBER, [each.msp_id for each in organisations])
+    return CollectionConfigPackage(config=[_open(name, anyone) for name in sorted(wanted)])
+
+
 def application_policy(signature: str, reference: str) -> ApplicationPolicy | None:
     """Return a policy of a text, or one of the channel's by its name; None if neither is given.
 
@@ -64,6 +80,14 @@ def application_policy(signature: str, reference: str) -> ApplicationPolicy | No
     if reference:
         return ApplicationPolicy(channel_config_policy_reference=reference)
     return None
+
+
+def _open(name: str, members: SignaturePolicyEnvelope) -> CollectionConfig:
+    return CollectionConfig(
+        static_collection_config=StaticCollectionConfig(
+            name=name, member_orgs_policy=CollectionPolicyConfig(signature_policy=members)
+        )
+    )
 
 
 def _collection(entry: dict[str, Any]) -> CollectionConfig:

@@ -13,7 +13,8 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -90,11 +91,21 @@ class BuildRegistry:
         self._locks: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
         self._remove_leftovers()
 
-    async def install(self, source: Path, label: str = "") -> InstalledPackage:
+    async def install(
+        self,
+        source: Path,
+        label: str = "",
+        *,
+        command: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> InstalledPackage:
         """Install and build a package file or a directory of code.
 
         Args:
             label: of a directory; its name if empty. A package file brings its own.
+            command: of a directory; runs it in place of what its type says, without a build on
+                this machine. `runtimes.api.PEER_ADDRESS` in it becomes the address to dial.
+            env: of a directory; variables for what runs.
 
         Raises:
             PackageError: it is not acceptable, or cannot be built; nothing of it is kept.
@@ -103,9 +114,11 @@ class BuildRegistry:
         Cancellation: nothing of it is kept.
         """
         if await trio.Path(source).is_dir():
-            package = await trio.to_thread.run_sync(link, source, label)
+            package = await trio.to_thread.run_sync(link, source, label, command, env)
             former = self._linked.get(package.ccid)
             self._linked[package.ccid] = package
+            if former != package:
+                self._startable.pop(package.ccid, None)
             try:
                 await self._build_in_time(package.ccid)
             except BaseException:
@@ -113,6 +126,8 @@ class BuildRegistry:
                     self._linked.pop(package.ccid, None)
                 raise
             return package
+        if command or env:
+            raise PackageError(f"{source} is no directory: a package brings its own command")
         return await self._install_file(source)
 
     async def build(
@@ -310,20 +325,26 @@ class BuildRegistry:
             connection = (linked.path / CONNECTION).read_bytes()
             return connection_info(ccid, expand(ccid, connection, self._environment))
         on_stage("build")
+        package = ChaincodePackage(
+            ccid=ccid, type=linked.type, path=linked.path, command=linked.command, env=linked.env
+        )
+        if package.command and not self._backend.capabilities.image_build:
+            return package
         platform = _platform(linked.type)
         files = await trio.to_thread.run_sync(code_files, linked.path)
         names = frozenset(name.removeprefix("src/") for name in files if name.startswith("src/"))
         code = Code(source=linked.path, names=names)
-        path = linked.path
-        plan = None
         if self._backend.capabilities.image_build:
             recipe = platform.recipe(code, self._images)
             code_of = partial(_directory_code, linked.path)
             plan = recipe.plan(linked.type, self._images.version, code_of)
-        elif not platform.is_ready(code):
-            copy = Code(source=self._home(ccid) / "code" / "src", names=names)
-            path = await self._compile(ccid, platform, copy, partial(copy_files, files))
-        return ChaincodePackage(ccid=ccid, type=linked.type, path=path, image=plan)
+            command = package.command or plan.command
+            return replace(package, image=replace(plan, command=command))
+        if platform.is_ready(code):
+            return package
+        copy = Code(source=self._home(ccid) / "code" / "src", names=names)
+        path = await self._compile(ccid, platform, copy, partial(copy_files, files))
+        return replace(package, path=path)
 
     def _home(self, ccid: str) -> Path:
         return self._directory / ccid.replace(":", ".", 1)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from peer.errors import PackageError
@@ -22,6 +22,9 @@ from peer.lifecycle.indexes import ROOT, check_index
 from peer.lifecycle.packages import NOT_CODE, check_label
 from peer.lifecycle.platforms import PLATFORMS
 from peer.lifecycle.service import CONNECTION
+
+UNKNOWN = "unknown"
+"""Type of a directory of which only its author's command tells how it runs."""
 
 _MARKERS = (
     (CONNECTION, "ccaas"),
@@ -37,12 +40,15 @@ class InstalledPackage:
         ccid: the package id, ``label:sha256``; of a deployment spec ``name:version``.
         type: platform in lower case, or ``ccaas`` for a service.
         path: the package file, or the directory that runs where it stands.
+        command, env: of a directory; see `runtimes.api.ChaincodePackage`.
     """
 
     ccid: str
     label: str
     type: str
     path: Path
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def index_files_of(directory: Path) -> dict[str, bytes]:
@@ -60,11 +66,14 @@ def index_files_of(directory: Path) -> dict[str, bytes]:
     return found
 
 
-def link(path: Path, label: str) -> InstalledPackage:
+def link(
+    path: Path, label: str, command: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> InstalledPackage:
     """Recognise a directory; its id holds the digest of its content.
 
     Args:
         label: the directory's name if empty.
+        command: runs it in place of what its type says; it may be of any type then.
 
     Raises:
         PackageError: the label is not acceptable, or nothing tells what the directory is.
@@ -72,9 +81,20 @@ def link(path: Path, label: str) -> InstalledPackage:
     path = path.resolve()
     label = label or _as_label(path.name)
     check_label(label)
-    kind = type_of(path)
-    ccid = f"{label}:{_tree_digest(path)}"
-    return InstalledPackage(ccid=ccid, label=label, type=kind, path=path)
+    try:
+        kind = type_of(path)
+    except PackageError:
+        if not command:
+            raise
+        kind = UNKNOWN
+    return InstalledPackage(
+        ccid=f"{label}:{_tree_digest(path)}",
+        label=label,
+        type=kind,
+        path=path,
+        command=tuple(command),
+        env=dict(env or {}),
+    )
 
 
 def type_of(path: Path) -> str:

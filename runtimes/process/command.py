@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from runtimes.api import ChaincodePackage
+from runtimes.api import ChaincodePackage, dialling
 
 _NODE_SCRIPT = """\
 set -e
@@ -32,6 +32,8 @@ def command_for(package: ChaincodePackage, peer_address: str) -> tuple[str, ...]
     Raises:
         EntryMissing: of a type that is not known, or without an entry of its type.
     """
+    if package.command:
+        return dialling(package.command, peer_address)
     path = package.path
     match package.type:
         case "golang":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from fabric_protos.common import BlockchainInfo
 from fabric_protos.protos import ChannelQueryResponse
 from fabric_protos.stream import ChaincodeMessageType as Type
 from peer import Peer, Result
+from peer.client.collections import read_collections
 from peer.errors import InvalidDefinition, InvalidInvocation, UnknownChaincode, UnknownChannel
 from peer.ledger.api import ValidationCode
 from tests.integration.peer.packing import archive, package, tree
@@ -79,6 +82,27 @@ async def test_transient_event_private_data(code: Code) -> None:
         refused = await peer.query(CHANNEL, name, ["get", "k", "unknown"])
         assert refused.status == 500
         assert f"collection {CHANNEL}/{name}/unknown could not be found" in refused.message
+
+
+async def test_collections_as_a_file_defines_them(code: Code) -> None:
+    source = code.book()
+    closed = {"name": "closed", "policy": "OR('SampleOrg.admin')", "memberOnlyRead": True}
+    collections = read_collections(json.dumps([closed]))
+    async with watched_peer() as (peer, _):
+        await peer.install(source, collections=collections)
+        refused = await peer.query(CHANNEL, source.name, ["get", "k", "closed"])
+        assert "does not have read access permission on privatedata" in refused.message
+
+
+async def test_a_command_and_variables_of_its_own(code: Code) -> None:
+    source = code.book()
+    (source / "chaincode.py").rename(source / "program.txt")
+    run = ("sh", "-c", 'exec "$PYTHON" program.txt "$0"', "{peer.address}")
+    async with watched_peer() as (peer, _):
+        env = {"PYTHON": sys.executable, "CORE_CHAINCODE_ID_NAME": "another"}
+        package = await peer.install(source, command=run, env=env)
+        assert ok(await peer.query(CHANNEL, source.name, ["pid"]))
+        assert (package.type, package.command) == ("unknown", run)
 
 
 async def test_unknown_names_tell_the_known_ones(code: Code) -> None:

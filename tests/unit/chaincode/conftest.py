@@ -87,6 +87,7 @@ class Bench:
         self.gate = Gatekeeper()
         self.limit = 100_000
         self.keepalive_s = 0.0
+        self.is_debugged = lambda: False
         self.ready_params = ChaincodeAdditionalParams()
         self.refusals: list[StreamRefused] = []
         self.traced: list[tuple[str, bool, int]] = []
@@ -110,6 +111,7 @@ class Bench:
             ready_params=self.ready_params,
             meters=ChaincodeMeters(self.counted),
             keepalive_s=self.keepalive_s,
+            is_debugged=self.is_debugged,
             trace=lambda ccid, is_incoming, m: self.traced.append((ccid, is_incoming, m.type)),
         )
         chaincode = FakeChaincode(far)

@@ -102,6 +102,31 @@ async def test_idle_is_when_the_last_execution_is_over(
     await idle.wait()
 
 
+@pytest.mark.parametrize("answers", [True, False])
+async def test_at_a_debugger_the_limit_begins_anew(
+    bench: Bench, execute: Executor, answers: bool, autojump_clock: object
+) -> None:
+    """Asked only when the time is over: after 30 s and 60 s somebody debugs, after 90 s nobody."""
+    began, asked = trio.current_time(), list[float]()
+
+    def is_debugged() -> bool:
+        asked.append(trio.current_time() - began)
+        return len(asked) < 3
+
+    bench.is_debugged = is_debugged
+    handler, chaincode = await bench.ready()
+    execution = execute(handler, params(), limit_s=30.0)
+    await chaincode.receive(Type.TRANSACTION)
+    await trio.sleep(75)
+    if answers:
+        chaincode.complete(tx="tx1")
+        assert isinstance(await execution.result(), ChaincodeMessage)
+        assert asked == pytest.approx([30, 60])
+    else:
+        assert isinstance(await execution.error(), ExecuteTimeout)
+        assert asked == pytest.approx([30, 60, 90])
+
+
 async def test_the_limit_is_exact_and_the_stream_lives_on(
     bench: Bench, execute: Executor, autojump_clock: object
 ) -> None:

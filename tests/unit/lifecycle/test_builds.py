@@ -127,6 +127,35 @@ async def test_a_directory_that_cannot_be_built_is_not_installed(tmp_path: Path)
         await packages.find(link(source, "").ccid)
 
 
+async def test_a_directory_with_a_command_of_its_own_is_not_built(tmp_path: Path) -> None:
+    source = tmp_path / "cc"
+    source.mkdir()
+    (source / "requirements.txt").write_text("x")
+    (source / "main.rs").write_text("fn main() {}")
+    packages = registry(tmp_path / "data", FakeRuntime())
+    with pytest.raises(PackageError, match="it is no chaincode"):
+        await packages.install(source)
+    ccid = (await packages.install(source, command=["cargo", "run"], env={"A": "1"})).ccid
+    expected = {"ccid": ccid, "type": "unknown", "path": source, "env": {"A": "1"}}
+    assert await packages.build(ccid) == ChaincodePackage(**expected, command=("cargo", "run"))
+    await packages.install(source, command=["cargo", "test"], env={"A": "1"})
+    assert await packages.build(ccid) == ChaincodePackage(**expected, command=("cargo", "test"))
+    file = written(tmp_path / "p", package(PYTHON))
+    with pytest.raises(PackageError, match="is no directory"):
+        await packages.install(file, env={"A": "1"})
+    assert packages.list() == []
+
+
+async def test_a_command_of_its_own_in_an_image(tmp_path: Path) -> None:
+    source = tmp_path / "cc"
+    source.mkdir()
+    (source / "chaincode.py").write_text("pass")
+    packages = registry(tmp_path / "data", images())
+    ccid = (await packages.install(source, command=["run", "{peer.address}"])).ccid
+    plan = await plan_of(packages, ccid)
+    assert (plan.runtime, plan.argv("unix:///s")) == ("p", ("run", "unix:///s"))
+
+
 async def test_one_builds_and_the_others_wait(tmp_path: Path) -> None:
     at_once = 0
     most = 0
