@@ -300,6 +300,24 @@ async def test_a_rebuild_comes_to_the_same_private_state(tmp_path: Path) -> None
     assert len(before) == 5
 
 
+async def test_a_rebuild_has_no_value_whose_time_had_come_without_a_mark(tmp_path: Path) -> None:
+    """Metadata lengthens the life of a hash; the value's own block does not hold it any more."""
+    async with opened(tmp_path) as ledger:
+        await commit(ledger, endorse(ledger, put("brief", "k", b"v")))
+        mark = endorse(
+            ledger, lambda s: s.set_private_data_metadata("cc", "brief", "k", {"n": b"m"})
+        )
+        await commit(ledger, mark)
+        await commit(ledger, endorse(ledger))
+        await commit(ledger, endorse(ledger))
+        assert held(ledger, "brief", "k") == (b"v", True)
+    await rebuild_databases(tmp_path, "ch")
+    async with opened(tmp_path) as ledger:
+        assert held(ledger, "brief", "k") == (None, True)
+        await commit(ledger, endorse(ledger))
+        assert held(ledger, "brief", "k") == (None, False)
+
+
 def state_rows(directory: Path) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(directory / "ch" / "ledger.sqlite")) as database:
         return database.execute("SELECT * FROM state ORDER BY namespace, key").fetchall()

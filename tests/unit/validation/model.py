@@ -86,6 +86,7 @@ class Channel:
     height: int
     state: dict[Key, Held]
     values: dict[Key, Held] = field(default_factory=dict)  # private ones; state has their hashes
+    origins: dict[Key, int] = field(default_factory=dict)  # the blocks that brought them
     ids: set[str] = field(default_factory=set)
     updates: dict[Key, Held] = field(default_factory=dict)  # by the last block; no value: deleted
 
@@ -181,6 +182,15 @@ class Channel:
                     private = self.values.get(at)
                     if key in each.writes or (private and private.value == value):
                         self.values[at] = Held(value, {}, version)
+                    if key in each.writes:
+                        self.origins[at] = self.height
+
+    def rebuild(self) -> None:
+        """Forget private values that live on by a mark alone: what brought them has expired."""
+        for key, block in self.origins.items():
+            lifetime = self.lifetimes.get(key.collection)
+            if lifetime and block + lifetime + 1 < self.height:
+                self.values.pop(key, None)
 
 
 def satisfies(endorsers: frozenset[str], policy: Policy) -> bool:

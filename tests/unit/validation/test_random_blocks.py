@@ -156,6 +156,7 @@ class Chain:
                         self.compare_state()
             if after == "rebuild":
                 await rebuild_databases(self.directory, CHANNEL)
+                self.model.rebuild()
 
     async def commit(self, world: World, plans: Sequence[Plan], previous: bytes) -> None:
         envelopes, private, block = [], {}, []
