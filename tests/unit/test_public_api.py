@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import click
 import pytest
 
 import peer
 import shim
-from peer.cli import COMMANDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "api.md").read_text(encoding="utf-8")
@@ -89,13 +86,3 @@ def test_the_chaincode_page_has_every_method_of_the_stubs() -> None:
     names = {name for name, _ in public_members(shim.ChaincodeStub)}
     assert names == {name for name, _ in public_members(shim.SyncChaincodeStub)}
     assert not [name for name in names if not re.search(rf"`{name}[`(]", page)]
-
-
-def test_the_page_lists_every_command() -> None:
-    commands = set()
-    for name, lazy in COMMANDS.items():
-        module, _, attribute = lazy.target.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        below = command.commands if isinstance(command, click.Group) else {"": None}
-        commands |= {f"python -m peer {name} {sub}".rstrip() for sub in below}
-    assert listed("Commands").keys() == commands
