@@ -28,6 +28,10 @@ from fabric_protos.orderer import DeliverResponse as OrdererResponse
 from fabric_protos.protos import (
     ChaincodeAction,
     ChaincodeActionPayload,
+    ChaincodeDeploymentSpec,
+    ChaincodeId,
+    ChaincodeInfo,
+    ChaincodeQueryResponse,
     DeliverResponse,
     Endorsement,
     FilteredBlock,
@@ -39,6 +43,7 @@ from fabric_protos.protos import (
     TxValidationCode,
 )
 from fabric_protos.stream import (
+    ChaincodeInvocationSpec,
     ChaincodeProposalPayload,
     ChannelHeader,
     Header,
@@ -46,7 +51,9 @@ from fabric_protos.stream import (
     SignedProposal,
 )
 from peer.channel.network import NetworkDescription, create
+from peer.client.collections import read_collections
 from peer.errors import CallRefused, Code
+from peer.msp.dsl import parse_policy
 from peer.rpc.loop import open_loop
 from peer.rpc.server import Server
 from peer.services.api import Caller, Requests, Send, Streaming, Unary, decoder
@@ -300,6 +307,59 @@ def test_a_channel_is_made(scene: Scene, tmp_path: Path) -> None:
     done = command("channel", "create", *flags, "-t", "0s", env=scene.env, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "Error: timeout waiting for channel creation\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "function"), [("instantiate", b"deploy"), ("upgrade", b"upgrade")]
+)
+def test_deploying_as_before(scene: Scene, tmp_path: Path, verb: str, function: bytes) -> None:
+    collections = tmp_path / "collections.json"
+    policy = "OR('Org1MSP.member')"
+    collections.write_text(json.dumps([{"name": "secret", "policy": policy}]))
+    flags = (
+        "-C", CHANNEL, "-n", "cc", "-v", "2", "-l", "node", "-c", '{"Args":["init","a"]}',
+        "-P", policy, "-E", "escc", "-V", "vscc", "--collections-config", str(collections),
+    )  # fmt: skip
+    orderer = ("-o", scene.nodes[0].address)
+    done = command("chaincode", verb, *flags, *orderer, env=scene.env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    [signed] = scene.nodes[0].proposals
+    header, payload = proposal_parts(signed)
+    assert header.channel_id == CHANNEL
+    spec = ChaincodeInvocationSpec.decode(payload.input).chaincode_spec
+    assert spec is not None
+    assert spec.chaincode_id is not None
+    assert spec.input is not None
+    assert spec.chaincode_id.name == "lscc"
+    args = [bytes(each) for each in spec.input.args]
+    assert args[:2] == [function, CHANNEL.encode()]
+    deployment = decode(ChaincodeDeploymentSpec, args[2]).chaincode_spec
+    assert deployment is not None
+    assert deployment.chaincode_id == ChaincodeId(name="cc", version="2")
+    assert deployment.input is not None
+    assert deployment.input.args == [b"init", b"a"]
+    assert args[3:6] == [encode(parse_policy(policy)), b"escc", b"vscc"]
+    assert args[6] == encode(read_collections(collections.read_bytes()))
+    assert len(scene.ordered) == 1
+    scene.nodes[0].response = Response(status=500, message="no")
+    done = command("chaincode", verb, *flags, *orderer, env=scene.env)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "Error: could not assemble transaction, err proposal response was not successful, "
+        "error code 500, msg no\n"
+    )
+
+
+def test_what_is_deployed_is_listed(scene: Scene) -> None:
+    info = ChaincodeInfo(name="cc", version="1", path="p", escc="escc", vscc="vscc", id=b"\1\2")
+    listed = encode(ChaincodeQueryResponse(chaincodes=[info]))
+    scene.nodes[0].response = Response(status=200, payload=listed)
+    done = command("chaincode", "list", "--instantiated", "-C", CHANNEL, env=scene.env)
+    assert done.returncode == 0
+    assert done.stdout == (
+        f"Get instantiated chaincodes on channel {CHANNEL}:\n"
+        "Name: cc, Version: 1, Path: p, Escc: escc, Vscc: vscc, Id: 0102\n"
+    )
 
 
 def profile(scene: Scene, path: Path, channel_id: str = CHANNEL) -> Path:
