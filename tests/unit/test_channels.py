@@ -36,7 +36,6 @@ from peer.errors import (
     LedgerCorrupt,
     LedgerError,
     LedgerLocked,
-    LedgerStorageError,
     UnknownChannel,
 )
 from peer.ledger import open_ledger, pause, resume
@@ -216,7 +215,7 @@ async def test_cancelled_while_joining(tmp_path: Path, scene: Scene) -> None:
 
 async def test_who_waits_for_a_transaction_hears_of_the_end(tmp_path: Path, scene: Scene) -> None:
     async def wait(peer: Peer) -> None:
-        with pytest.raises(LedgerError, match="^the channel is closed$"):
+        with pytest.raises(LedgerError, match=r"^the channel is closed$"):
             await peer.channels.get(CHANNEL).statuses.wait("tx")
 
     async with trio.open_nursery() as nursery, opened(tmp_path) as peer:
