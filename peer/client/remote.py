@@ -1,6 +1,6 @@
 """Peers and orderers on other machines, as `Client` takes them.
 
-Room:      peer.client   (imports peer.remote, peer.events; used by cli)
+Room:      peer.client   (imports peer.remote, peer.events, peer.ordering; used by cli)
 Loop:      Trio
 Lifetime:  the connection's
 Fabric:    internal/peer/chaincode/common.go, internal/peer/common/{broadcast,deliver}client.go
@@ -19,23 +19,23 @@ import trio
 from fabric_protos.codec import decode
 from fabric_protos.common import Block, Status
 from fabric_protos.errors import DecodeError
-from fabric_protos.orderer import BroadcastResponse, SeekPosition
 from fabric_protos.orderer import DeliverResponse as OrdererResponse
+from fabric_protos.orderer import SeekPosition
 from fabric_protos.protos import DeliverResponse as PeerResponse
 from fabric_protos.protos import ProposalResponse
 from fabric_protos.stream import SignedProposal
 from peer.client.calls import Verdict
-from peer.errors import BroadcastRefused, CallFailed, Code, CommitTimeout, DeliverRefused, PeerError
+from peer.errors import CallFailed, Code, CommitTimeout, DeliverRefused, PeerError
 from peer.events.requests import FOREVER, NEWEST, seek_request
 from peer.ledger.api import ValidationCode
 from peer.msp.identity import SigningIdentity
+from peer.ordering.calls import DELIVER, broadcast, next_message
 from peer.remote import Call, Connection
 
 M = TypeVar("M", bound=betterproto2.Message)
 
 PROCESS_PROPOSAL = "/protos.Endorser/ProcessProposal"
-BROADCAST = "/orderer.AtomicBroadcast/Broadcast"
-DELIVER_OF_ORDERERS = "/orderer.AtomicBroadcast/Deliver"
+DELIVER_OF_ORDERERS = DELIVER
 DELIVER_OF_PEERS = "/protos.Deliver/Deliver"
 DELIVER_FILTERED = "/protos.Deliver/DeliverFiltered"
 
@@ -69,11 +69,7 @@ class RemoteOrderer:
             BroadcastRefused: it is not taken.
             CallFailed: nobody knows whether it is.
         """
-        async with self._connection.stream(BROADCAST) as call:
-            await call.send(data)
-            answer = _decoded(self._connection, BroadcastResponse, await _next(call))
-            if answer.status != Status.SUCCESS:
-                raise BroadcastRefused(int(answer.status), answer.info)
+        await broadcast(self._connection, data)
 
 
 async def fetch_block(
@@ -110,7 +106,7 @@ async def fetch_block(
     )
     async with connection.stream(path) as call:
         await call.send(request)
-        answer = _decoded(connection, kind, await _next(call))
+        answer = _decoded(connection, kind, await next_message(call))
     if answer.block is None:
         status = answer.status or Status.UNKNOWN
         raise DeliverRefused(int(status), f"can't read the block: {status.name}")
@@ -197,12 +193,12 @@ class _Watch:
     async def open(self, stack: AsyncExitStack, request: bytes) -> None:
         self._call = await stack.enter_async_context(self._connection.stream(DELIVER_FILTERED))
         await self._call.send(request)
-        self._first = await _next(self._call)
+        self._first = await next_message(self._call)
 
     async def verdict(self) -> ValidationCode:
         found = self._look_into(self._first)
         while found is None:
-            found = self._look_into(await _next(self._call))
+            found = self._look_into(await next_message(self._call))
         return found
 
     def _look_into(self, data: bytes) -> ValidationCode | None:
@@ -215,13 +211,6 @@ class _Watch:
             if transaction.txid == self.tx_id:
                 return ValidationCode(transaction.tx_validation_code)
         return None
-
-
-async def _next(call: Call) -> bytes:
-    """Return the next message of a call that must not be over."""
-    async for message in call:
-        return message
-    raise CallFailed(Code.UNAVAILABLE, "the server has ended the call")
 
 
 def _decoded(connection: Connection, kind: type[M], data: bytes) -> M:

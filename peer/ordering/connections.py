@@ -61,7 +61,8 @@ class Connections:
             link.failure = exc
         finally:
             if link.connection is None and link.failure is None:
-                link.failure = CallFailed(Code.UNAVAILABLE, f"{endpoint}: the channel left it")
+                text = f"{endpoint}: it is not wanted any more"
+                link.failure = CallFailed(Code.UNAVAILABLE, text)
             if self._links.get(endpoint) is link:
                 del self._links[endpoint]
             link.settled.set()

@@ -19,8 +19,17 @@ from pathlib import Path
 
 import trio
 
-from fabric_protos.codec import encode
-from fabric_protos.common import Block, Envelope, Header, HeaderType, Payload
+from fabric_protos.codec import decode, encode
+from fabric_protos.common import (
+    Block,
+    BlockData,
+    ConfigEnvelope,
+    Envelope,
+    Header,
+    HeaderType,
+    OrdererAddresses,
+    Payload,
+)
 from fabric_protos.lifecycle import InstallChaincodeArgs
 from fabric_protos.stream import ChaincodeInput, ChannelHeader, SignatureHeader, Timestamp
 from peer.channel import network
@@ -34,7 +43,7 @@ from peer.client.remote import (
     fetch_block,
 )
 from peer.events.requests import NEWEST, at
-from peer.ledger.blocks import header_of
+from peer.ledger.blocks import data_hash, envelopes_of, header_of
 from peer.lifecycle import state
 from peer.lifecycle.packages import pack
 from peer.msp.directory import load_signing_identity
@@ -64,6 +73,23 @@ def make_network(directory: Path, *, peers: int = 1) -> Network:
     return network.create(directory, description)
 
 
+def name_orderers(made: Network, *addresses: str) -> None:
+    """Let the channel name these orderers from its first block on."""
+    block = made.genesis_block()
+    envelope = decode(Envelope, envelopes_of(block)[0])
+    payload = decode(Payload, envelope.payload)
+    config = decode(ConfigEnvelope, payload.data)
+    assert config.config is not None
+    assert config.config.channel_group is not None
+    organisation = config.config.channel_group.groups["Orderer"].groups["Orderer"]
+    organisation.values["Endpoints"].value = encode(OrdererAddresses(addresses=list(addresses)))
+    payload.data = encode(config)
+    envelope.payload = encode(payload)
+    block.data = BlockData(data=[encode(envelope)])
+    header_of(block).data_hash = data_hash(block.data)
+    made.genesis_path.write_bytes(encode(block))
+
+
 @dataclass
 class Program:
     """A command of ours; `start` returns once it says where it listens.
@@ -75,13 +101,14 @@ class Program:
     args: Sequence[str | Path]
     env: Mapping[str, str]
     log: Path
+    module: str = "peer"
     address: str = ""
     _process: trio.Process | None = field(default=None, repr=False)
 
     async def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "peer", *map(str, self.args)],
+                [sys.executable, "-m", self.module, *map(str, self.args)],
                 env={**_plain_environment(), **self.env},
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -262,8 +289,8 @@ async def height_of(who: User, peer: Connection) -> int:
     return header_of(newest).number + 1
 
 
-async def order_something(who: User, orderer: Connection) -> None:
-    """Let an orderer make a block. What is in it, no peer will find valid."""
+def something(who: User) -> bytes:
+    """Return an envelope that orderers take. No peer will find it valid."""
     signer = who.identity
     channel = ChannelHeader(
         type=HeaderType.ENDORSER_TRANSACTION, channel_id=CHANNEL, timestamp=Timestamp(seconds=1)
@@ -271,5 +298,4 @@ async def order_something(who: User, orderer: Connection) -> None:
     creator = SignatureHeader(creator=signer.creator, nonce=os.urandom(24))
     header = Header(channel_header=channel.encode(), signature_header=creator.encode())
     payload = encode(Payload(header=header, data=b"nothing"))
-    envelope = Envelope(payload=payload, signature=signer.sign(payload))
-    await RemoteOrderer(orderer).broadcast(encode(envelope))
+    return encode(Envelope(payload=payload, signature=signer.sign(payload)))

@@ -24,7 +24,6 @@ from fabric_protos.protos import (
 )
 from fabric_protos.stream import ChannelHeader, SignedProposal
 from peer.client.remote import (
-    BROADCAST,
     DELIVER_FILTERED,
     DELIVER_OF_ORDERERS,
     DELIVER_OF_PEERS,
@@ -38,6 +37,7 @@ from peer.errors import BroadcastRefused, CallFailed, Code, CommitTimeout, Deliv
 from peer.events.requests import NEWEST, at
 from peer.ledger.api import ValidationCode
 from peer.msp.identity import SigningIdentity
+from peer.ordering.calls import BROADCAST
 from peer.remote import Endpoint
 
 ME = SigningIdentity.self_signed("Org1MSP")

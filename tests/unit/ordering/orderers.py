@@ -20,7 +20,7 @@ from fabric_protos.orderer import BroadcastResponse, DeliverResponse, SeekInfo
 from peer.channel.bundle import Bundle
 from peer.channel.verification import verify_block
 from peer.channels import Joined
-from peer.errors import CallFailed, Code
+from peer.errors import CallFailed, Code, PeerError
 from peer.events.requests import FOREVER
 from peer.ledger.blocks import header_hash, header_of
 from peer.ordering.calls import BROADCAST, DELIVER
@@ -35,6 +35,7 @@ class Chain:
         bundle: the configuration at this moment.
         bundles: the configuration that a block brings, by its number.
         failures: what the next commits raise instead.
+        told: what those who wait for transactions were told.
     """
 
     def __init__(self, bundle: Bundle, genesis: Block) -> None:
@@ -42,6 +43,8 @@ class Chain:
         self.bundle = bundle
         self.bundles: dict[int, Bundle] = {}
         self.failures: list[Exception] = []
+        self.told: list[PeerError] = []
+        self.fail = self.told.append
         self._changed = trio.Condition()
         parts: Any = self
         self.joined = Joined(channel=parts, committer=parts, statuses=parts)
