@@ -349,6 +349,7 @@ class Peer:
             LaunchError: the chaincode could not be started.
             ExecuteError: it gave no response. A response of any status is a result.
             BroadcastRefused: the ordering service does not take the transaction.
+            CallFailed: it is on other machines, and none of its orderers is there to take it.
             CommitTimeout: it did, and no block has brought the transaction in time.
 
         Cancellation: nothing is committed, unless the ordering service has the transaction.

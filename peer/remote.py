@@ -7,9 +7,11 @@ Lifetime:  a connection lives as long as the context it was dialled in
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from ssl import PEM_FOOTER, PEM_HEADER, PEM_cert_to_DER_cert
 from typing import Protocol
 
 MAX_MESSAGE_BYTES = 100 * 1024 * 1024
@@ -30,6 +32,27 @@ class ClientTls:
     certificate: bytes = b""
     key: bytes = field(default=b"", repr=False)
     server_name: str = ""
+
+    @property
+    def certificate_hash(self) -> bytes:
+        """What requests for blocks name the certificate by; empty without one.
+
+        Raises:
+            ValueError: there is no certificate in `certificate`.
+        """
+        return certificate_hash(self.certificate) if self.certificate else b""
+
+
+def certificate_hash(pem: bytes) -> bytes:
+    """Return the SHA-256 of a certificate, the first one of a chain.
+
+    Raises:
+        ValueError: there is none.
+    """
+    text = pem.decode("ascii", "replace")
+    begin = text.index(PEM_HEADER)
+    end = text.index(PEM_FOOTER, begin) + len(PEM_FOOTER)
+    return hashlib.sha256(PEM_cert_to_DER_cert(text[begin:end])).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,12 @@ from fabric_protos.orderer import SeekPosition
 from peer.cli.files import read_file, write_file
 from peer.cli.flags import OrdererFlags
 from peer.cli.joining import CONFIGURED, wording
-from peer.cli.session import Session, certificate_hash, open_session, run
+from peer.cli.session import Session, open_session, run
 from peer.client.remote import DELIVER_OF_ORDERERS, DELIVER_OF_PEERS, fetch_block
 from peer.errors import CallFailed, DeliverRefused
 from peer.events.requests import NEWEST, OLDEST, at
 from peer.ledger.blocks import header_of, last_config_index
-from peer.remote import Connection
+from peer.remote import Connection, certificate_hash
 
 log = logging.getLogger("peer.cli")
 

@@ -8,13 +8,11 @@ Fabric:    internal/peer/common/common.go, internal/peer/chaincode/common.go (re
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from ssl import PEM_cert_to_DER_cert
 from typing import Any, TypeVar
 
 import click
@@ -44,7 +42,7 @@ from peer.errors import (
 from peer.ledger.api import ValidationCode
 from peer.msp.directory import load_signing_identity
 from peer.msp.identity import SigningIdentity
-from peer.remote import ClientTls, Connection, Endpoint
+from peer.remote import ClientTls, Connection, Endpoint, certificate_hash
 from peer.rpc.client import dial
 from peer.rpc.loop import open_loop
 
@@ -297,11 +295,6 @@ async def connected(config: PeerConfig) -> AsyncIterator[Connection]:
     [endpoint] = peer_endpoints(config, PeerFlags((), ()))
     async with dial(endpoint, connect_timeout_s=config.client.connect_timeout_s) as connection:
         yield connection
-
-
-def certificate_hash(pem: bytes) -> bytes:
-    """Return what a request for blocks names a client's TLS certificate by."""
-    return hashlib.sha256(PEM_cert_to_DER_cert(pem.decode())).digest()
 
 
 def load_config() -> PeerConfig:

@@ -8,10 +8,8 @@ Fabric:    common/deliverclient/orderers/connection.go, internal/pkg/peer/ordere
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ssl import PEM_cert_to_DER_cert
 from typing import NamedTuple
 
 from peer.channel.bundle import Bundle
@@ -46,13 +44,6 @@ class Routes:
     certificate: bytes = b""
     key: bytes = field(default=b"", repr=False)
     overrides: Mapping[str, Override] = field(default_factory=dict)
-
-    @property
-    def tls_hash(self) -> bytes:
-        """What requests for blocks are bound to; empty without a client certificate."""
-        if not (self.is_tls and self.certificate):
-            return b""
-        return hashlib.sha256(PEM_cert_to_DER_cert(self.certificate.decode())).digest()
 
     def named(self, bundle: Bundle) -> list[Named]:
         """Return the orderers of a channel, each address once."""

@@ -136,7 +136,7 @@ class Follower:
         ledger, committer = self._joined.ledger, self._joined.committer
         bundle, named = self._bundle, self._endpoints()
         async with self._dial(source) as connection, connection.stream(DELIVER) as call:
-            await call.send(self._request(at(ledger.height), FOREVER))
+            await call.send(self._request(source, at(ledger.height), FOREVER))
             self._reached(source)
             while bundle is self._bundle or named == self._endpoints():
                 block = await self._next_block(call, source, named)
@@ -163,7 +163,7 @@ class Follower:
         with trio.move_on_after(self._patience.silence_s):
             try:
                 async with self._dial(other) as connection, connection.stream(DELIVER) as call:
-                    await call.send(self._request(NEWEST, NEWEST, headers_only=True))
+                    await call.send(self._request(other, NEWEST, NEWEST, headers_only=True))
                     newest = await next_block(call)
                 verify_signatures(self._bundle, newest)
                 return header_of(newest).number >= self._joined.ledger.height
@@ -172,7 +172,12 @@ class Follower:
         return False
 
     def _request(
-        self, start: SeekPosition, stop: SeekPosition, *, headers_only: bool = False
+        self,
+        orderer: Endpoint,
+        start: SeekPosition,
+        stop: SeekPosition,
+        *,
+        headers_only: bool = False,
     ) -> bytes:
         return seek_request(
             self._identity,
@@ -180,7 +185,7 @@ class Follower:
             start,
             stop,
             headers_only=headers_only,
-            tls_hash=self._routes.tls_hash,
+            tls_hash=orderer.tls.certificate_hash if orderer.tls is not None else b"",
         )
 
     def _reached(self, source: Endpoint) -> None:

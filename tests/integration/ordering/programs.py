@@ -55,7 +55,7 @@ ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "asset_transfer"
 CHANNEL = "mychannel"
 ASSETS = "assets"
-SOON_S = 120.0
+SOON_S = 240.0
 VERDICT_S = 20.0
 
 

