@@ -357,7 +357,11 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
             open_operations(
                 config,
                 metrics=metrics.registry,
-                checks={backend.name: backend.health, "ordering": ordering.health},
+                checks={
+                    backend.name: backend.health,
+                    "ordering": ordering.health,
+                    **({} if couchdb is None else {"couchdb": couchdb.health}),
+                },
             )
         ),
     )

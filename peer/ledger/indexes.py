@@ -52,7 +52,7 @@ CREATE TABLE index_rows (
 OF_NAMESPACE = "SELECT id, definition FROM indexes WHERE namespace = ? ORDER BY definition"
 OF_CHAINCODE = """
     SELECT id, namespace, definition FROM indexes
-    WHERE namespace = ?1 OR substr(namespace, 1, length(?1) + 3) = ?1 || '$$p'
+    WHERE namespace = :name OR substr(namespace, 1, length(:name) + 3) = :name || '$$p'
 """
 KEYS = """
     SELECT position, key FROM index_rows
@@ -159,7 +159,7 @@ def define(
     """
     found = {
         (namespace, text): id_
-        for id_, namespace, text in connection.execute(OF_CHAINCODE, (chaincode,))
+        for id_, namespace, text in connection.execute(OF_CHAINCODE, {"name": chaincode})
     }
     asked = {(namespace, text) for namespace, texts in wanted.items() for text in texts}
     dropped = [(found[each],) for each in found.keys() - asked]

@@ -351,8 +351,10 @@ class TxSimulator(QueryExecutor):
                 "this function should only be called once on a transaction simulator instance"
             )
         self._has_results = True
-        written = self._written()
-        self.done()
+        try:
+            written = self._written()
+        finally:
+            self.done()
         return replace(
             self._rwset.results(), written=written, private_reads=frozenset(self._private_reads)
         )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from peer import Peer, PeerConfig, open_peer
@@ -68,6 +69,21 @@ async def test_a_chaincode_finds_its_documents(tmp_path: Path, server: CouchServ
     async with open_peer(config) as peer:
         await peer.install(tmp_path / "stock", name="stock", collections=["secrets"])
         assert await call(peer, "find", last) == [found[0]]
+
+
+async def test_health_tells_of_the_server(tmp_path: Path, server: CouchServer) -> None:
+    config = configured(server.address, tmp_path / "data")
+    limits = replace(config.ledger, couchdb_request_timeout_s=3.0)
+    listening = replace(config.operations, listen_address="127.0.0.1:0")
+    config = replace(config, ledger=limits, operations=listening)
+    async with open_peer(config) as peer, httpx.AsyncClient(timeout=60) as client:
+        health = f"http://{peer.operations_address}/healthz"
+        assert (await client.get(health)).json()["status"] == "OK"
+        server.stop()
+        (failed,) = (await client.get(health)).json()["failed_checks"]
+        assert failed["component"] == "couchdb"
+        assert "no answer within 3 s" in failed["reason"]
+        server.go_on()
 
 
 async def test_a_peer_does_not_start_without_its_server(tmp_path: Path) -> None:
