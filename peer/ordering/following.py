@@ -113,6 +113,7 @@ class Follower:
             source = line.pop()
             try:
                 await self._receive(source)
+                failures = 0
                 continue
             except (CallFailed, BroadcastRefused, BlockRefused, LedgerFull) as exc:
                 self._fail(source, exc)

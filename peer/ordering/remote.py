@@ -21,7 +21,7 @@ from peer.errors import BroadcastRefused
 from peer.msp.identity import SigningIdentity
 from peer.ordering.calls import broadcast
 from peer.ordering.connections import Connections
-from peer.ordering.endpoints import Routes
+from peer.ordering.endpoints import Named, Routes
 from peer.ordering.following import Follower, Patience
 from peer.ordering.submitting import OrdererNode
 from peer.remote import Dial, Endpoint
@@ -67,9 +67,13 @@ class RemoteOrdering:
         """Return what follows a channel, None where nothing does."""
         return self._followers.get(channel_id)
 
+    def named(self, bundle: Bundle) -> Sequence[Named]:
+        """Return where the orderers are that a configuration names."""
+        return self._routes.named(bundle)
+
     def orderers(self, bundle: Bundle) -> Sequence[OrdererNode]:
-        """Return the orderers that a configuration names."""
-        named = self._routes.named(bundle)
+        """Return the orderers that a configuration names, to hand them transactions."""
+        named = self.named(bundle)
         return [
             OrdererNode(endpoint.address, msp_id, partial(self._broadcast, endpoint))
             for endpoint, msp_id in named
@@ -81,9 +85,7 @@ class RemoteOrdering:
     def _forget(self) -> None:
         """Close the connections to orderers that no channel names any more."""
         bundles = [joined.channel.bundle for joined in self._joined.values()]
-        self._connections.keep(
-            {each.endpoint for bundle in bundles for each in self._routes.named(bundle)}
-        )
+        self._connections.keep({each.endpoint for bundle in bundles for each in self.named(bundle)})
 
 
 async def _run(joined: Joined, follower: Follower) -> None:
