@@ -38,6 +38,9 @@ COMMANDS: Mapping[str, Lazy] = {
     "channel": Lazy("peer.cli.channel:channel", "Make, join, look at and change channels."),
     "config": Lazy("peer.cli.config:config", "Show the configuration and where it comes from."),
     "demo": Lazy("peer.cli.demo:demo", "Show a chaincode's life, from launch to shutdown."),
+    "dev": Lazy(
+        "peer.cli.dev:dev", "Run the chaincode in PATH, again after every change, and call it."
+    ),
     "doctor": Lazy(
         "peer.cli.doctor:doctor", "Check the runtime and the configuration, and say what to do."
     ),

@@ -47,7 +47,7 @@ class Invocation:
             channel_id=channel_id,
             name=name,
             payload=ChaincodeInput(args=read_constructor(constructor), is_init=is_init),
-            transient=_read_transient(transient),
+            transient=read_transient(transient),
         )
 
 
@@ -76,7 +76,12 @@ def read_constructor(text: str) -> list[bytes]:
     return [each.encode() for each in args]
 
 
-def _read_transient(text: str) -> dict[str, bytes]:
+def read_transient(text: str) -> dict[str, bytes]:
+    """Return the entries of a JSON object of names and Base64 values; of no text, none.
+
+    Raises:
+        click.ClickException: *text* is something else.
+    """
     if not text:
         return {}
     try:
