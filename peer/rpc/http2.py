@@ -29,6 +29,7 @@ from grpclib.metadata import (
     encode_timeout,
 )
 from grpclib.protocol import AbstractHandler, EventsProcessor, H2Protocol, Stream
+from grpclib.utils import Wrapper
 from h2.config import H2Configuration
 from h2.connection import ConnectionInputs, ConnectionState
 from h2.errors import ErrorCodes
@@ -179,7 +180,8 @@ async def open_stream(channel: Channel, path: str, timeout_s: float | None) -> O
         OSError, H2Error: there is no connection, or it breaks.
     """
     protocol = await channel.__connect__()
-    stream = protocol.processor.connection.create_stream()
+    # The wrapper remembers a reset that comes before anybody looks.
+    stream = protocol.processor.connection.create_stream(wrapper=Wrapper())
     headers = [
         (":method", "POST"),
         (":scheme", channel._scheme),
