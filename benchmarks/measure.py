@@ -17,7 +17,8 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -117,6 +118,13 @@ def memory(pid: int) -> tuple[float, float]:
 def pin() -> None:
     """Keep this process and all it starts on one CPU: waking another costs more than a trip."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def pin_process(pid: int, cpus: Collection[int]) -> None:
+    """Keep all threads of a process, and what they start from now on, on some CPUs."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(task.name), cpus)
 
 
 def main(subject: Callable[[bool], Sequence[Row]]) -> None:

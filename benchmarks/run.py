@@ -34,6 +34,7 @@ SUBJECTS = (
     "membership",
     "roundtrip",
     "flow",
+    "services",
     "launch",
     "containers",
     "scaling",

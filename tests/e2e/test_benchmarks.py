@@ -113,3 +113,21 @@ def test_a_wrong_option_is_refused_before_anything_is_measured(
     done = benchmarks(*args)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
+
+
+def test_services_are_measured_beside_their_floor(tmp_path: Path) -> None:
+    path = tmp_path / "services.json"
+    done = benchmarks("--quick", "--only", "services", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())["subjects"]["services"]}
+    for suffix in ("", ", TLS"):
+        for clients in ("1 client", "8 clients", "64 clients"):
+            name = f"endorse a put, {clients}{suffix}"
+            assert rows[f"{name}, rate"]["value"] > 0
+            assert 0 < rows[f"{name}, p50"]["value"] <= rows[f"{name}, p99"]["value"]
+            assert rows[f"{name}, peer"]["ratio"] > 1
+            assert rows[f"{name}, peer"]["to"] == f"health check, {clients}{suffix}, peer"
+            assert rows[f"{name}, driver"]["value"] > 0
+        for what in ("invoke", "submit"):
+            for route in ("Broadcast and DeliverFiltered", "Gateway"):
+                assert rows[f"{what}, {route}, 64 clients{suffix}, rate"]["value"] > 0
