@@ -26,9 +26,10 @@ from peer.errors import ConfigError
 from peer.msp.directory import load_signing_identity
 from peer.ordering.node import open_node
 from peer.rpc.loop import open_loop
-from peer.rpc.server import Server
+from peer.rpc.server import Limits, Server
 from peer.rpc.tls import server_context
-from peer.services import broadcast, health, reflection
+from peer.services import broadcast
+from peer.services.introspection import CONCURRENCY, introspected
 
 DATA = "orderer-data"
 """Where blocks are kept, in the directory of a development network."""
@@ -140,11 +141,9 @@ async def _open(settings: OrdererSettings, stack: AsyncExitStack) -> OpenOrderer
     await stack.enter_async_context(open_loop())
     node = await stack.enter_async_context(open_node(data, signer, genesis))
     methods = broadcast.methods(node.orderer, node.channels.get)
-    services = {"orderer.AtomicBroadcast"}
-    everything = [*methods, *health.methods(services), *reflection.methods(services)]
-    services |= {method.path.split("/")[1] for method in everything}
+    limits = Limits(concurrency=CONCURRENCY)
     try:
-        server = Server(everything, tls=tls)
+        server = Server(introspected(methods), tls=tls, limits=limits)
         address = await stack.enter_async_context(server.listen(*split_address(settings.address)))
     except (OSError, ValueError) as exc:
         raise ConfigError([f"--listen {settings.address}: {exc}"]) from exc

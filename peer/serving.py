@@ -23,8 +23,8 @@ from peer.errors import ConfigError
 from peer.metrics import GrpcMeters
 from peer.rpc.server import Limits, Server
 from peer.rpc.tls import server_context
-from peer.services import health, reflection
 from peer.services.api import Method
+from peer.services.introspection import CONCURRENCY, introspected
 
 log = logging.getLogger("peer")
 
@@ -56,15 +56,14 @@ async def open_server(
     tls = None
     if config.peer.tls_enabled:
         tls = await trio.to_thread.run_sync(_tls, config.peer, member)
-    services: set[str] = set()
-    everything = [*methods, *health.methods(services), *reflection.methods(services)]
-    services |= {method.path.split("/")[1] for method in everything}
+    everything = introspected(methods)
     server = Server(everything, tls=tls, limits=_limits(config.peer), meters=meters)
     try:
         bound = await stack.enter_async_context(server.listen(*split_address(address)))
     except OSError as exc:
         raise ConfigError([f"{key} {address}: {exc.strerror or exc}"]) from exc
-    log.info("%s %s: serving %s", key, bound, ", ".join(sorted(services)))
+    services = sorted({method.path.split("/")[1] for method in everything})
+    log.info("%s %s: serving %s", key, bound, ", ".join(services))
     return bound
 
 
@@ -74,6 +73,7 @@ def _limits(peer: NodeConfig) -> Limits:
         max_send=peer.max_send_msg_size,
         held=4 * peer.max_recv_msg_size,
         concurrency={
+            **CONCURRENCY,
             "/protos.Endorser": peer.endorser_concurrency,
             "/protos.Deliver": peer.deliver_concurrency,
             "/gateway.Gateway": peer.gateway_concurrency,

@@ -6,7 +6,8 @@ Lifetime:  call
 Fabric:    internal/pkg/comm/server.go (release-2.5)
 
 What arrives is counted against what the server may hold until it has been dealt with, and credit
-for more is given to the client only then.
+for more is given to the client only then. Where there is no room left, of the streams and
+unfinished requests that stand still the largest gives way, so that they keep nobody out for ever.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ log = logging.getLogger("peer.rpc")
 STOPPING = "the peer is stopping"
 STALL_S = 30.0
 """How long the response of a unary call may stand still before it is given up, seconds."""
+STANDSTILL_S = 5.0
+PORTION_BYTES = 1 << 16
+"""A request of which less than that has come in so many seconds stands still."""
 MAX_TEXT = 2048
 """Characters of a sentence in trailers: many clients take 8 KiB of trailers at most."""
 MAX_DETAILS = 4
@@ -71,9 +75,14 @@ class Call:
     Args:
         release: forgets the stream.
         slot: raises `CallRefused` where too many calls of its service are being answered.
-        held: what all requests have room in.
+        room: what all requests are held in.
+        make_room: lets a call that stands still and holds more than this one give way; tells
+            whether there was any.
         meters: the call is counted there.
         sent: hears that something was sent.
+
+    Attributes:
+        held: bytes of its requests in memory.
     """
 
     def __init__(
@@ -87,7 +96,8 @@ class Call:
         max_recv: int,
         max_send: int,
         slot: Slot,
-        held: Held,
+        room: Held,
+        make_room: Callable[[Call], bool],
         meters: GrpcMeters,
         sent: Callable[[], None],
     ) -> None:
@@ -97,14 +107,18 @@ class Call:
         self._caller = caller
         self._max_send = max_send
         self._slot = slot
-        self._room = held
+        self._room = room
+        self._make_room = make_room
         self._meters = meters
         self._sent = sent
         self._deframer = http2.Deframer(max_recv)
         self._messages: deque[bytes] = deque()
-        self._held = 0
+        self.held = 0
+        self._taken = 0
+        self._moved_at = trio.current_time()
         self._unacknowledged = 0
         self._all_arrived = False
+        self._has_begun = False
         self._has_headers = False
         self._is_gone = False
         self._is_stopping = False
@@ -120,10 +134,13 @@ class Call:
         self._unacknowledged += size
         if self._scope.cancel_called:
             return
-        if not self._room.take(len(data)):
-            self.refuse(Code.RESOURCE_EXHAUSTED, "the server holds too many requests already")
-            return
-        self._held += len(data)
+        while not self._room.take(len(data)):
+            if not self._make_room(self):
+                self.refuse(Code.RESOURCE_EXHAUSTED, "the server holds too many requests already")
+                return
+        if (self.held + len(data)) // PORTION_BYTES > self.held // PORTION_BYTES:
+            self._moved_at = trio.current_time()
+        self.held += len(data)
         try:
             self._deframer.feed(data, self._messages.append)
         except http2.MessageRefused as exc:
@@ -151,6 +168,26 @@ class Call:
         self._refusal = self._refusal or CallRefused(code, text)
         self._scope.cancel()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Its first request is not in yet."""
+        return not (self._has_begun or self._scope.cancel_called)
+
+    @property
+    def stands_still(self) -> bool:
+        """It is a stream, or its request is not in yet, and next to nothing has come lately."""
+        is_worked_on = self._has_begun and isinstance(self.method, Unary)
+        is_slow = trio.current_time() - self._moved_at >= STANDSTILL_S
+        return is_slow and not (is_worked_on or self._scope.cancel_called)
+
+    def give_way(self) -> None:
+        """End, and give the room back at once: others need the place."""
+        self.refuse(Code.RESOURCE_EXHAUSTED, "the server has too many requests; others go first")
+        self._messages.clear()
+        self._deframer.clear()
+        self._give_back(self.held)
+        self._taken = 0
+
     def stop(self) -> None:
         """Take no more requests; end the call if it would not end by that."""
         if isinstance(self.method, Streaming):
@@ -175,7 +212,7 @@ class Call:
         finally:
             if not self._is_gone:
                 self._end(refusal)
-            self._room.give(self._held)
+            self._give_back(self.held)
             self._release()
             code = Code.CANCELLED if self._is_gone else refusal.code if refusal else Code.OK
             took_s = trio.current_time() - began
@@ -186,6 +223,9 @@ class Call:
             if isinstance(self.method, Unary):
                 await self._answer_one(self.method)
             else:
+                while not (self._messages or self._all_arrived or self._is_stopping):
+                    await self._more()  # who asks for nothing takes no place
+                self._has_begun = True
                 with self._slot(self.method.path):
                     await self.method.call(self, self._send_response, self._caller)
         except CallRefused as exc:
@@ -200,6 +240,7 @@ class Call:
     async def _answer_one(self, method: Unary) -> None:
         while not self._all_arrived:
             await self._more()
+        self._has_begun = True
         if len(self._messages) != 1 or not self._deframer.is_between_messages:
             text = f"{len(self._messages)} requests where there must be one"
             raise CallRefused(Code.UNIMPLEMENTED, text)
@@ -215,6 +256,8 @@ class Call:
     async def __anext__(self) -> object:
         """Return the next request; the one before has been dealt with."""
         await trio.lowlevel.checkpoint()
+        self._give_back(self._taken)
+        self._taken = 0
         while not self._messages:
             if self._is_stopping or (self._all_arrived and self._deframer.is_between_messages):
                 raise StopAsyncIteration
@@ -223,11 +266,13 @@ class Call:
             self._acknowledge()
             await self._more()
         message = self._messages.popleft()
-        size = http2.FRAME_HEADER + len(message)
-        self._room.give(size)
-        self._held -= size
+        self._taken = http2.FRAME_HEADER + len(message)
         self._meters.message_received(self.method.path)
         return _decoded(self.method.decode, message)
+
+    def _give_back(self, size: int) -> None:
+        self._room.give(size)
+        self.held -= size
 
     async def _more(self) -> None:
         self._arrived = trio.Event()

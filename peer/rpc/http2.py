@@ -360,6 +360,10 @@ class Deframer:
         if position < end:
             self._partial += data[position:]
 
+    def clear(self) -> None:
+        """Forget what has arrived of a message."""
+        self._partial = bytearray()
+
     @property
     def is_between_messages(self) -> bool:
         """No message has begun to arrive."""

@@ -50,6 +50,7 @@ class Limits:
         concurrency: calls answered at once by service, such as ``/protos.Endorser``; 0: any number.
         connections: how many there may be; the one idle longest makes room for a new one.
         streams: calls that may be open on one connection.
+        calls: that may be open at all; the oldest without a request makes room for a new one.
         begin_s: how long a connection may take to say that it speaks HTTP/2, seconds.
         min_ping_s: shortest time between two pings of a client, seconds.
         ping_s: silence after which a client is pinged, seconds.
@@ -64,6 +65,7 @@ class Limits:
     concurrency: Mapping[str, int] = field(default_factory=dict)
     connections: int = 500
     streams: int = 1000
+    calls: int = 10_000
     begin_s: float = 10.0
     min_ping_s: float = 60.0
     ping_s: float = 7200.0
@@ -89,11 +91,12 @@ class Server:
     ) -> None:
         self.methods = {method.path: method for method in methods}
         self.limits = limits
-        self.held = Held(limits.held)
+        self.room = Held(limits.held)
         self.meters = meters or GrpcMeters(Registry())
         self._tls = tls
         self._answering: Counter[str] = Counter()
         self._connections: dict[_Connection, None] = {}  # the one idle longest comes first
+        self._calls: dict[Call, None] = {}  # the oldest first
         self._quiet = trio.Event()
         self.pings = Configuration(
             http2_connection_window_size=CONNECTION_WINDOW_BYTES,
@@ -158,12 +161,34 @@ class Server:
         finally:
             self._answering[service] -= 1
 
-    def call_ended(self, connection: _Connection) -> None:
+    def call_begins(self, call: Call) -> bool:
+        """Hear of a call; return whether there is a place for it."""
+        if len(self._calls) >= self.limits.calls:
+            oldest = next((each for each in self._calls if each.is_waiting), None)
+            if oldest is None:
+                return False
+            del self._calls[oldest]
+            oldest.give_way()
+        self._calls[call] = None
+        return True
+
+    def call_ended(self, connection: _Connection, call: Call) -> None:
         """Hear of the end of a call."""
+        self._calls.pop(call, None)
         if not connection.calls:
             self._connections[connection] = self._connections.pop(connection)
         if not any(each.calls for each in self._connections):
             self._quiet.set()
+
+    def make_room(self, call: Call) -> bool:
+        """Let the largest call that stands still give way, if it holds more than this one."""
+        still = (each for each in self._calls if each.stands_still)
+        largest = max(still, key=lambda each: each.held, default=call)
+        if largest.held <= call.held:
+            return False
+        log.warning("a call of %s gives way: it held %d bytes", largest.method.path, largest.held)
+        largest.give_way()
+        return True
 
     async def _hold(self, stream: trio.SocketStream) -> None:
         """Hold one connection to its end."""
@@ -262,6 +287,8 @@ class _Connection(AbstractHandler):
             return
         try:
             call = self._call(stream, dict(headers), release_stream)
+            if not self._server.call_begins(call):
+                raise _NoCall(refused(Code.RESOURCE_EXHAUSTED, "too many calls at once"))
         except _NoCall as exc:
             http2_server.end(stream, exc.headers)
             release_stream()
@@ -280,7 +307,7 @@ class _Connection(AbstractHandler):
             await call.run()
         finally:
             self.calls.remove(call)
-            self._server.call_ended(self)
+            self._server.call_ended(self, call)
 
     def _call(
         self, stream: http2.H2Stream, headers: dict[str, str], release: http2_server.Release
@@ -310,7 +337,8 @@ class _Connection(AbstractHandler):
             max_recv=limits.max_recv,
             max_send=limits.max_send,
             slot=self._server.slot,
-            held=self._server.held,
+            room=self._server.room,
+            make_room=self._server.make_room,
             meters=self._server.meters,
             sent=self.protocol.pings.sent,
         )

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import grpc
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -261,3 +262,82 @@ async def _answers(client: raw.RawPeer, service: Service) -> None:
     await client.call(path(service.echo))
     await client.send_data(raw.frame(b"y"), end=True)
     assert await client.messages(1) == [b"y"]
+
+
+async def test_a_request_that_was_taken_is_still_counted(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.rpc.calls.STANDSTILL_S", 0.0)
+    async with (
+        serving(service.methods(), held=8 * MEGABYTE) as address,
+        google_client(address) as client,
+    ):
+        listening = []
+        for number in range(10):  # each would keep its request as long as it listens
+            call = client.channel.stream_stream(path(service.listen))(iter([bytes(7 * MEGABYTE)]))
+            listening.append(call)
+            assert len(await in_thread(partial(next, call))) == 7 * MEGABYTE, number
+        await wait_all_tasks_blocked(0.05)
+        assert [call.is_active() for call in listening] == [False] * 9 + [True]
+        for call in listening[:-1]:
+            assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await honest(client)
+        listening[-1].cancel()
+
+
+async def test_requests_that_never_come_to_an_end_make_room(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.rpc.calls.STANDSTILL_S", 0.0)
+    async with (
+        serving(service.methods(), held=MEGABYTE) as address,
+        google_client(address) as client,
+        raw.client(address) as slow,
+    ):
+        for number in (3, 2, 1):
+            await slow.call(path(service.echo))
+            await slow.send_data(raw.frame(bytes(MEGABYTE))[: MEGABYTE // 3 - number])
+        await wait_all_tasks_blocked(0.05)
+        assert await client.unary("echo", bytes(MEGABYTE // 8)) == bytes(MEGABYTE // 8)
+        assert await slow.status() == (8, "the server has too many requests; others go first")
+        await honest(client)
+
+
+async def test_calls_without_a_request_make_room(service: Service) -> None:
+    async with (
+        serving(service.methods(), calls=3) as address,
+        google_client(address) as client,
+        raw.client(address) as idle,
+    ):
+        for _ in range(5):
+            await idle.call(path(service.chat))
+        await honest(client)
+        pending = []
+        for _ in range(3):
+            service.began = trio.Event()
+            pending.append(client.channel.unary_unary(path(service.wait)).future(b"x"))
+            await service.began.wait()
+        failure = await client.failure("echo", b"x")
+        assert (failure.code, failure.text) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "too many calls at once",
+        )
+        service.go.set()
+        for call in pending:
+            assert await in_thread(call.result) == b"x"
+        await honest(client)
+
+
+async def test_streams_without_a_request_take_no_place(service: Service) -> None:
+    async with (
+        serving(service.methods(), concurrency={"/test.Service": 1}) as address,
+        google_client(address) as client,
+        raw.client(address) as idle,
+    ):
+        await idle.call(path(service.chat))
+        await wait_all_tasks_blocked(0.05)
+        await honest(client)
+        await idle.send(b"x")
+        assert await idle.messages(1) == [b"x"]
+        failure = await client.failure("echo", b"x")
+        assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED

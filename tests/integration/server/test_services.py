@@ -38,6 +38,7 @@ from peer.msp.identity import SigningIdentity
 from peer.msp.policies import SignedData
 from peer.services import deliver
 from peer.services.api import Caller, Streaming
+from peer.services.introspection import MOST
 from tests.integration.server.conftest import GoogleClient, google_client, in_thread
 
 ROOT = Path(__file__).parents[3]
@@ -292,6 +293,19 @@ async def test_health(tmp_path: Path) -> None:
         for service, status in (("", serving), ("no.Such", 3)):
             watch = stub.Watch(health_pb2.HealthCheckRequest(service=service))
             assert (await in_thread(partial(next, watch))).status == status
+            watch.cancel()
+
+
+async def test_who_only_watches_has_a_limit(tmp_path: Path) -> None:
+    async with scene(tmp_path) as on, google_client(on.peer.address) as client:
+        stub = health_pb2_grpc.HealthStub(client.channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(MOST)]
+        for watch in watches:
+            await in_thread(partial(next, watch))
+        with pytest.raises(grpc.RpcError) as info:
+            await in_thread(partial(next, stub.Watch(health_pb2.HealthCheckRequest())))
+        assert info.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+        for watch in watches:
             watch.cancel()
 
 
