@@ -50,6 +50,10 @@ log = logging.getLogger("peer.discovery")
 WRITERS = "/Channel/Application/Writers"
 DENIED = "access denied"
 
+MAX_REQUEST_BYTES = 1 << 16
+MAX_QUERIES = 100
+"""Of one request. Clients ask a few; each query costs a look at a policy, whoever asks."""
+
 Chaincodes = Callable[[str], Awaitable[Mapping[str, str]]]
 """Returns the chaincodes that this peer can run on a channel, name to sequence or version."""
 
@@ -97,7 +101,8 @@ class Discovery:
         """Answer each query of a request by itself; one that is refused has an error for a result.
 
         Raises:
-            CallRefused: UNKNOWN, the request as a whole makes no sense.
+            CallRefused: UNKNOWN, the request as a whole makes no sense; RESOURCE_EXHAUSTED, it asks
+                too much.
         """
         request = _read(signed, caller)
         assert request.authentication is not None  # `_read` checks it
@@ -182,8 +187,12 @@ def _descriptor(name: str, found: Descriptor, peer: Peer) -> EndorsementDescript
 def _read(signed: SignedRequest, caller: Caller) -> Request:
     """
     Raises:
-        CallRefused: it cannot be read, names nobody, or is bound to another connection.
+        CallRefused: it cannot be read, is too large, names nobody, or is bound to another
+            connection.
     """
+    if len(signed.payload) > MAX_REQUEST_BYTES:
+        text = f"request larger than max ({len(signed.payload)} vs. {MAX_REQUEST_BYTES})"
+        raise CallRefused(Code.RESOURCE_EXHAUSTED, text)
     try:
         request = decode(Request, signed.payload)
     except DecodeError as exc:
@@ -193,8 +202,11 @@ def _read(signed: SignedRequest, caller: Caller) -> Request:
     if not request.authentication.client_identity:
         raise _refused("access denied, client identity wasn't supplied")
     claimed = request.authentication.client_tls_cert_hash
-    if claimed and caller.certificate and claimed != sha256(caller.certificate).digest():
+    if caller.certificate and claimed != sha256(caller.certificate).digest():
         raise _refused("client claimed TLS hash doesn't match computed TLS hash from gRPC stream")
+    if len(request.queries) > MAX_QUERIES:
+        text = f"more queries than max ({len(request.queries)} vs. {MAX_QUERIES})"
+        raise CallRefused(Code.RESOURCE_EXHAUSTED, text)
     return request
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,6 +17,7 @@ from fabric_protos.discovery import (
     ConfigResult,
     Endpoint,
     Endpoints,
+    Error,
     LocalPeerQuery,
     Peer,
     PeerMembershipQuery,
@@ -34,7 +36,7 @@ from peer.discovery.announcements import Announcer
 from peer.discovery.config import config_result
 from peer.discovery.endorsement import Endorsements
 from peer.discovery.peers import KnownPeers, PeerNode
-from peer.discovery.service import Discovery
+from peer.discovery.service import MAX_QUERIES, MAX_REQUEST_BYTES, Discovery
 from peer.errors import CallRefused, Code
 from peer.msp.directory import load_config
 from peer.msp.identity import SigningIdentity
@@ -324,7 +326,21 @@ async def test_requests_are_bound_to_the_connection(desk: Desk) -> None:
     caller = Caller("127.0.0.1:50000", b"certificate")
     [found] = await desk.ask(CONFIG, tls_hash=sha256(b"certificate").digest(), caller=caller)
     assert found.config_result is not None
-    with pytest.raises(CallRefused) as caught:
-        await desk.ask(CONFIG, tls_hash=sha256(b"another").digest(), caller=caller)
     text = "client claimed TLS hash doesn't match computed TLS hash from gRPC stream"
-    assert (caught.value.code, caught.value.message) == (Code.UNKNOWN, text)
+    for claimed in (sha256(b"another").digest(), b""):  # who claims nothing could be anybody
+        with pytest.raises(CallRefused) as caught:
+            await desk.ask(CONFIG, tls_hash=claimed, caller=caller)
+        assert (caught.value.code, caught.value.message) == (Code.UNKNOWN, text)
+
+
+async def test_requests_have_a_limit_before_anybody_is_known(desk: Desk) -> None:
+    stranger = SerializedIdentity(mspid="Nobody", id_bytes=b"x")
+    answers = await desk.ask(*[CONFIG] * MAX_QUERIES, identity=encode(stranger))
+    assert [each.error for each in answers] == [Error(content="access denied")] * MAX_QUERIES
+    for queries, text in (
+        ([CONFIG] * (MAX_QUERIES + 1), "more queries than max (101 vs. 100)"),
+        ([Query(channel="x" * MAX_REQUEST_BYTES)], "request larger than max"),
+    ):
+        with pytest.raises(CallRefused, match=re.escape(text)) as caught:
+            await desk.ask(*queries, identity=encode(stranger))
+        assert caught.value.code is Code.RESOURCE_EXHAUSTED
