@@ -130,7 +130,7 @@ class GrpcConnection:
     def _unavailable(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, http2.H2Error) as exc:
+        except (OSError, ValueError, http2.H2Error) as exc:  # a ValueError: no name of a host
             raise CallFailed(Code.UNAVAILABLE, f"{self.endpoint}: {exc}") from exc
 
 

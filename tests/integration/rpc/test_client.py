@@ -298,6 +298,18 @@ async def test_nobody_listens() -> None:
     assert caught.value.code is Code.UNAVAILABLE
 
 
+@pytest.mark.parametrize("host", ["orderer..example.com", "a" * 64, "orderer.\udcff"])
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_names_that_no_host_can_have(
+    host: str, is_tls: bool, authority: CertificateAuthority
+) -> None:
+    tls = ClientTls(authority.certificate) if is_tls else None
+    with pytest.raises(CallFailed) as caught:
+        async with connected(f"{host}:7050", tls):
+            pass
+    assert caught.value.code is Code.UNAVAILABLE
+
+
 async def test_a_listener_that_never_shakes_hands(authority: CertificateAuthority) -> None:
     async def silent(stream: trio.SocketStream) -> None:
         await trio.sleep_forever()
