@@ -115,6 +115,7 @@ class Gateway:
             decode=decoder(SignedChaincodeEventsRequest),
             call=self._commits.chaincode_events,
             encode=encode,
+            is_endless=True,
         )
         return [*methods, events]
 

@@ -80,7 +80,11 @@ def methods(stage: Stage) -> dict[str, Unary | Streaming]:
 
 async def test_what_is_served(stage: Stage) -> None:
     names = ["ChaincodeEvents", "CommitStatus", "Endorse", "Evaluate", "Submit"]
-    assert sorted(methods(stage)) == [f"/gateway.Gateway/{name}" for name in names]
+    served = methods(stage)
+    assert sorted(served) == [f"/gateway.Gateway/{name}" for name in names]
+    events = served["/gateway.Gateway/ChaincodeEvents"]
+    assert isinstance(events, Streaming)
+    assert events.is_endless  # so that a peer that stops does not wait for who listens
 
 
 async def test_a_transaction_that_is_there(stage: Stage) -> None:
