@@ -48,6 +48,9 @@ LEVELS: Mapping[str, int] = MappingProxyType(
 
 _NAMES = {10: "debug", 20: "info", 30: "warn", 40: "error", 50: "fatal"}
 """What Fabric calls the levels when it tells them."""
+MAX_MESSAGE = 16 * 1024
+"""Characters of one record without its traceback; much of what is told of was sent by others."""
+MAX_ID = 256
 _LOGGER_NAME = re.compile(r"[A-Za-z0-9_#-]+(\.[A-Za-z0-9_#-]+)*\.?")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -237,15 +240,24 @@ class _Handler(logging.StreamHandler[Stream]):
             self.release()
 
 
+def _short_ids() -> dict[str, str]:
+    """Return the ids bound here, as far as they can be any."""
+    return {name: _cut(value, MAX_ID) for name, value in bound().items()}
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
 class _TextFormatter(logging.Formatter):
     """One line for people. What a chaincode wrote can neither forge a record nor steer a terminal:
     control characters are shown and continuation lines indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
+        message = _cut(record.getMessage(), MAX_MESSAGE)
         if record.exc_info:
             message += "\n" + self.formatException(record.exc_info)
-        ids = dict(bound())
+        ids = _short_ids()
         if "tx" in ids:
             ids["tx"] = ids["tx"][:8]
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
@@ -263,8 +275,8 @@ class _JsonFormatter(logging.Formatter):
             "ts": f"{moment}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "name": record.name,
-            "msg": record.getMessage(),
-            **bound(),
+            "msg": _cut(record.getMessage(), MAX_MESSAGE),
+            **_short_ids(),
         }
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)

@@ -50,6 +50,16 @@ def test_a_line_has_time_level_logger_and_ids() -> None:
     )
 
 
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_what_others_send_does_not_fill_the_log(format: str) -> None:  # noqa: A002
+    stream = configured(format=format)
+    with logs.bind(channel="c" * 1_000_000):
+        logging.getLogger("peer").warning("refused: %s", "x" * 1_000_000)
+    assert len(stream.getvalue()) < 20_000
+    assert "x… (1000009 characters)" in stream.getvalue()
+    assert "c… (1000000 characters)" in stream.getvalue()
+
+
 def test_json_has_the_whole_ids_and_one_line_per_record() -> None:
     stream = configured(format="json")
     with logs.bind(tx="3fa9c1d2aabbccdd"):
