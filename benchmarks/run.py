@@ -36,6 +36,7 @@ SUBJECTS = (
     "flow",
     "services",
     "launch",
+    "develop",
     "containers",
     "scaling",
     "bulk",

@@ -7,11 +7,12 @@ Lifetime:  until the end of input, or a signal
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shlex
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -26,7 +27,7 @@ from peer.app import DEFAULT_CHANNEL, open_peer
 from peer.cli.calling import ERROR_THRESHOLD, read_constructor, read_transient
 from peer.cli.terminal import Terminal
 from peer.config import PeerConfig
-from peer.dev import Kind, Line, Narration, Project, Session, debugging, name_for, reason
+from peer.dev import MAX_STATE, Kind, Line, Narration, Project, Session, debugging, name_for, reason
 from peer.directories import temporary_directory
 from peer.errors import LaunchError, PeerError
 from peer.library import Peer, Result
@@ -37,6 +38,8 @@ UNLIMITED_S = 7 * 24 * 3600.0
 HISTORY = "dev_history"
 KIND_WIDTH, SUBJECT_WIDTH, TX_WIDTH = 8, 24, 8
 LEAST_DETAIL = 20
+WHOLE: Collection[Kind] = ("failed", "output")
+"""What is not cut where the terminal ends."""
 
 COLOURS: Mapping[Kind, str] = {
     "call": "bright_white",
@@ -83,7 +86,7 @@ class Wanted(NamedTuple):
     program: str
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """What follows ``invoke`` or ``query``."""
 
     args: list[bytes]
@@ -135,7 +138,7 @@ def _project(wanted: Wanted) -> Project:
         command=command,
         env={name: value for name, _, value in pairs},
         collections=wanted.collections and wanted.collections.resolve(),
-        init=_read_call(wanted.init).args if wanted.init else None,
+        init=read_call(wanted.init).args if wanted.init else None,
     )
 
 
@@ -167,7 +170,7 @@ def _config(wanted: Wanted, data: Path) -> PeerConfig:
     )
 
 
-def _read_call(text: str) -> _Call:
+def read_call(text: str) -> Call:
     """Read ``f a b`` or ``{"Args": […]}``, and ``--transient JSON`` after either.
 
     Raises:
@@ -188,7 +191,7 @@ def _read_call(text: str) -> _Call:
         raise click.ClickException(f"what is {' '.join(rest)!r}? (try help)")
     if not args:
         raise click.ClickException("which function? (try help)")
-    return _Call(args, read_transient(rest[1] if rest else ""))
+    return Call(args, read_transient(rest[1] if rest else ""))
 
 
 class _Developing:
@@ -213,7 +216,18 @@ class _Developing:
         self._code = 0
 
     async def run(self) -> int:
-        """Hold everything until the input ends or a signal comes; return the exit code."""
+        """Hold everything until the input ends or a signal comes; return the exit code.
+
+        Raises:
+            BrokenPipeError: nobody reads.
+        """
+        with self._terminal.reading:
+            await self._run()
+        if self._terminal.reading.cancel_called:
+            raise BrokenPipeError(errno.EPIPE, "nobody reads")  # click ends quietly with 1
+        return self._code
+
+    async def _run(self) -> None:
         narration = Narration(self._tell)
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with open_peer(
@@ -229,7 +243,6 @@ class _Developing:
                     nursery.start_soon(session.run)
                     nursery.start_soon(self._converse, session, peer, nursery.cancel_scope)
                     nursery.start_soon(self._heed, signals, nursery.cancel_scope)
-        return self._code
 
     async def _heed(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         """End everything at the first signal."""
@@ -270,7 +283,7 @@ class _Developing:
     async def _call(
         self, call: Callable[[Sequence[bytes], Mapping[str, bytes]], Awaitable[Result]], text: str
     ) -> None:
-        wanted = _read_call(text)
+        wanted = read_call(text)
         result = await call(wanted.args, wanted.transient)
         if result.status >= ERROR_THRESHOLD:
             self._fail(f"status {result.status}: {logs.printable(result.message)}")
@@ -285,7 +298,8 @@ class _Developing:
         for key, value in found:
             self._seen.add(key)
             self._terminal.answer(f"{key:<{width}}  {value}")
-        self._terminal.tell(f"{len(found)} keys at height {session.height}")
+        which = f"the first {MAX_STATE}" if len(found) == MAX_STATE else f"{len(found)}"
+        self._terminal.tell(f"{which} keys at height {session.height}")
 
     def _introduce(self, peer: Peer) -> None:
         """Tell how another terminal can call, word for word, and how to debug."""
@@ -327,7 +341,7 @@ class _Developing:
         subject = f"{line.subject:<{SUBJECT_WIDTH}}  " if line.subject else ""
         taken = TX_WIDTH + 2 + KIND_WIDTH + len(subject)
         width = self._terminal.width
-        if width is not None and line.kind != "failed":
+        if width is not None and line.kind not in WHOLE:
             room = max(width - taken, LEAST_DETAIL)
             first = first if len(first) <= room else f"{first[: room - 1]}…"
         indent = " " * (TX_WIDTH + 2 + KIND_WIDTH)

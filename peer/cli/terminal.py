@@ -32,6 +32,9 @@ class Terminal:
         prompt: stands before what is typed.
         complete: returns words that may stand where one is being typed, out of the line so far.
         history: file that keeps what was typed, None for none.
+
+    Attributes:
+        reading: cancelled once nobody reads, which shows in the midst of whatever writes.
     """
 
     def __init__(
@@ -43,7 +46,8 @@ class Terminal:
         self._prompt = prompt
         self._complete = complete
         self._history = history
-        self._is_reading = False
+        self.reading = trio.CancelScope()
+        self._is_typing = False
         self._unread = b""
 
     @contextmanager
@@ -56,7 +60,8 @@ class Terminal:
         import termios
 
         modes = termios.tcgetattr(sys.stdin)
-        readline.parse_and_bind("tab: complete")
+        is_gnu = "libedit" not in (readline.__doc__ or "")
+        readline.parse_and_bind("tab: complete" if is_gnu else "bind ^I rl_complete")
         readline.set_completer_delims(" ")
         readline.set_completer(self._completer)
         readline.set_history_length(_HISTORY_LINES)
@@ -67,9 +72,8 @@ class Terminal:
             yield
         finally:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, modes)
-            if self._is_reading:
-                sys.stdout.write("\n")
-                sys.stdout.flush()
+            if self._is_typing:
+                self._put(sys.stdout, "\n")
             if self._history is not None:
                 with suppress(OSError):
                     readline.write_history_file(self._history)
@@ -81,9 +85,9 @@ class Terminal:
         """
         if not self.is_interactive:
             return await self._piped_line()
-        self._is_reading = True
+        self._is_typing = True
         line = await trio.to_thread.run_sync(self._typed_line, abandon_on_cancel=True)
-        self._is_reading = False
+        self._is_typing = False
         return line
 
     @property
@@ -107,9 +111,8 @@ class Terminal:
         """Do nothing: everything is written at once."""
 
     def _write(self, file: TextIO, text: str) -> None:
-        if not (self._is_reading and self._can_erase):
-            file.write(f"{text}\n")
-            file.flush()
+        if not (self._is_typing and self._can_erase):
+            self._put(file, f"{text}\n")
             return
         import readline
 
@@ -117,12 +120,16 @@ class Terminal:
         columns = shutil.get_terminal_size().columns
         rows = max(len(self._prompt) + len(typed) - 1, 0) // columns
         up = f"\x1b[{rows}A" if rows else ""
-        sys.stdout.write(f"\r{up}\x1b[J")
-        sys.stdout.flush()
-        file.write(f"{text}\n")
-        file.flush()
-        sys.stdout.write(self._styled(self._prompt) + typed)
-        sys.stdout.flush()
+        self._put(sys.stdout, f"\r{up}\x1b[J")
+        self._put(file, f"{text}\n")
+        self._put(sys.stdout, self._styled(self._prompt) + typed)
+
+    def _put(self, file: TextIO, text: str) -> None:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:  # a closed pipe, a terminal that is gone
+            self.reading.cancel()
 
     def _styled(self, prompt: str) -> str:
         return click.style(prompt, bold=True) if self.has_colours else prompt

@@ -43,6 +43,17 @@ def test_launches_are_measured_with_their_stages_and_floors(tmp_path: Path) -> N
     assert 0 < rows["of it, connect to register"]["value"] < rows["launch to READY, p99"]["value"]
 
 
+def test_the_authors_loop_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "develop.json"
+    done = benchmarks("--quick", "--only", "develop", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())["subjects"]["develop"]}
+    first = rows["dev: from nothing to the prompt"]
+    changed = rows["dev: file change to the new code's answer"]
+    assert 0 < changed["value"] <= rows["dev: file change to the new code's answer, p99"]["value"]
+    assert 0 < first["low"] <= first["value"] <= first["high"]
+
+
 def test_launches_in_containers_are_measured_beside_their_floors(
     docker_engine: Engine, tmp_path: Path
 ) -> None:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import IO
 
 import pytest
+
+from tests.engines.engine import Engine
 
 from .commands import EXAMPLE, ROOT
 from .pseudo_terminal import on_terminal
@@ -44,6 +50,31 @@ def scripted(
         timeout=120,
         check=False,
     )
+
+
+@contextmanager
+def started(*args: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """Run ``dev`` with pipes; it ends with the context at the latest."""
+    process = subprocess.Popen(
+        dev(*args),
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with process:
+            yield process
+    finally:
+        process.kill()
+
+
+def read_until(word: str, file: IO[str]) -> None:
+    for line in file:
+        if word in line:
+            return
+    raise AssertionError(f"it ended before it said {word}")
 
 
 @pytest.fixture
@@ -258,6 +289,57 @@ def test_command_environment_collections_and_transient_data(code: Path, tmp_path
     assert re.search(r"write +asset1 in assetPrivateDetails +\{", done.stderr), done.stderr
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["AppraisedValue"] == 5
+
+
+@pytest.mark.parametrize(("number", "code_"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_while_it_waits_for_input(number: int, code_: int, code: Path) -> None:
+    with started(code) as process:
+        assert process.stderr is not None
+        read_until("ready", process.stderr)
+        process.send_signal(number)
+        assert process.wait(60) == code_
+    assert running_in(code) == []
+
+
+def test_output_that_nobody_reads_ends_it_quietly(code: Path) -> None:
+    """What is written next goes nowhere, and nothing else would end it."""
+    with started(code) as process:
+        assert process.stderr is not None
+        assert process.stdin is not None
+        read_until("ready", process.stderr)
+        process.stderr.close()
+        process.stdin.write("query get k\n")
+        process.stdin.flush()
+        assert process.wait(60) == 1
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
+    assert running_in(code) == []
+
+
+@pytest.mark.parametrize("runtime", ["docker", "podman"])
+def test_the_same_in_a_container(runtime: str, code: Path, request: pytest.FixtureRequest) -> None:
+    engine: Engine = request.getfixturevalue(f"{runtime}_engine")
+    for library in (ROOT / "shim", ROOT / "proto" / "fabric_protos"):
+        shutil.copytree(library, code / library.name)
+    env = environment(
+        CORE_VM_ENDPOINT=engine.endpoint, CORE_CHAINCODE_PYTHON_RUNTIME=engine.images["python"]
+    )
+    name = f"dev{secrets.token_hex(4)}"
+    with on_terminal(*dev(code, "--runtime", runtime, "--name", name), env=env) as screen:
+        screen.expect(rf"ready +{name} +python in \d+ ms$")
+        screen.expect(rf"^{name}> ")
+        screen.type("invoke put k one\n")
+        screen.expect(r"block +\d+ +VALID$")
+        edit(code, "return value.decode()", "return f'new {value.decode()}'")
+        screen.expect(rf"ready +{name} +python in \d+ ms$")
+        screen.type("query get k\n")
+        screen.expect(r"^new one$")
+        screen.type("\x03")
+        assert screen.ended() == 130
+    for left in ("/containers/json?all=1", "/images/json"):
+        status, answer = engine.request("GET", left)
+        assert status == 200
+        assert name not in json.dumps(answer)
 
 
 @pytest.mark.parametrize(
