@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,10 @@ from peer.rpc import http2
 log = logging.getLogger("peer.rpc")
 
 HANDSHAKE_S = 5.0
+BURST = 8
+PER_S = 100.0
+"""Connections let in at once, and by the second after that. Each costs milliseconds, and who is
+there already is not to notice that others come and go."""
 
 
 async def accept(
@@ -30,10 +35,46 @@ async def accept(
     listeners: list[trio.SocketListener],
     connections: trio.Nursery,
     accepting: trio.CancelScope,
+    pace: Pace,
 ) -> None:
     """Hold every connection that comes in, each in a task of `connections`, while `accepting`."""
+    paced = [_Listener(each, pace) for each in listeners]
     with accepting:
-        await trio.serve_listeners(hold, listeners, handler_nursery=connections)
+        await trio.serve_listeners(hold, paced, handler_nursery=connections)
+
+
+class Pace:
+    """How fast connections are let in."""
+
+    def __init__(self) -> None:
+        self._full = -math.inf  # when `BURST` may come again
+
+    def charge(self, connections: int = 1) -> None:
+        """Count connections, or what somebody did that is as bad as so many."""
+        now = trio.current_time()
+        self._full = max(self._full, now) + connections / PER_S
+
+    async def turn(self) -> None:
+        """Wait until one more may come."""
+        self.charge()
+        await trio.sleep(max(self._full - BURST / PER_S - trio.current_time(), 0))
+
+
+class _Listener(trio.abc.Listener[trio.SocketStream]):
+    """A listener that takes its time."""
+
+    def __init__(self, listener: trio.SocketListener, pace: Pace) -> None:
+        self._listener = listener
+        self._pace = pace
+
+    async def accept(self) -> trio.SocketStream:
+        """Accept a connection once it may come."""
+        await self._pace.turn()
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        """Close the listener."""
+        await self._listener.aclose()
 
 
 async def hold(

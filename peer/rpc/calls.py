@@ -72,6 +72,9 @@ class Held:
 class Call:
     """One call.
 
+    Attributes:
+        is_taken_back: the client has reset it soon, and nothing had been sent.
+
     Args:
         release: forgets the stream.
         slot: raises `CallRefused` where too many calls of its service are being answered.
@@ -102,6 +105,7 @@ class Call:
         sent: Callable[[], None],
     ) -> None:
         self.method = method
+        self.is_taken_back = False
         self._stream = stream
         self._release = release
         self._caller = caller
@@ -216,6 +220,8 @@ class Call:
             self._release()
             code = Code.CANCELLED if self._is_gone else refusal.code if refusal else Code.OK
             took_s = trio.current_time() - began
+            unanswered = self._is_gone and not self._has_headers
+            self.is_taken_back = unanswered and took_s < http2_server.RESET_S
             self._meters.call_ended(path, code, took_s, is_stream=is_stream)
 
     async def _answer(self) -> CallRefused | None:

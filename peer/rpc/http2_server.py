@@ -36,10 +36,16 @@ MAX_BACKLOG_BYTES = 1 << 20
 MAX_FRAME_BYTES = 1 << 16
 """Some clients take frames of megabytes, which would fill the backlog at once."""
 PORTION_BYTES = 1 << 14
-"""What is taken in of one connection before another's turn."""
+PORTION_FRAMES = 8
+"""What is taken in of one connection before another's turn; small frames cost as much as large."""
+RESETS = 100
+RESET_S = 1.0
+"""A call that is taken back within this time, without an answer, was never meant, seconds."""
 PING_STRIKES = 2
 PING_SLACK = 0.9
 """A ping that is a tenth too early is on time: clocks and networks are not exact."""
+PREFACE_BYTES = 24
+FRAME_HEAD_BYTES = 9
 GOAWAY = 7
 
 
@@ -68,6 +74,26 @@ class PingPolicy:
         if last is not None and now - last < self._interval_s:
             self._strikes += 1
         return self._strikes <= PING_STRIKES
+
+
+class ResetPolicy:
+    """Whether a client takes back more calls than it lets us answer.
+
+    To open streams and reset them at once costs a client next to nothing, and no limit on open
+    streams notices (CVE-2023-44487).
+    """
+
+    def __init__(self) -> None:
+        self._left = RESETS
+
+    def answered(self) -> None:
+        """Make up for a call that was taken back."""
+        self._left = min(self._left + 1, RESETS)
+
+    def allows(self) -> bool:
+        """Count a call that was taken back; return whether the client may go on."""
+        self._left -= 1
+        return self._left >= 0
 
 
 class _Processor(http2.Processor):
@@ -104,6 +130,8 @@ class ServerProtocol(http2.Protocol):
         self.pings = pings
         self._streams = streams
         self._waiting = b""
+        self._rest = PREFACE_BYTES  # of what has begun to arrive: the preface, then a frame
+        self._is_paused = False
 
     def make_processor(self) -> http2.Processor:
         """Return what processes the connection's events."""
@@ -114,19 +142,35 @@ class ServerProtocol(http2.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in what arrives, a portion at a time, so that others have their turns."""
-        data = self._waiting + data
-        portion, self._waiting = data[:PORTION_BYTES], data[PORTION_BYTES:]
-        super().data_received(portion)
+        self._waiting += data
+        if not self._is_paused:
+            self._take()
+
+    def _take(self) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(self._portion())
         if self.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
             self.transport.abort()  # it does not take what it makes us send
-        elif self._waiting:
-            self.transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        if not self.transport.is_closing():
+        elif len(self._waiting) >= (1 if self._rest else FRAME_HEAD_BYTES):
+            if not self._is_paused:
+                self._is_paused = True
+                self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._take)
+        elif self._is_paused:
+            self._is_paused = False
             self.transport.resume_reading()
-            self.data_received(b"")
+
+    def _portion(self) -> bytes:
+        """Cut off what is taken in now; what is left begins a frame, or is part of a large one."""
+        data, end = self._waiting, self._rest
+        for _ in range(PORTION_FRAMES):
+            if end >= PORTION_BYTES or len(data) < end + FRAME_HEAD_BYTES:
+                break
+            end += FRAME_HEAD_BYTES + int.from_bytes(data[end : end + 3], "big")
+        size = min(end, PORTION_BYTES, len(data))
+        self._waiting, self._rest = data[size:], end - size
+        return data[:size]
 
     def go_away(self, code: ErrorCodes = ErrorCodes.NO_ERROR, text: bytes = b"") -> None:
         """Tell the client to open no more streams; those that are open go on.

@@ -132,7 +132,9 @@ class ChaincodeListeners:
                     lambda: trio.Semaphore(MAX_CONNECTIONS)
                 )
                 hold = partial(self._hold, serve, connections, places, tls)
-                connections.start_soon(accepted.accept, hold, listeners, connections, accepting)
+                connections.start_soon(
+                    accepted.accept, hold, listeners, connections, accepting, accepted.Pace()
+                )
                 yield OpenListener(address, accepting)
                 connections.cancel_scope.cancel()
         finally:

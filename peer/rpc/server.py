@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import trio
 from grpclib.config import Configuration
 from grpclib.protocol import AbstractHandler
+from h2.errors import ErrorCodes
 
 from peer.config.values import join_address
 from peer.errors import CallRefused, Code
@@ -37,6 +38,9 @@ CONTENT_TYPES = frozenset({"application/grpc", "application/grpc+proto"})
 STREAM_WINDOW_BYTES = 1 << 20
 CONNECTION_WINDOW_BYTES = 1 << 30
 """For all streams together, so that those that wait hold up no other; `Limits.held` bounds them."""
+
+PENALTY = 20
+"""Connections that may come later because of one that was closed for its resets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,7 @@ class Server:
         self.methods = {method.path: method for method in methods}
         self.limits = limits
         self.room = Held(limits.held)
+        self.pace = accepted.Pace()
         self.meters = meters or GrpcMeters(Registry())
         self._tls = tls
         self._answering: Counter[str] = Counter()
@@ -128,7 +133,7 @@ class Server:
         try:
             async with trio.open_nursery() as connections:
                 connections.start_soon(
-                    accepted.accept, self._hold, listeners, connections, accepting
+                    accepted.accept, self._hold, listeners, connections, accepting, self.pace
                 )
                 bound, free_port = listeners[0].socket.getsockname()[:2]
                 try:
@@ -250,6 +255,7 @@ class _Connection(AbstractHandler):
         self.calls: set[Call] = set()
         self._server = server
         self._is_closing = False
+        self._resets = http2_server.ResetPolicy()
         pings = http2_server.PingPolicy(server.limits.min_ping_s)
         streams = server.limits.streams
         self.protocol = http2_server.ServerProtocol(
@@ -308,6 +314,13 @@ class _Connection(AbstractHandler):
         finally:
             self.calls.remove(call)
             self._server.call_ended(self, call)
+        if not call.is_taken_back:
+            self._resets.answered()
+        elif not self._resets.allows() and not self._is_closing:
+            self._is_closing = True
+            self._server.pace.charge(PENALTY)
+            self.protocol.go_away(ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_resets")
+            http2.close_connection(self.protocol, "the client takes back too many calls")
 
     def _call(
         self, stream: http2.H2Stream, headers: dict[str, str], release: http2_server.Release
