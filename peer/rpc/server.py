@@ -264,12 +264,16 @@ class _Connection(AbstractHandler):
 
     @property
     def is_idle(self) -> bool:
-        """It is there for no call, and not on its way out already."""
-        return self.protocol.begun.is_set() and not self.calls and not self._is_closing
+        """It is there for no request, and not on its way out already."""
+        is_quiet = all(call.is_waiting and call.stands_still for call in self.calls)
+        return is_quiet and not self._is_closing
 
     def send_away(self) -> None:
         """Close the connection; the client may come again."""
         self._is_closing = True
+        if not self.protocol.begun.is_set():
+            self.tasks.cancel_scope.cancel()
+            return
         self.protocol.go_away()
         http2.close_connection(self.protocol, "others need the place")
 

@@ -290,6 +290,30 @@ async def test_idle_connections_make_room(service: Service) -> None:
                     assert await client.messages(1) == [b"x"]
 
 
+async def test_connections_without_a_request_make_room(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.rpc.calls.STANDSTILL_S", 0.0)
+    async with (
+        serving(service.methods(), connections=2) as address,
+        await raw.dial(address) as silent,
+        raw.client(address) as asks_nothing,
+    ):
+        await asks_nothing.call(path(service.chat))
+        await asks_nothing.send_data(raw.frame(b"never whole")[:-1])
+        await wait_all_tasks_blocked(0.05)
+        async with raw.client(address) as first:
+            await read_to_the_end(silent)
+            await first.call(path(service.chat))
+            await first.send(b"1")
+            assert await first.messages(1) == [b"1"]
+            async with raw.client(address) as second:
+                await asks_nothing.until_closed()
+                await _answers(second, service)
+            await first.send(b"2")
+            assert await first.messages(1) == [b"2"]
+
+
 async def _answers(client: raw.RawPeer, service: Service) -> None:
     await client.call(path(service.echo))
     await client.send_data(raw.frame(b"y"), end=True)
