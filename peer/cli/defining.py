@@ -185,10 +185,7 @@ async def _submit(
     function = type(arguments).__name__.removesuffix("Args").encode()
     payload = ChaincodeInput(args=[function, encode(arguments)])
     channel_id = definition.channel_id
-    several = verb == "commit"
-    async with open_session(
-        wording(verb), peers, channel_id=channel_id, several=several
-    ) as session:
+    async with open_session(wording(verb), peers, channel_id=channel_id, several=True) as session:
         ordering = await session.connect_orderer(orderer, channel_id)
         return await session.submit(channel_id, LIFECYCLE, payload, {}, ordering, wait_s)
 
