@@ -35,6 +35,8 @@ SUBJECTS = (
     "roundtrip",
     "flow",
     "services",
+    "hostile",
+    "newcomer",
     "launch",
     "develop",
     "containers",

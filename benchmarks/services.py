@@ -271,13 +271,13 @@ class Bench:
             "endorse a put": lambda: known.put().signed.encode(),
             "evaluate a get": lambda: _evaluation(known.propose("get", "k")),
         }
-        works = dict(zip(OPERATIONS, (_check, _endorse, _endorse, _evaluate), strict=True))
+        works = dict(zip(OPERATIONS, (_check, endorse, endorse, _evaluate), strict=True))
         for clients in CLIENTS:
             number = max(self._calls * clients // CLIENTS[-1], 2 * clients)
             for what in OPERATIONS:
                 with closing(Wire()) as wire:
                     ways = [partial(works[what], each) for each in known.peers(wire, clients)]
-                    wire.run(_client(way, iter([makes[what]()]), []) for way in ways)  # wakes it up
+                    wire.run(client(way, iter([makes[what]()]), []) for way in ways)  # wakes it up
                     items = [makes[what]() for _ in range(number)]
                     self._measure(wire, _name(what, clients), ways, items)
         for pid in (known.served.pid, *others):
@@ -298,7 +298,7 @@ class Bench:
                     pairs = zip(peers, known.orderers(wire, clients), strict=True)
                     ways = [Broadcasts(known, *pair, verdicts) for pair in pairs]
                 invokes = [way.invoke for way in ways]
-                wire.run(_client(way, iter([known.put()]), []) for way in invokes)
+                wire.run(client(way, iter([known.put()]), []) for way in invokes)
                 proposals = [known.put() for _ in range(number)]
                 self._measure(wire, _name(f"invoke, {route}", clients), invokes, proposals)
                 endorsed = _endorsed(known, wire, peers, number)
@@ -312,7 +312,7 @@ class Bench:
         samples, name, queue = self._samples, name + self._suffix, iter(items)
         took: list[float] = []
         meter = Meter(self._known.served.pid, os.getpid())
-        wire.run(_client(way, queue, took) for way in ways)
+        wire.run(client(way, queue, took) for way in ways)
         wall, peer, driver = meter.lap()
         samples.add(f"{name}, rate", len(items) / wall)
         samples.add(f"{name}, peer", peer / len(items))
@@ -322,7 +322,7 @@ class Bench:
         samples.add(f"{name}, p99", percentiles[98])
 
 
-def _client(way: Callable[[T], Client], items: Iterator[T], took: list[float]) -> Client:
+def client(way: Callable[[T], Client], items: Iterator[T], took: list[float]) -> Client:
     for item in items:
         began = time.perf_counter()
         yield from way(item)
@@ -333,7 +333,7 @@ def _check(peer: Connection, message: bytes) -> Client:
     yield partial(peer.unary, HEALTH, message)
 
 
-def _endorse(peer: Connection, message: bytes) -> Client:
+def endorse(peer: Connection, message: bytes) -> Client:
     answer = yield partial(peer.unary, PROCESS, message)
     if b"\x08\xc8\x01" not in answer:  # status 200, of a response that is not read here
         raise RuntimeError(str(decode(ProposalResponse, answer)))
@@ -357,7 +357,7 @@ def _endorsed(
         found.append(Endorsed(tx_id, envelope, known.status_request(tx_id)))
 
     proposals = iter([known.put() for _ in range(number)])
-    wire.run(_client(partial(work, peer), proposals, []) for peer in peers)
+    wire.run(client(partial(work, peer), proposals, []) for peer in peers)
     return found
 
 

@@ -142,3 +142,23 @@ def test_services_are_measured_beside_their_floor(tmp_path: Path) -> None:
         for what in ("invoke", "submit"):
             for route in ("Broadcast and DeliverFiltered", "Gateway"):
                 assert rows[f"{what}, {route}, 64 clients{suffix}, rate"]["value"] > 0
+
+
+def test_attacks_are_measured_beside_peace(tmp_path: Path) -> None:
+    path = tmp_path / "hostile.json"
+    done = benchmarks("--quick", "--only", "hostile", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())["subjects"]["hostile"]}
+    for attack in ("garbage", "never reads", "burst", "resets", "dribbling", "half open"):
+        assert rows[f"{attack}, p99"]["ratio"] > 0
+        assert rows[f"{attack}, p99"]["to"] == f"before {attack}, p99"
+        assert 0 < rows[f"{attack}, peer, memory"]["value"] < 200
+
+
+def test_a_newcomer_needs_one_command_and_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "newcomer.json"
+    done = benchmarks("--quick", "--only", "newcomer", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())["subjects"]["newcomer"]}
+    assert (rows["commands"]["value"], rows["files"]["value"]) == (1, 0)
+    assert rows["empty directory to first committed transaction"]["value"] > 0

@@ -1,0 +1,95 @@
+"""What honest clients notice while somebody attacks the peer.
+
+Room:      benchmarks   (drives a peer that is a process of its own)
+Loop:      one selector, see wire
+Lifetime:  one process
+Fabric:    none
+
+Honest clients endorse, each waiting for its answer. Before each attack the same is measured without
+one, and the ratio is to that. The peer has a CPU to itself as far as there are two; the attacker
+has the lowest priority on the other, so that it takes nothing from honest clients but through the
+peer.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+from attacks import ATTACKS
+from measure import Row, Samples, main, memory, pin_process
+from served import Served, serving
+from services import Network, client, endorse
+from wire import Wire
+
+HERE = Path(__file__).parent
+CLIENTS = 8
+QUIET = "no attack"
+
+
+def rows(quick: bool) -> list[Row]:
+    """Measure every attack."""
+    samples = Samples()
+    calls, rounds = (100, 1) if quick else (800, 5)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        serving(Path(directory), tls=False) as served,
+    ):
+        cpus = sorted(os.sched_getaffinity(0))
+        pin_process(served.pid, cpus[:1])
+        for pid in (served.chaincode, os.getpid()):
+            pin_process(pid, cpus[1:] or cpus)
+        known = Network(served, tls=False)
+        measure(samples, known, calls, "warm up")
+        for _ in range(rounds):
+            for attack in ATTACKS:
+                measure(samples, known, calls, f"before {attack}")
+                with attacking(attack, served):
+                    measure(samples, known, calls, attack)
+    return list(_found(samples))
+
+
+def _found(samples: Samples) -> Iterator[Row]:
+    for attack in ATTACKS:
+        for figure, unit, scale in (("p50", "ms", 1e3), ("p99", "ms", 1e3)):
+            before = f"before {attack}, {figure}"
+            yield samples.row(f"{attack}, {figure}", unit, scale=scale, to=before)
+        yield samples.row(f"{attack}, peer, memory", "MiB", scale=1)
+
+
+def measure(samples: Samples, known: Network, calls: int, name: str) -> None:
+    """Let honest clients make their calls."""
+    proposals = [known.put().signed.encode() for _ in range(calls)]
+    took: list[float] = []
+    with closing(Wire()) as wire:
+        queue = iter(proposals)
+        wire.run(client(partial(endorse, each), queue, took) for each in known.peers(wire, CLIENTS))
+    percentiles = statistics.quantiles(took, n=100, method="inclusive")
+    samples.add(f"{name}, p50", percentiles[49])
+    samples.add(f"{name}, p99", percentiles[98])
+    samples.add(f"{name}, peer, memory", memory(known.served.pid)[0])
+
+
+@contextmanager
+def attacking(attack: str, served: Served) -> Iterator[None]:
+    """Have somebody attack the peer meanwhile."""
+    host, _, port = served.address.rpartition(":")
+    command = [sys.executable, str(HERE / "attacks.py"), attack, host, port]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as attacker:
+        try:
+            assert attacker.stdout is not None
+            attacker.stdout.readline()
+            yield
+        finally:
+            attacker.kill()
+
+
+if __name__ == "__main__":
+    main(rows)
