@@ -32,7 +32,7 @@ from peer.channels import Channels
 from peer.client.calls import Client, OwnVerdicts
 from peer.config import PeerConfig, chaincode_host, chaincode_listen_address
 from peer.config.values import split_address
-from peer.directories import LEDGERS, private_directory, temporary_directory
+from peer.directories import LEDGERS, SNAPSHOTS, private_directory, temporary_directory
 from peer.endorser.endorser import Endorser
 from peer.errors import ConfigError, RuntimeNotUsable
 from peer.ledger.api import CommittedBlock, Ledger
@@ -44,6 +44,7 @@ from peer.lifecycle.deployments import Deployments
 from peer.lifecycle.development import StartedByHand
 from peer.lifecycle.external import ExternalBuilders
 from peer.lifecycle.platforms.platform import Images
+from peer.lifecycle.state import defined_collections
 from peer.lifecycle.store import PackageStore
 from peer.metrics import Metrics
 from peer.msp.directory import LocalMsp, load_local
@@ -52,6 +53,7 @@ from peer.neighbours import Neighbours
 from peer.operations import open_operations
 from peer.ordering.connections import Connections
 from peer.ordering.embedded import EmbeddedOrdering
+from peer.ordering.joining import SnapshotJoins
 from peer.ordering.service import Ordering
 from peer.outgoing import remote_ordering
 from peer.rpc.client import dial
@@ -65,7 +67,7 @@ from peer.scc.lifecycle import Lifecycle
 from peer.scc.lscc import Lscc
 from peer.scc.qscc import Qscc
 from peer.scc.runner import SystemChaincode, serve
-from peer.services import broadcast, deliver
+from peer.services import broadcast, deliver, snapshots
 from peer.services import endorser as endorsing
 from peer.serving import open_server
 from runtimes import loader, naming
@@ -210,6 +212,8 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
             history=config.ledger.history_enabled,
             collections=definitions.collection_names(channel_id),
             policies=definitions.policies(channel_id),
+            defined=defined_collections,
+            snapshots=Path(config.ledger.snapshots_root or home / SNAPSHOTS),
             documents=None if couchdb is None else couchdb.channel(channel_id),
         )
 
@@ -225,7 +229,12 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         retire=lambda ccid: instances.start_soon(chaincode.retire, ccid),
     )
     channels: Channels = Channels(
-        home / LEDGERS, ledger_of, open_ledgers, on_commit, deployments.on_commit
+        home / LEDGERS,
+        ledger_of,
+        open_ledgers,
+        on_commit,
+        deployments.on_commit,
+        lambda work: instances.start_soon(work),
     )
     instances = await stack.enter_async_context(trio.open_nursery())
     stack.callback(instances.cancel_scope.cancel)
@@ -261,6 +270,12 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         trace=hooks.trace,
         meters=metrics.chaincode,
     )
+    joins = SnapshotJoins(
+        channels,
+        lambda snapshot: ordering.join_by_snapshot(snapshot),
+        instances,
+        deployments.refresh,
+    )
     system: SystemChaincode
     for system in (
         Cscc(
@@ -268,6 +283,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
             channel=channels.find,
             channels=lambda: channels.ids,
             join=lambda block: ordering.join(block),
+            snapshots=joins,
         ),
         Qscc(access=access, channel=channels.find),
         Lscc(access=access, channel=channels.find, packages=packages),
@@ -330,6 +346,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         [
             *await neighbours.methods(),
             *endorsing.methods(endorser),
+            *snapshots.methods(channels.find, access),
             *deliver.methods(
                 channels.find,
                 definitions.is_member,

@@ -20,10 +20,18 @@ import trio
 from fabric_protos.common import Block
 from peer.channel.bundle import Bundle
 from peer.channel.channel import Channel
-from peer.channel.configblock import bundle_of, first_bundle
-from peer.errors import CapabilityUnknown, ChannelExists, LedgerCorrupt, PeerError, UnknownChannel
+from peer.channel.configblock import bundle_of, first_bundle, stored_bundle
+from peer.errors import (
+    BeforeSnapshot,
+    CapabilityUnknown,
+    ChannelConfigRefused,
+    ChannelExists,
+    LedgerCorrupt,
+    PeerError,
+    UnknownChannel,
+)
 from peer.events.status import CommitStatuses
-from peer.ledger import is_paused, ledger_ids
+from peer.ledger import is_paused, ledger_ids, remove_staged, staged_ledger
 from peer.ledger.api import CommittedBlock, Ledger, ValidationCode
 from peer.validation.committer import Committer
 
@@ -31,6 +39,7 @@ log = logging.getLogger("peer.channels")
 
 OpenLedger = Callable[[str], AbstractAsyncContextManager[Ledger]]
 OnCommit = Callable[[str, CommittedBlock], None]
+Spawn = Callable[[Callable[[], Awaitable[None]]], object]
 Follow = Callable[[str, CommittedBlock], Awaitable[None]]
 
 
@@ -57,6 +66,8 @@ class Channels:
         stack: closes what is opened here.
         on_commit: hears of each committed block with the channel's id; must not wait.
         follow: is awaited with the same, before anybody hears of the block.
+        spawn: runs as long as the peer is open what makes the snapshots of a channel; there are
+            none without.
     """
 
     def __init__(
@@ -66,11 +77,13 @@ class Channels:
         stack: AsyncExitStack,
         on_commit: OnCommit,
         follow: Follow | None = None,
+        spawn: Spawn = lambda work: None,
     ) -> None:
         self._directory = directory
         self._open_ledger = open_ledger
         self._stack = stack
         self._on_commit = on_commit
+        self._spawn = spawn
         self._follow = follow
         self._joined: dict[str, Joined] = {}
         self._paused: set[str] = set()
@@ -106,6 +119,7 @@ class Channels:
         Raises:
             LedgerStorageError: a ledger cannot be used.
         """
+        await trio.to_thread.run_sync(remove_staged, self._directory)
         for channel_id in await trio.to_thread.run_sync(ledger_ids, self._directory):
             if is_paused(self._directory, channel_id):
                 log.warning("channel %s is paused; `node resume` brings it back", channel_id)
@@ -113,12 +127,12 @@ class Channels:
                 continue
             async with self._joining, AsyncExitStack() as opened:
                 ledger = await opened.enter_async_context(self._open_ledger(channel_id))
-                block = await ledger.last_config_block()
-                if block is None:  # the peer was killed while it joined
+                config = ledger.channel_config()
+                if config is None:  # the peer was killed while it joined
                     log.warning("channel %s has no block yet, join it again", channel_id)
                     continue
                 try:
-                    bundle = bundle_of(channel_id, block)
+                    bundle = await _bundle(ledger, channel_id, config)
                 except CapabilityUnknown:
                     raise
                 except PeerError as exc:
@@ -138,13 +152,43 @@ class Channels:
         bundle = first_bundle(block)
         channel_id = bundle.channel_id
         async with self._joining, AsyncExitStack() as opened:
-            if channel_id in self:
-                raise ChannelExists(
-                    channel_id, "INACTIVE" if channel_id in self._paused else "ACTIVE"
-                )
+            self.check_new(channel_id)
             ledger = await opened.enter_async_context(self._open_ledger(channel_id))
             await ledger.commit(block, [ValidationCode.VALID])
             return self._take(ledger, bundle, opened)
+
+    async def join_by_snapshot(self, snapshot: Path, check: Callable[[Bundle], None]) -> Joined:
+        """Join a channel by a snapshot of its ledger.
+
+        Args:
+            snapshot: its directory, which is only read.
+            check: raises where the channel of this configuration cannot be joined so.
+
+        Raises:
+            SnapshotRefused: a file is missing or damaged.
+            ChannelExists, ChannelConfigRefused, ConfigUpdateRefused, LedgerStorageError: as of
+                `join`.
+
+        Cancellation: the channel is joined or it is not.
+        """
+        async with self._joining, AsyncExitStack() as opened:
+            async with staged_ledger(self._directory, snapshot) as staged:
+                self.check_new(staged.channel_id)
+                bundle = stored_bundle(staged.channel_id, staged.config)
+                if bundle.application is None:
+                    raise ChannelConfigRefused("/Channel/Application", "it is no channel for peers")
+                check(bundle)
+                await staged.publish()
+            ledger = await opened.enter_async_context(self._open_ledger(staged.channel_id))
+            return self._take(ledger, bundle, opened)
+
+    def check_new(self, channel_id: str) -> None:
+        """
+        Raises:
+            ChannelExists: a channel is joined already, or paused.
+        """
+        if channel_id in self:
+            raise ChannelExists(channel_id, "INACTIVE" if channel_id in self._paused else "ACTIVE")
 
     def _take(self, ledger: Ledger, bundle: Bundle, opened: AsyncExitStack) -> Joined:
         channel = Channel(ledger, bundle)
@@ -161,4 +205,19 @@ class Channels:
         self._stack.push_async_exit(opened.pop_all())
         self._stack.callback(statuses.close)
         self._joined[channel_id] = joined
+        self._spawn(ledger.snapshots.run)
         return joined
+
+
+async def _bundle(ledger: Ledger, channel_id: str, config: bytes) -> Bundle:
+    """Return the configuration that holds; of its block, if that is here, which names the channel.
+
+    Raises:
+        PeerError: it cannot be used.
+    """
+    try:
+        block = await ledger.last_config_block()
+    except BeforeSnapshot:
+        return stored_bundle(channel_id, config)
+    assert block is not None, "the state has a configuration"
+    return bundle_of(channel_id, block)

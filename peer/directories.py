@@ -20,6 +20,8 @@ from peer.errors import ConfigError, LedgerStorageError
 
 LEDGERS = "ledgersData"
 """Name of the directory of ledgers in the data directory."""
+SNAPSHOTS = "snapshots"
+"""Name of the directory of snapshots there, unless it is configured."""
 
 PREFIX = "triopeer-"
 _LOCK = "lock"

@@ -263,6 +263,44 @@ class BlockError(LedgerError):
         return f"{which} cannot be committed: {self.reason}"
 
 
+class BeforeSnapshot(LedgerError):
+    """A ledger that began with a snapshot has not got what is asked for; the text is Fabric's.
+
+    `what` is a block's number or a transaction's id, `first` the number of the oldest block.
+    """
+
+    def __init__(self, what: int | str, first: int) -> None:
+        self.what = what
+        self.first = first
+        super().__init__(what, first)
+
+    def __str__(self) -> str:
+        if isinstance(self.what, int):
+            asked = f"cannot serve block [{self.what}]. The ledger is bootstrapped from a snapshot"
+        else:
+            asked = (
+                f"details for the TXID [{self.what}] not available. Ledger bootstrapped from a "
+                "snapshot"
+            )
+        return f"{asked}. First available block = [{self.first}]"
+
+
+class SnapshotRequestRefused(LedgerError):
+    """A snapshot cannot be asked for, or not be cancelled; the text is Fabric's."""
+
+
+class SnapshotRefused(LedgerError):
+    """The files of a snapshot are damaged, or not a snapshot; nothing was taken from them."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(path, reason)
+
+    def __str__(self) -> str:
+        return f"snapshot {self.path}: {self.reason}"
+
+
 class LedgerStorageError(LedgerError):
     """The files of a ledger cannot be used; what was committed before is untouched."""
 

@@ -9,7 +9,7 @@ Fabric:    protoutil/blockutils.go, core/scc/cscc/configure.go `validateConfigBl
 from __future__ import annotations
 
 from fabric_protos.codec import decode
-from fabric_protos.common import Block, ChannelHeader, Envelope, Payload
+from fabric_protos.common import Block, ChannelHeader, ConfigEnvelope, Envelope, Payload
 from fabric_protos.errors import DecodeError
 from peer.channel.bundle import Bundle
 from peer.channel.configtx import genesis_config
@@ -58,6 +58,22 @@ def bundle_of(channel_id: str, block: Block) -> Bundle:
         return Bundle(channel_id, genesis_config(channel_id, _first_envelope(block)))
     except DecodeError as exc:
         raise ConfigUpdateRefused(f"the block cannot be read: {exc}") from exc
+
+
+def stored_bundle(channel_id: str, config: bytes) -> Bundle:
+    """Return the configuration that a ledger's state holds, a ``common.ConfigEnvelope``.
+
+    Raises:
+        ConfigUpdateRefused: there is none in it.
+        ChannelConfigRefused: this peer cannot work with it.
+    """
+    try:
+        found = decode(ConfigEnvelope, config).config
+    except DecodeError as exc:
+        raise ConfigUpdateRefused(f"the configuration cannot be read: {exc}") from exc
+    if found is None or found.channel_group is None:
+        raise ConfigUpdateRefused("there is no configuration in it")
+    return Bundle(channel_id, found)
 
 
 def _first_envelope(block: Block) -> Envelope:

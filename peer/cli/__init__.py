@@ -53,6 +53,7 @@ COMMANDS: Mapping[str, Lazy] = {
     ),
     "node": Lazy("peer.cli.node:node", "Run a peer, or tend its ledgers while it does not run."),
     "orderer": Lazy("peer.cli.orderer:orderer", "Run an ordering service by itself."),
+    "snapshot": Lazy("peer.cli.snapshot:snapshot", "Ask a peer for snapshots of its ledgers."),
     "version": Lazy("peer.cli.version:version", "Show the versions of the peer and its platform."),
 }
 

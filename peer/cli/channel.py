@@ -58,6 +58,23 @@ def join(block: Path) -> None:
     joining.join(block)
 
 
+@channel.command(cls=FabricCommand)
+@click.option("--snapshotpath", "path", required=True, help="Its directory, on the peer's machine.")
+def joinbysnapshot(path: str) -> None:
+    """Let the peer join a channel by a snapshot of its ledger; the peer goes on by itself then."""
+    from peer.cli import joining
+
+    joining.join_by_snapshot(path)
+
+
+@channel.command(cls=FabricCommand)
+def joinbysnapshotstatus() -> None:
+    """Tell whether the peer is joining a channel by a snapshot."""
+    from peer.cli import joining
+
+    joining.show_snapshot_status()
+
+
 @channel.command("list", cls=FabricCommand)
 def list_() -> None:
     """List the channels that the peer has joined."""

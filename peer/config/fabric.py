@@ -49,7 +49,6 @@ chaincode.java: Dockerfile
 ledger: blockchain
 ledger.pvtdataStore: collElgProcDbBatchesInterval collElgProcMaxDbBatchSize
 ledger.pvtdataStore: deprioritizedDataReconcilerInterval purgeInterval purgedKeyAuditLogging
-ledger.snapshots: rootDir
 ledger.state.couchDBConfig: autoWarmIndexes cacheSize createGlobalChangesDB redoLogPath
 ledger.state.couchDBConfig: warmIndexesAfterNBlocks
 metrics.statsd: address network prefix writeInterval

@@ -418,6 +418,12 @@ class LedgerConfig:
         key="ledger.history.enableHistoryDatabase",
         doc="Keep the past values of every key.",
     )
+    snapshots_root: str = setting(
+        "",
+        key="ledger.snapshots.rootDir",
+        kind=PATH,
+        doc="Where snapshots are generated; `snapshots` below `peer.fileSystemPath` if empty.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,8 @@
 """Blocks and the state they lead to: what a simulation reads and a commit writes."""
 
+from peer.ledger.joining import StagedLedger as StagedLedger
+from peer.ledger.joining import remove_staged as remove_staged
+from peer.ledger.joining import staged_ledger as staged_ledger
 from peer.ledger.kvledger import open_ledger as open_ledger
 from peer.ledger.offline import is_paused as is_paused
 from peer.ledger.offline import ledger_ids as ledger_ids
@@ -12,14 +15,17 @@ from peer.ledger.offline import rollback as rollback
 from peer.ledger.offline import unjoin as unjoin
 
 __all__ = [
+    "StagedLedger",
     "is_paused",
     "ledger_ids",
     "open_ledger",
     "pause",
     "public_state",
     "rebuild_databases",
+    "remove_staged",
     "reset",
     "resume",
     "rollback",
+    "staged_ledger",
     "unjoin",
 ]

@@ -11,7 +11,7 @@ Point reads and writes are synchronous: the stream's handler answers them inline
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
@@ -293,8 +293,66 @@ CollectionPolicies = Callable[[str, str], CollectionPolicy]
 """Maps namespace and collection to the policy that holds when a block is committed."""
 
 
+class StateReader(Protocol):
+    """Reads public state."""
+
+    def get_state(self, namespace: str, key: str) -> bytes | None: ...
+
+
+DefinedCollections = Callable[[Iterable[tuple[str, str]], StateReader], Mapping[str, bytes]]
+"""Given namespaces and keys that a block wrote, and the state after it, returns which chaincodes
+got collections defined: by name a marshalled ``protos.CollectionConfigPackage``."""
+
+
+class Snapshots(Protocol):
+    """What is asked for and done about snapshots of one ledger."""
+
+    def pending(self) -> list[int]:
+        """Return the blocks at which snapshots are asked for, in order; one that is being
+        generated is among them."""
+        ...
+
+    async def submit(self, number: int) -> None:
+        """Ask for a snapshot once a block is the last one; 0 is the one that is.
+
+        Raises:
+            SnapshotRequestRefused: the block has been followed by another, or there is such a
+                request or snapshot already.
+            LedgerStorageError: the request cannot be kept.
+
+        Cancellation: the request is kept or it is not.
+        """
+        ...
+
+    async def cancel(self, number: int) -> None:
+        """Take a request back.
+
+        Raises:
+            SnapshotRequestRefused: there is none, or it is being generated.
+            LedgerStorageError: as of `submit`.
+        """
+        ...
+
+    async def run(self) -> None:
+        """Generate what is asked for, until cancelled."""
+        ...
+
+
 class Ledger(Protocol):
     """One channel's ledger."""
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Its snapshots."""
+        ...
+
+    @property
+    def first_block(self) -> int:
+        """Number of the oldest block; above 0 where the ledger began with a snapshot.
+
+        Asking for an older block, or for a transaction of one, raises `BeforeSnapshot`.
+        """
+        ...
 
     @property
     def height(self) -> int:
@@ -393,6 +451,10 @@ class Ledger(Protocol):
 
     async def transaction_by_id(self, tx_id: str) -> CommittedTransaction | None:
         """Return the first transaction of this id."""
+        ...
+
+    def channel_config(self) -> bytes | None:
+        """Return the ``common.ConfigEnvelope`` that holds; None before the first block."""
         ...
 
     async def last_config_block(self) -> Block | None:

@@ -72,6 +72,22 @@ def version_bytes(version: Version) -> bytes:
     return b"".join(map(_ordered, version))
 
 
+def read_version(data: bytes) -> Version:
+    """Return the version that `version_bytes` made bytes of.
+
+    Raises:
+        DecodeError: it made none of these.
+    """
+    numbers, at = [], 0
+    while at < len(data):
+        end = at + 1 + data[at]
+        numbers.append(int.from_bytes(data[at + 1 : end], "big"))
+        at = end
+    if len(numbers) != 2 or version_bytes(Version(*numbers)) != data:
+        raise DecodeError(f"{data.hex()} is no version")
+    return Version(*numbers)
+
+
 def header_of(block: Block) -> BlockHeader:
     """Return a block's header.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -23,11 +23,12 @@ from fabric_protos.codec import DecodeError, decode
 from fabric_protos.common import Block, BlockData, BlockHeader
 from fabric_protos.kvrwset import KvrwSet
 from fabric_protos.stream import HeaderType
-from peer.errors import BlockError, LedgerStorageError
+from peer.errors import BlockError, LedgerError, LedgerStorageError
 from peer.ledger.api import (
     CollectionPolicies,
     CommittedBlock,
     CommitTimes,
+    DefinedCollections,
     TransactionKind,
     ValidationCode,
     Version,
@@ -45,7 +46,14 @@ from peer.ledger.blocks import (
 )
 from peer.ledger.private import Expiring, PrivateBatch, PrivateSet, PrivateStore
 from peer.ledger.snapshot import Snapshot, hash_namespace
-from peer.ledger.store import BlockRow, BlockRows, HistoryWrite, Store, TransactionRow
+from peer.ledger.store import (
+    BlockRow,
+    BlockRows,
+    HistoryWrite,
+    StateRow,
+    Store,
+    TransactionRow,
+)
 from peer.ledger.transactions import (
     UNREADABLE,
     NamespaceSet,
@@ -86,7 +94,11 @@ NO_BLOCK = Tip(-1, b"", b"", b"")
 
 @dataclass(slots=True)
 class Chain:
-    """Everything a channel has on disk, and where its chain ends."""
+    """Everything a channel has on disk, and where its chain ends.
+
+    Attributes:
+        birth: the last block of the snapshot that the ledger began with, if it did.
+    """
 
     files: BlockFiles
     store: Store
@@ -94,6 +106,8 @@ class Chain:
     transient: TransientStore
     keeps_history: bool
     policies: CollectionPolicies
+    defined: DefinedCollections
+    birth: Tip = NO_BLOCK
     tip: Tip = NO_BLOCK
 
     def check_next(self, block: Block) -> BlockHeader:
@@ -274,22 +288,60 @@ class BlockCommit:
         """Delete the private keys whose time has come and that nobody wrote since."""
         chain = self._chain
         for expiring in chain.private.expiring(self._header.number):
-            found = chain.store.stored_block(expiring.block)
-            assert found is not None, f"block {expiring.block} is before this one"
-            block = chain.files.read(found.position).block
             hashes = hash_namespace(expiring.namespace, expiring.collection)
-            for key_hash in _written_keys(block, expiring):
+            for key_hash in self._written_keys(expiring):
                 held = chain.store.get_latest(hashes, key_hash)
                 if held is not None and held.version.block == expiring.block:
                     self._validation.expire(expiring.namespace, expiring.collection, key_hash)
 
+    def _written_keys(self, expiring: Expiring) -> Iterable[bytes]:
+        """Return the hashes of the keys that an earlier block wrote to a collection."""
+        store = self._chain.store
+        found = store.stored_block(expiring.block)
+        if found is None:
+            return store.inherited_keys(*expiring)
+        return _written_keys(self._chain.files.read(found.position).block, expiring)
+
     def _rows(self, position: Position) -> BlockRows:
+        changes = self._validation.changes()
         return BlockRows(
             BlockRow(self._header.number, header_hash(self._header), position),
             self._transactions,
-            self._validation.changes(),
+            changes,
             self._history,
+            self._collections(changes.state),
         )
+
+    def _collections(self, rows: Sequence[StateRow]) -> Mapping[str, bytes]:
+        """Return the collections that the block defines."""
+        written = (
+            (row.namespace, row.key.decode())
+            for row in rows
+            if row.value is not None and "$$" not in row.namespace
+        )
+        try:
+            return self._chain.defined(written, _StateAfter(self._chain.store, rows))
+        except LedgerStorageError:
+            raise
+        except LedgerError as exc:
+            log.error("block %d defines collections nobody knows: %s", self._header.number, exc)
+            return {}
+
+
+class _StateAfter:
+    """The public state that a block leads to; see `StateReader`. For the writing thread."""
+
+    def __init__(self, store: Store, rows: Sequence[StateRow]) -> None:
+        self._store = store
+        self._rows = rows
+
+    def get_state(self, namespace: str, key: str) -> bytes | None:
+        encoded = key.encode()
+        for row in self._rows:
+            if (row.namespace, row.key) == (namespace, encoded):
+                return row.value
+        found = self._store.get_latest(namespace, encoded)
+        return None if found is None else found.value
 
 
 class _Read(NamedTuple):

@@ -9,7 +9,6 @@ Fabric:    core/ledger/kvledger/kv_ledger.go (release-2.5)
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -19,15 +18,16 @@ from types import MappingProxyType
 import trio
 
 from fabric_protos.codec import encode
-from fabric_protos.common import Block, BlockchainInfo
+from fabric_protos.common import Block, BlockchainInfo, BootstrappingSnapshotInfo
 from fabric_protos.rwset import CollectionPvtReadWriteSet, NsPvtReadWriteSet, TxPvtReadWriteSet
-from peer.errors import LedgerError, LedgerStorageError, QueryError
+from peer.errors import BeforeSnapshot, LedgerError, LedgerStorageError, QueryError
 from peer.ledger import recovery
 from peer.ledger.api import (
     CollectionPolicies,
     CollectionPolicy,
     CommittedBlock,
     CommittedTransaction,
+    DefinedCollections,
     Ledger,
     MissingSet,
     ValidationCode,
@@ -39,29 +39,32 @@ from peer.ledger.commit import BlockCommit, Chain, Tip
 from peer.ledger.database import locked
 from peer.ledger.documents import Documents, DocumentServer
 from peer.ledger.history import HistoryQueryExecutor
+from peer.ledger.home import LOCK_NAME, ledger_home
 from peer.ledger.indexes import canonical_definition
+from peer.ledger.requests import SnapshotRequests
 from peer.ledger.simulator import CollectionNames, QueryExecutor, TxSimulator
-from peer.ledger.snapshot import private_namespace
+from peer.ledger.snapshot import Stored, private_namespace
 from peer.ledger.store import BlockRow
 from peer.ledger.validation import CHANNEL_CONFIG_KEY
 
 log = logging.getLogger(__name__)
-
-LOCK_NAME = "lock"
-# Fabric's rule, common/configtx/validator.go; it also keeps a channel id a plain file name.
-CHANNEL_ID = re.compile(r"[a-z][a-z0-9.-]{0,248}")
 
 
 class KVLedger:
     """One channel's ledger; opened with `open_ledger`."""
 
     def __init__(
-        self, chain: Chain, collections: CollectionNames, server: DocumentServer | None
+        self,
+        chain: Chain,
+        collections: CollectionNames,
+        server: DocumentServer | None,
+        snapshots: SnapshotRequests,
     ) -> None:
         self._chain = chain
         self._store = chain.store
         self._collections = collections
-        self._committer = trio.Lock()
+        self._committer = snapshots.committer
+        self.snapshots = snapshots
         self.documents = None if server is None else Documents(chain.store, server, self._committer)
         self._next_block = trio.Event()
         self._is_closed = False
@@ -70,6 +73,11 @@ class KVLedger:
     def height(self) -> int:
         """Number of blocks committed."""
         return self._store.height
+
+    @property
+    def first_block(self) -> int:
+        """Number of the oldest block."""
+        return self._chain.birth.number + 1
 
     @property
     def has_history(self) -> bool:
@@ -161,16 +169,24 @@ class KVLedger:
     def blockchain_info(self) -> BlockchainInfo:
         """Return height, hash of the last block and of the one before."""
         tip = self._chain.tip
-        return BlockchainInfo(
+        info = BlockchainInfo(
             height=self.height, current_block_hash=tip.hash, previous_block_hash=tip.previous_hash
         )
+        if self.first_block:
+            last = self.first_block - 1
+            info.bootstrapping_snapshot_info = BootstrappingSnapshotInfo(
+                last_block_in_snapshot=last
+            )
+        return info
 
     def has_transaction(self, tx_id: str) -> bool:
         """Tell whether a block holds a transaction of this id, valid or not."""
-        return self._find(tx_id) is not None
+        return self._find(tx_id) is not None or self._store.is_inherited(tx_id)
 
     async def block_by_number(self, number: int) -> Block | None:
         """Return a block with its verdicts; None when there is none yet."""
+        if 0 <= number < self.first_block:
+            raise BeforeSnapshot(number, self.first_block)
         return await self._read(self._store.find_block(number))
 
     async def block_by_hash(self, header_hash: bytes) -> Block | None:
@@ -179,12 +195,12 @@ class KVLedger:
 
     async def block_by_tx_id(self, tx_id: str) -> Block | None:
         """Return the first block that holds a transaction of this id."""
-        found = self._find(tx_id)
+        found = self._find_here(tx_id)
         return await self.block_by_number(self.height if found is None else found[0].block)
 
     async def transaction_by_id(self, tx_id: str) -> CommittedTransaction | None:
         """Return the first transaction of this id."""
-        found = self._find(tx_id)
+        found = self._find_here(tx_id)
         if found is None:
             await trio.lowlevel.checkpoint()
             return None
@@ -193,13 +209,14 @@ class KVLedger:
         assert block is not None, "a transaction is indexed with its block"
         return CommittedTransaction(envelopes_of(block)[version.tx], ValidationCode(code), version)
 
+    def channel_config(self) -> bytes | None:
+        """Return the configuration that holds; None before the first block."""
+        config = self._channel_config()
+        return None if config is None else config.value
+
     async def last_config_block(self) -> Block | None:
         """Return the block with the configuration that holds; None without any."""
-        snapshot = self._store.snapshot()
-        try:
-            config = snapshot.get("", CHANNEL_CONFIG_KEY.encode())
-        finally:
-            snapshot.release()
+        config = self._channel_config()
         return await self.block_by_number(self.height if config is None else config.version.block)
 
     async def blocks(self, start: int) -> AsyncGenerator[Block, None]:
@@ -223,6 +240,19 @@ class KVLedger:
         """Wake whoever waits for blocks, to tell that none will come."""
         self._is_closed = True
         self._next_block.set()
+
+    def _channel_config(self) -> Stored | None:
+        snapshot = self._store.snapshot()
+        try:
+            return snapshot.get("", CHANNEL_CONFIG_KEY.encode())
+        finally:
+            snapshot.release()
+
+    def _find_here(self, tx_id: str) -> tuple[Version, int] | None:
+        found = self._find(tx_id)
+        if found is None and self._store.is_inherited(tx_id):
+            raise BeforeSnapshot(tx_id, self.first_block)
+        return found
 
     def _find(self, tx_id: str) -> tuple[Version, int] | None:
         found = self._store.find_transaction(tx_id)
@@ -261,6 +291,8 @@ class KVLedger:
                 await self.documents.follow()
         store.height += 1
         self._chain.tip = Tip.of(done.block)
+        with trio.CancelScope(shield=True):
+            await self.snapshots.committed()
         self._next_block.set()
         self._next_block = trio.Event()
         return done
@@ -282,7 +314,9 @@ async def open_ledger(
     history: bool = True,
     collections: CollectionNames = lambda namespace: None,
     policies: CollectionPolicies = lambda namespace, collection: CollectionPolicy(),
+    defined: DefinedCollections = lambda written, reader: {},
     documents: DocumentServer | None = None,
+    snapshots: Path | None = None,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> AsyncIterator[Ledger]:
     """Open a channel's ledger, creating it empty where there is none.
@@ -302,6 +336,8 @@ async def open_ledger(
             use. Implicit collections of organisations exist without being named.
         policies: what the definition of a collection means for this peer, asked for every
             collection of a block. By default this peer is a member and nothing expires.
+        defined: which collections a block defined; that is their history in snapshots.
+        snapshots: where snapshots go, those of all channels; below the ledger if None.
         documents: a server that answers rich queries, with documents that are brought up to the
             ledger first. Without one the ledger answers them itself.
         max_file_bytes: size of a block file.
@@ -324,11 +360,16 @@ async def open_ledger(
             stack,
             history=history,
             policies=policies,
+            defined=defined,
             owes_documents=documents is not None,
             max_file_bytes=max_file_bytes,
         )
         try:
-            ledger = KVLedger(await trio.to_thread.run_sync(opening), collections, documents)
+            chain = await trio.to_thread.run_sync(opening)
+            requests = SnapshotRequests(chain, channel_id, home, snapshots or home / "snapshots")
+            stack.callback(requests.close)
+            await requests.open()
+            ledger = KVLedger(chain, collections, documents, requests)
             try:
                 if ledger.documents is not None:
                     await ledger.documents.open()
@@ -338,14 +379,3 @@ async def open_ledger(
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(stack.close)
-
-
-def ledger_home(directory: Path, channel_id: str) -> Path:
-    """Return where a channel's ledger lives.
-
-    Raises:
-        LedgerError: this is no channel id.
-    """
-    if not CHANNEL_ID.fullmatch(channel_id):
-        raise LedgerError(f"'{channel_id}' is not a channel id ({CHANNEL_ID.pattern})")
-    return Path(directory) / channel_id

@@ -23,11 +23,11 @@ import trio
 from peer.errors import LedgerError, LedgerStorageError, UnknownChannel
 from peer.ledger import durable
 from peer.ledger.api import Version
+from peer.ledger.birth import read_birth
 from peer.ledger.blockfile import BlockFiles, Position
 from peer.ledger.blocks import header_of
 from peer.ledger.database import locked, open_reader, translated
-from peer.ledger.kvledger import CHANNEL_ID, LOCK_NAME, ledger_home
-from peer.ledger.recovery import BLOCKS, DATABASE
+from peer.ledger.home import BLOCKS, CHANNEL_ID, DATABASE, LOCK_NAME, ledger_home
 from peer.ledger.store import StateRow
 
 PAUSED = "paused"
@@ -62,10 +62,12 @@ async def rebuild_databases(directory: Path, *channel_ids: str) -> None:
 
     Raises:
         UnknownChannel: there is no ledger of one of them, and nothing was changed.
+        LedgerError: one began with a snapshot, and nothing was changed.
         LedgerLocked: a peer has one open, and nothing was changed.
         LedgerStorageError: files cannot be removed.
     """
     with _held(directory, channel_ids) as homes:
+        _refuse_born(homes, "rebuild databases")
         for home in homes:
             await trio.to_thread.run_sync(_drop_databases, home)
 
@@ -74,12 +76,14 @@ async def rollback(directory: Path, channel_id: str, number: int) -> None:
     """Make a block the last one of a ledger, and drop state and history as `rebuild_databases`.
 
     Raises:
-        LedgerError: the block is not below the last one, and nothing was changed.
+        LedgerError: the block is not below the last one, or the ledger began with a snapshot, and
+            nothing was changed.
         UnknownChannel, LedgerLocked, LedgerStorageError: as there.
 
     Cancellation: before anything is changed; then it is finished.
     """
     with _held(directory, [channel_id]) as [home]:
+        _refuse_born([home], "rollback")
         cut, last = await trio.to_thread.run_sync(_find_cut, home, number)
         if cut is None:
             raise LedgerError(
@@ -93,6 +97,7 @@ async def reset(directory: Path) -> list[str]:
     """Roll every ledger back to its first block; return the channels.
 
     Raises:
+        LedgerError: one began with a snapshot, and nothing was changed.
         LedgerLocked: a peer has one open, and nothing was changed.
         LedgerStorageError: files cannot be read or removed.
 
@@ -100,6 +105,7 @@ async def reset(directory: Path) -> list[str]:
     """
     channel_ids = ledger_ids(directory)
     with _held(directory, channel_ids) as homes:
+        _refuse_born(homes, "reset")
         for home in homes:
             cut, _ = await trio.to_thread.run_sync(_find_cut, home, 0)
             if cut is not None:
@@ -172,6 +178,20 @@ def _held(directory: Path, channel_ids: Sequence[str]) -> Iterator[list[Path]]:
         for home in homes:
             stack.enter_context(locked(home / LOCK_NAME))
         yield homes
+
+
+def _refuse_born(homes: Sequence[Path], what: str) -> None:
+    """Refuse what would need the blocks that a snapshot stands for.
+
+    Raises:
+        LedgerError: a ledger began with one.
+    """
+    born = [home.name for home in homes if read_birth(home) is not None]
+    if born:
+        raise LedgerError(
+            f"cannot {what} because the peer contains channel(s) [{' '.join(born)}] that were "
+            "bootstrapped from snapshot; remove a channel with `node unjoin` and join it again"
+        )
 
 
 @contextmanager

@@ -18,17 +18,16 @@ import trio
 from fabric_protos.codec import DecodeError
 from peer.errors import BlockError, LedgerCorrupt, LedgerStorageError
 from peer.ledger import durable
-from peer.ledger.api import CollectionPolicies, ValidationCode
+from peer.ledger.api import CollectionPolicies, DefinedCollections, ValidationCode
+from peer.ledger.birth import read_birth
 from peer.ledger.blockfile import BEGINNING, BlockFiles, Position, Record
 from peer.ledger.blocks import envelopes_of, flags_of
-from peer.ledger.commit import BlockCommit, Chain, Tip
+from peer.ledger.commit import NO_BLOCK, BlockCommit, Chain, Tip
+from peer.ledger.home import BLOCKS, DATABASE, PRIVATE
 from peer.ledger.private import PrivateStore
 from peer.ledger.store import Store
 from peer.ledger.transactions import PrivateSets
 from peer.ledger.transient import TransientStore
-
-DATABASE = "ledger.sqlite"
-BLOCKS = "blocks"
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +38,7 @@ def open_chain(
     *,
     history: bool,
     policies: CollectionPolicies,
+    defined: DefinedCollections,
     owes_documents: bool,
     max_file_bytes: int,
 ) -> Chain:
@@ -63,11 +63,12 @@ def open_chain(
     store = Store(home / DATABASE)
     stack.callback(store.close)
     store.owe_documents(owes_documents)
-    private = PrivateStore(home / "private.sqlite")
+    private = PrivateStore(home / PRIVATE)
     stack.callback(private.close)
     transient = TransientStore(home / "transient.sqlite")
     stack.callback(transient.close)
-    chain = Chain(files, store, private, transient, history, policies)
+    birth = read_birth(home) or NO_BLOCK
+    chain = Chain(files, store, private, transient, history, policies, defined, birth)
     end = _catch_up(chain)
     if torn := files.torn_bytes(end):
         log.warning("%s: cut off %d bytes of a block that was not completed", blocks, torn)
@@ -95,8 +96,15 @@ def _catch_up(chain: Chain) -> Position:
 
 def _last_known(chain: Chain) -> Position:
     """Return where the last block ends that the databases know, and make it the tip."""
-    store = chain.store
-    if not store.height:
+    store, birth = chain.store, chain.birth
+    if store.height <= birth.number:
+        reason = (
+            "it has not got what the ledger began with, a snapshot, and cannot be made from the "
+            "block files; remove the channel with `node unjoin` and join it again"
+        )
+        raise LedgerCorrupt(str(store.path), reason)
+    if store.height == birth.number + 1:
+        chain.tip = birth
         return BEGINNING
     known = store.find_block(store.height - 1)
     assert known is not None, "the height is that of the last block"

@@ -32,12 +32,12 @@ from peer.ledger.blockfile import Position
 from peer.ledger.database import open_reader, open_writer, transaction, translated
 from peer.ledger.snapshot import GET, Snapshot, Stored, height_of, stored
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SCHEMA = """
 CREATE TABLE blocks (
     number INTEGER PRIMARY KEY,
     hash   BLOB NOT NULL UNIQUE,
-    file   INTEGER NOT NULL,
+    file   INTEGER NOT NULL,        -- -1: a snapshot stands for this one and those before
     offset INTEGER NOT NULL
 );
 
@@ -63,6 +63,25 @@ CREATE TABLE transactions (
     PRIMARY KEY (block, tx)
 ) WITHOUT ROWID;
 CREATE INDEX tx_id ON transactions (tx_id);
+
+CREATE TABLE collections (           -- as they were defined, one row for each time
+    chaincode TEXT NOT NULL,
+    block     INTEGER NOT NULL,
+    package   BLOB NOT NULL,
+    PRIMARY KEY (chaincode, block)
+) WITHOUT ROWID;
+
+CREATE TABLE inherited_transactions (-- of blocks that a snapshot stands for
+    tx_id TEXT PRIMARY KEY
+) WITHOUT ROWID;
+
+CREATE TABLE inherited_keys (        -- of such blocks: hashes that expire
+    block      INTEGER NOT NULL,
+    namespace  TEXT NOT NULL,
+    collection TEXT NOT NULL,
+    key_hash   BLOB NOT NULL,
+    PRIMARY KEY (block, namespace, collection, key_hash)
+) WITHOUT ROWID;
 
 CREATE TABLE history (
     namespace TEXT NOT NULL,
@@ -194,6 +213,7 @@ class BlockRows(NamedTuple):
     transactions: Sequence[TransactionRow]
     changes: StateChanges
     history: Sequence[HistoryWrite]
+    collections: Mapping[str, bytes]
 
 
 class Store:
@@ -275,6 +295,21 @@ class Store:
             row = self._reader.execute(FIND_TRANSACTION, (tx_id,)).fetchone()
         return None if row is None else (Version(row[0], row[1]), row[2])
 
+    def is_inherited(self, tx_id: str) -> bool:
+        """Tell whether a block that a snapshot stands for held a transaction of this id."""
+        query = "SELECT 1 FROM inherited_transactions WHERE tx_id = ?"
+        with self._translated():
+            return self._reader.execute(query, (tx_id,)).fetchone() is not None
+
+    def inherited_keys(self, block: int, namespace: str, collection: str) -> list[bytes]:
+        """Return the hashes that such a block wrote and that expire. For the writing thread."""
+        query = (
+            "SELECT key_hash FROM inherited_keys WHERE (block, namespace, collection) = (?, ?, ?)"
+        )
+        with self._translated():
+            found = self._writer.execute(query, (block, namespace, collection)).fetchall()
+        return [key_hash for (key_hash,) in found]
+
     def find_block(self, number: int) -> BlockRow | None:
         """Return where a block is; None when it is not there."""
         return self._find_block(self._reader, "number", number)
@@ -290,7 +325,7 @@ class Store:
     def _find_block(
         self, connection: sqlite3.Connection, column: str, value: int | bytes
     ) -> BlockRow | None:
-        query = f"SELECT number, hash, file, offset FROM blocks WHERE {column} = ?"
+        query = f"SELECT number, hash, file, offset FROM blocks WHERE {column} = ? AND file >= 0"
         with self._translated():
             row = connection.execute(query, (value,)).fetchone()
         return None if row is None else BlockRow(row[0], row[1], Position(row[2], row[3]))
@@ -430,6 +465,10 @@ class Store:
         write(
             "INSERT INTO history VALUES (?, ?, ?, ?, ?)",
             ((namespace, key, number, tx, value) for namespace, key, tx, value in rows.history),
+        )
+        write(
+            "INSERT INTO collections VALUES (?, ?, ?)",
+            ((chaincode, number, package) for chaincode, package in rows.collections.items()),
         )
 
     def _translated(self) -> AbstractContextManager[None]:

@@ -12,7 +12,8 @@ with; where that is a simulator, every read here becomes part of the transaction
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple, Protocol, TypeVar
@@ -43,6 +44,7 @@ LOCAL_PACKAGE = "ChaincodeLocalPackage"
 IMPLICIT = "_implicit_org_"
 
 _NAMES_AT_ONCE = 1000
+_SEQUENCE = re.compile(rf"{NAMESPACES}/fields/([a-zA-Z0-9]+(?:[-_][a-zA-Z0-9]+)*)/Sequence")
 _METADATA = (f"{NAMESPACES}/metadata/", f"{NAMESPACES}/metadata0")
 """Bounds of the keys that say what there is: "0" follows "/"."""
 
@@ -355,6 +357,34 @@ def is_saved(reader: HashReader, structure: Structure) -> bool:
         reader.get_hash(LIFECYCLE, key) == sha256(content).digest()
         for key, content in expected.items()
     )
+
+
+def defined_collections(written: Iterable[tuple[str, str]], reader: Reader) -> dict[str, bytes]:
+    """Return the collections of the chaincodes that a block defines; see `DefinedCollections`.
+
+    One without collections is left out.
+
+    Raises:
+        LedgerError: the state holds something else there.
+
+    Source: `UpdatedChaincodes`, core/chaincode/lifecycle/deployedcc_infoprovider.go,
+    core/ledger/confighistory/mgr.go `HandleStateUpdates` (release-2.5).
+    """
+    names = set()
+    for namespace, key in written:
+        if namespace == LSCC:
+            names.add(key.partition("~")[0])
+        elif namespace == LIFECYCLE and (match := _SEQUENCE.fullmatch(key)):
+            names.add(match[1])
+    found = {}
+    for name in names:
+        definition = read_definition(reader, name)
+        collections = (
+            read_legacy_collections(reader, name) if definition is None else definition.collections
+        )
+        if collections.config:
+            found[name] = encode(collections)
+    return found
 
 
 def collection_names(package: CollectionConfigPackage) -> frozenset[str]:

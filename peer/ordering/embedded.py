@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import trio
 
 from fabric_protos.common import Block, Status
+from peer.channel.bundle import Bundle
 from peer.channel.embedded import Embedded
 from peer.channels import Channels, Joined
 from peer.errors import BroadcastRefused, IdentityRefused
@@ -63,6 +64,14 @@ class EmbeddedOrdering:
         """Tell whether a channel is one of this network, and joined."""
         return channel_id in self._orderers
 
+    def is_own(self, bundle: Bundle) -> bool:
+        """Tell whether a configuration is that of a channel of this network."""
+        try:
+            bundle.msps.deserialize(self._network.orderer.creator)
+        except IdentityRefused:
+            return False
+        return True
+
     def orderer(self, channel_id: str) -> SoloOrderer:
         """Return the orderer of a channel.
 
@@ -110,9 +119,7 @@ class EmbeddedOrdering:
         """Begin to order a joined channel, and tell whether it is one of this network."""
         joined = self._channels.get(channel_id)
         bundle, signer = joined.channel.bundle, self._network.orderer
-        try:
-            bundle.msps.deserialize(signer.creator)
-        except IdentityRefused:
+        if not self.is_own(bundle):
             return False
         orderer = SoloOrderer(bundle, CommittingStore(joined), signer, joined.statuses.refuse)
         await self._nursery.start(orderer.run_apart, joined.statuses.fail)

@@ -9,11 +9,13 @@ Fabric:    core/peer/peer.go `Peer.createChannel` (release-2.5)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import trio
 
 from fabric_protos.common import Block, Status
+from peer.channel.bundle import Bundle
 from peer.channel.channel import Channel
 from peer.channels import Channels, Joined
 from peer.errors import BroadcastRefused, ChannelConfigRefused
@@ -75,6 +77,25 @@ class Ordering:
         with trio.CancelScope(shield=True):
             await self.start(joined.channel.channel_id)
         return joined
+
+    async def join_by_snapshot(self, snapshot: Path) -> Joined:
+        """Join a channel by a snapshot of its ledger, and follow its ordering service.
+
+        Raises:
+            SnapshotRefused, ChannelExists, ChannelConfigRefused, ConfigUpdateRefused,
+            LedgerStorageError: as of `Channels.join_by_snapshot`.
+
+        Cancellation: the channel is joined or it is not.
+        """
+        joined = await self._channels.join_by_snapshot(snapshot, self._check_elsewhere)
+        with trio.CancelScope(shield=True):
+            await self.start(joined.channel.channel_id)
+        return joined
+
+    def _check_elsewhere(self, bundle: Bundle) -> None:
+        if self._embedded is not None and self._embedded.is_own(bundle):
+            reason = "this peer's own orderer continues after a block, which no snapshot has"
+            raise ChannelConfigRefused("/Channel/Orderer", reason)
 
     async def start(self, channel_id: str) -> None:
         """Begin to order a joined channel, or to follow those who do."""

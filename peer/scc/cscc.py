@@ -8,12 +8,14 @@ Fabric:    core/scc/cscc/configure.go (release-2.5)
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from fabric_protos.codec import decode, encode
 from fabric_protos.common import Block
 from fabric_protos.errors import DecodeError
-from fabric_protos.protos import ChannelInfo, ChannelQueryResponse
+from fabric_protos.protos import ChannelInfo, ChannelQueryResponse, JoinBySnapshotStatus
 from fabric_protos.stream import Response, SignedProposal
 from peer.channel.channel import Channel
 from peer.channel.configblock import channel_id_of, first_bundle
@@ -24,6 +26,26 @@ from peer.scc.runner import SystemCall
 OK = 200
 
 
+NO_ARGUMENTS = ("GetChannels", "JoinBySnapshotStatus")
+
+
+class SnapshotJoins(Protocol):
+    """Joins channels by snapshots, one at a time."""
+
+    @property
+    def current(self) -> str:
+        """The directory of the snapshot that a channel is being joined by, empty if none is."""
+        ...
+
+    async def begin(self, directory: str) -> None:
+        """Begin to join a channel; returns before that is done.
+
+        Raises:
+            PeerError: it is seen at once that it cannot be joined so.
+        """
+        ...
+
+
 class Cscc:
     """Joins channels and answers queries of their configurations.
 
@@ -31,6 +53,7 @@ class Cscc:
         channel: finds a joined channel, None where there is none of that name.
         channels: returns the ids of the joined channels.
         join: joins a channel by its first block.
+        snapshots: joins channels by snapshots.
     """
 
     name = "cscc"
@@ -42,17 +65,19 @@ class Cscc:
         channel: Callable[[str], Channel | None],
         channels: Callable[[], Sequence[str]],
         join: Callable[[Block], Awaitable[object]],
+        snapshots: SnapshotJoins,
     ) -> None:
         self._access = access
         self._channel = channel
         self._channels = channels
         self._join = join
+        self._snapshots = snapshots
 
     async def invoke(self, call: SystemCall) -> Response:
         """Answer one call; see `SystemChaincode.invoke`."""
         args = [bytes(arg) for arg in call.args]
         function = args[0].decode(errors="replace") if args else ""
-        if len(args) < (1 if function == "GetChannels" else 2):
+        if len(args) < (1 if function in NO_ARGUMENTS else 2):
             raise PeerError(f"Incorrect number of arguments, {len(args)}")
         signed = call.params.signed_proposal
         if (name := asked_for(signed)) != self.name:
@@ -64,6 +89,16 @@ class Cscc:
                 payload = self._get_channels(signed)
             case "JoinChain":
                 payload = await self._join_chain(args[1], signed)
+            case "JoinChainBySnapshot":
+                payload = await self._join_by_snapshot(args[1], signed)
+            case "JoinBySnapshotStatus":
+                self._check(function, "", signed)
+                current = self._snapshots.current
+                payload = encode(
+                    JoinBySnapshotStatus(
+                        in_progress=bool(current), bootstrapping_snapshot_dir=current
+                    )
+                )
             case "GetConfigBlock":
                 channel = self._readable(function, args[1], signed)
                 block = await channel.ledger.last_config_block()
@@ -99,7 +134,19 @@ class Cscc:
                 f"configuration block, because of {exc}"
             ) from exc
         self._check("JoinChain", channel_id, signed)
+        if self._snapshots.current:
+            raise PeerError(
+                f"a ledger is being created from a snapshot at {self._snapshots.current}. Call "
+                "ledger creation again after it is done."
+            )
         await self._join(block)
+        return b""
+
+    async def _join_by_snapshot(self, argument: bytes, signed: SignedProposal | None) -> bytes:
+        if not argument:
+            raise PeerError("Cannot join the channel, no snapshot directory provided")
+        self._check("JoinChainBySnapshot", "", signed)
+        await self._snapshots.begin(os.fsdecode(argument))
         return b""
 
     def _readable(self, function: str, argument: bytes, signed: SignedProposal | None) -> Channel:

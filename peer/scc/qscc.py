@@ -15,7 +15,7 @@ from fabric_protos.common import Block, Envelope
 from fabric_protos.protos import ProcessedTransaction
 from fabric_protos.stream import Response
 from peer.channel.channel import Channel
-from peer.errors import AccessDenied, LedgerError, PeerError
+from peer.errors import AccessDenied, BeforeSnapshot, LedgerError, PeerError
 from peer.ledger.api import Ledger
 from peer.scc.access import AccessControl, asked_for
 from peer.scc.runner import SystemCall
@@ -98,18 +98,22 @@ async def _block_by_tx_id(ledger: Ledger, argument: bytes) -> bytes:
 
 async def _transaction_by_id(ledger: Ledger, argument: bytes) -> bytes:
     tx_id = argument.decode(errors="replace")
-    found = await ledger.transaction_by_id(tx_id)
+    failed = f"Failed to get transaction with id {tx_id}, error"
+    try:
+        found = await ledger.transaction_by_id(tx_id)
+    except BeforeSnapshot as exc:
+        raise LedgerError(f"{failed} {exc}") from exc
     if found is None:
-        raise LedgerError(
-            f"Failed to get transaction with id {tx_id}, error no such transaction ID [{tx_id}] "
-            "in index"
-        )
+        raise LedgerError(f"{failed} no such transaction ID [{tx_id}] in index")
     envelope = decode(Envelope, found.envelope)
     return encode(ProcessedTransaction(transaction_envelope=envelope, validation_code=found.code))
 
 
 async def _found(asked: str, missing: str, block: Awaitable[Block | None]) -> bytes:
-    found = await block
+    try:
+        found = await block
+    except BeforeSnapshot as exc:
+        raise LedgerError(f"Failed to get {asked}, error {exc}") from exc
     if found is None:
         raise LedgerError(f"Failed to get {asked}, error no such {missing} in index")
     return encode(found)

@@ -815,6 +815,15 @@ FILES = {
             "bnNlKAEwAWIGcHJvdG8z"
         ),
     ),
+    "ledger/privacyenabledstate.proto": File(
+        (),
+        ("privacyenabledstate.SnapshotRecord",),
+        (
+            "CiBsZWRnZXIvcHJpdmFjeWVuYWJsZWRzdGF0ZS5wcm90bxITcHJpdmFjeWVuYWJsZWRzdGF0ZSJuCg5T"
+            "bmFwc2hvdFJlY29yZBIQCgNrZXkYASABKAxSA2tleRIUCgV2YWx1ZRgCIAEoDFIFdmFsdWUSGgoIbWV0"
+            "YWRhdGEYAyABKAxSCG1ldGFkYXRhEhgKB3ZlcnNpb24YBCABKAxSB3ZlcnNpb25iBnByb3RvMw=="
+        ),
+    ),
     "ledger/queryresult/kv_query_result.proto": File(
         ("google/protobuf/timestamp.proto",),
         ("queryresult.KV", "queryresult.KeyModification"),

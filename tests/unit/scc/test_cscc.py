@@ -30,6 +30,10 @@ class Desk:
 
     site: Site
     joined: list[Block] = field(default_factory=list)
+    current: str = ""
+
+    async def begin(self, directory: str) -> None:
+        self.current = directory
 
     @property
     def cscc(self) -> Cscc:
@@ -38,6 +42,7 @@ class Desk:
             channel=self.site.find,
             channels=lambda: [CHANNEL, "second"],
             join=self.join,
+            snapshots=self,
         )
 
     async def join(self, block: Block) -> None:

@@ -26,7 +26,7 @@ from fabric_protos.protos import ApplicationPolicy, ChaincodeData, StaticCollect
 from peer.ledger import open_ledger, rebuild_databases
 from peer.ledger.api import CollectionPolicy, Ledger, ValidationCode
 from peer.ledger.blocks import commit_hash_of, flags_of
-from peer.ledger.recovery import DATABASE
+from peer.ledger.home import DATABASE
 from peer.ledger.rwset import RwSetBuilder
 from peer.lifecycle.state import LSCC
 from peer.msp.dsl import parse_policy
