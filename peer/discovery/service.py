@@ -43,14 +43,13 @@ from peer.discovery.peers import PeerNode
 from peer.errors import AccessDenied, CallRefused, Code, NoEndorsers, PolicyError
 from peer.msp.policies import SignedData
 from peer.scc.access import AccessControl
-from peer.services.api import Caller, Method, Unary, decoder
+from peer.services.api import SMALL, Caller, Method, Unary, decoder
 
 log = logging.getLogger("peer.discovery")
 
 WRITERS = "/Channel/Application/Writers"
 DENIED = "access denied"
 
-MAX_REQUEST_BYTES = 1 << 16
 MAX_QUERIES = 100
 """Of one request. Clients ask a few; each query costs a look at a policy, whoever asks."""
 
@@ -94,6 +93,7 @@ class Discovery:
                 decode=decoder(SignedRequest),
                 call=self.discover,
                 encode=encode,
+                max_request=SMALL,
             )
         ]
 
@@ -187,12 +187,9 @@ def _descriptor(name: str, found: Descriptor, peer: Peer) -> EndorsementDescript
 def _read(signed: SignedRequest, caller: Caller) -> Request:
     """
     Raises:
-        CallRefused: it cannot be read, is too large, names nobody, or is bound to another
-            connection.
+        CallRefused: it cannot be read, names nobody, is bound to another connection, or asks too
+            much.
     """
-    if len(signed.payload) > MAX_REQUEST_BYTES:
-        text = f"request larger than max ({len(signed.payload)} vs. {MAX_REQUEST_BYTES})"
-        raise CallRefused(Code.RESOURCE_EXHAUSTED, text)
     try:
         request = decode(Request, signed.payload)
     except DecodeError as exc:

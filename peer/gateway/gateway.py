@@ -12,6 +12,7 @@ at the transaction themselves. The sentences of refusals are Fabric's; clients s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +61,7 @@ from peer.gateway.endorsing import Endorsing, Failure, Process, ask
 from peer.gateway.proposals import Asked
 from peer.ordering.submitting import BROADCAST_S, OrdererNode, sentence, submit
 from peer.scc.access import AccessControl
-from peer.services.api import Caller, Method, Streaming, Unary, decoder
+from peer.services.api import SMALL, Caller, Method, Streaming, Unary, decoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,20 +102,27 @@ class Gateway:
     def methods(self) -> Sequence[Method]:
         """Return what is served."""
         unary = (
-            ("Evaluate", EvaluateRequest, self.evaluate),
-            ("Endorse", EndorseRequest, self.endorse),
-            ("Submit", SubmitRequest, self.submit),
-            ("CommitStatus", SignedCommitStatusRequest, self._commits.commit_status),
+            ("Evaluate", EvaluateRequest, self.evaluate, math.inf),
+            ("Endorse", EndorseRequest, self.endorse, math.inf),
+            ("Submit", SubmitRequest, self.submit, math.inf),
+            ("CommitStatus", SignedCommitStatusRequest, self._commits.commit_status, SMALL),
         )
         methods: list[Method] = [
-            Unary(path=_path(name), decode=decoder(request), call=call, encode=encode)
-            for name, request, call in unary
+            Unary(
+                path=_path(name),
+                decode=decoder(request),
+                call=call,
+                encode=encode,
+                max_request=max_request,
+            )
+            for name, request, call, max_request in unary
         ]
         events = Streaming(
             path=_path("ChaincodeEvents"),
             decode=decoder(SignedChaincodeEventsRequest),
             call=self._commits.chaincode_events,
             encode=encode,
+            max_request=SMALL,
             is_endless=True,
         )
         return [*methods, events]

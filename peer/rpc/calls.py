@@ -115,7 +115,7 @@ class Call:
         self._make_room = make_room
         self._meters = meters
         self._sent = sent
-        self._deframer = http2.Deframer(max_recv)
+        self._deframer = http2.Deframer(min(max_recv, method.max_request))
         self._messages: deque[bytes] = deque()
         self.held = 0
         self._taken = 0

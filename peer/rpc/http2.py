@@ -328,7 +328,7 @@ class Deframer:
             bytes, before the rest is taken in.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: float) -> None:
         self._limit = limit
         self._partial = bytearray()
         self._needed = FRAME_HEADER

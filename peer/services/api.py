@@ -13,6 +13,7 @@ it raises `CallRefused`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,6 +29,9 @@ Decode = Callable[[bytes], Any]
 Encode = Callable[[Any], bytes]
 Requests = AsyncIterator[Any]
 Send = Callable[[Any], Awaitable[None]]
+
+SMALL = 1 << 16
+"""Bytes that are enough for any request that carries nobody's data; to read one takes no time."""
 
 
 class Caller(NamedTuple):
@@ -51,12 +55,14 @@ class Unary:
         decode: reads the request; a `DecodeError` is answered with INVALID_ARGUMENT.
         call: answers one request.
         encode: writes the response.
+        max_request: bytes of a request, where that is less than the server takes.
     """
 
     path: str
     decode: Decode
     call: Callable[[Any, Caller], Awaitable[Any]]
     encode: Encode
+    max_request: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,7 @@ class Streaming:
             ends the call. `send` waits until the caller reads: that is the back-pressure. One task
             may send at a time.
         encode: writes one response.
+        max_request: bytes of one request, where that is less than the server takes.
         is_endless: its responses go on until the caller leaves, so a server that stops does not
             wait for them.
     """
@@ -78,6 +85,7 @@ class Streaming:
     decode: Decode
     call: Callable[[Requests, Send, Caller], Awaitable[None]]
     encode: Encode
+    max_request: float = math.inf
     is_endless: bool = False
 
 

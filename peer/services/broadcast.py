@@ -18,7 +18,7 @@ from fabric_protos.orderer import BroadcastResponse, DeliverResponse
 from peer.errors import BroadcastRefused
 from peer.events.deliver import TIME_WINDOW_S, Chain, Deliverer
 from peer.ordering import filters
-from peer.services.api import Caller, Method, Requests, Send, Streaming, decoder
+from peer.services.api import SMALL, Caller, Method, Requests, Send, Streaming, decoder
 from peer.services.deliver import tls_hash
 
 READERS = "/Channel/Readers"
@@ -64,6 +64,7 @@ def methods(
             decode=decoder(Envelope),
             call=partial(_deliver, deliverer),
             encode=encode,
+            max_request=SMALL,
             is_endless=True,
         ),
     ]

@@ -26,7 +26,7 @@ from peer.ledger.api import Ledger
 from peer.ledger.blocks import header_of
 from peer.metrics import DeliverMeters, Registry
 from peer.msp.policies import SignedData
-from peer.services.api import Caller, Method, Requests, Send, Streaming, decoder
+from peer.services.api import SMALL, Caller, Method, Requests, Send, Streaming, decoder
 
 BLOCK_ACL = "event/Block"
 FILTERED_ACL = "event/FilteredBlock"
@@ -124,10 +124,9 @@ class _Chain:
 class _Blocks:
     """The blocks of a ledger; see `BlockSource`."""
 
-    first = 0
-
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self.first = ledger.first_block
         self.reached = ledger.reached
 
     @property
@@ -160,6 +159,7 @@ def _method(name: str, deliverer: Deliverer, answer: Answer) -> Method:
         decode=decoder(Envelope),
         call=deliver,
         encode=encode,
+        max_request=SMALL,
         is_endless=True,
     )
 

@@ -21,7 +21,7 @@ from fabric_protos.grpc.health.v1 import (
     HealthCheckResponseServingStatus,
 )
 from peer.errors import CallRefused, Code
-from peer.services.api import Caller, Method, Requests, Send, Streaming, Unary, decoder
+from peer.services.api import SMALL, Caller, Method, Requests, Send, Streaming, Unary, decoder
 
 SERVING = HealthCheckResponse(status=HealthCheckResponseServingStatus.SERVING)
 UNKNOWN = HealthCheckResponse(status=HealthCheckResponseServingStatus.SERVICE_UNKNOWN)
@@ -47,12 +47,19 @@ def methods(services: Collection[str]) -> Sequence[Method]:
 
     decode = decoder(HealthCheckRequest)
     return [
-        Unary(path="/grpc.health.v1.Health/Check", decode=decode, call=check, encode=encode),
+        Unary(
+            path="/grpc.health.v1.Health/Check",
+            decode=decode,
+            call=check,
+            encode=encode,
+            max_request=SMALL,
+        ),
         Streaming(
             path="/grpc.health.v1.Health/Watch",
             decode=decode,
             call=watch,
             encode=encode,
+            max_request=SMALL,
             is_endless=True,
         ),
     ]

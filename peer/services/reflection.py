@@ -23,7 +23,7 @@ from fabric_protos.grpc.reflection.v1 import (
     ServiceResponse,
 )
 from peer.errors import Code
-from peer.services.api import Caller, Method, Requests, Send, Streaming, decoder
+from peer.services.api import SMALL, Caller, Method, Requests, Send, Streaming, decoder
 
 FILE_OF = {name: path for path, file in FILES.items() for name in file.declares}
 VERSIONS = ("v1", "v1alpha")
@@ -48,6 +48,7 @@ def methods(services: Collection[str]) -> Sequence[Method]:
             decode=decoder(ServerReflectionRequest),
             call=info,
             encode=encode,
+            max_request=SMALL,
         )
         for version in VERSIONS
     ]

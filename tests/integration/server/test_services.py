@@ -37,7 +37,7 @@ from peer.msp.directory import load_signing_identity
 from peer.msp.identity import SigningIdentity
 from peer.msp.policies import SignedData
 from peer.services import deliver
-from peer.services.api import Caller, Streaming
+from peer.services.api import SMALL, Caller, Streaming
 from peer.services.introspection import MOST
 from tests.integration.server.conftest import GoogleClient, google_client, in_thread
 
@@ -294,6 +294,35 @@ async def test_health(tmp_path: Path) -> None:
             watch = stub.Watch(health_pb2.HealthCheckRequest(service=service))
             assert (await in_thread(partial(next, watch))).status == status
             watch.cancel()
+
+
+async def test_what_carries_nobodys_data_is_small(tmp_path: Path) -> None:
+    async with (
+        scene(tmp_path) as on,
+        google_client(on.peer.address) as client,
+        google_client(on.peer.orderer_address) as orderer,
+    ):
+        for name in (
+            "/discovery.Discovery/Discover",
+            "/gateway.Gateway/ChaincodeEvents",
+            "/gateway.Gateway/CommitStatus",
+            "/grpc.health.v1.Health/Check",
+            "/grpc.health.v1.Health/Watch",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            f"{DELIVER}DeliverFiltered",
+        ):
+            assert await _too_large(client, name), name
+        assert await _too_large(orderer, "/orderer.AtomicBroadcast/Deliver")
+        for name in ("Evaluate", "Endorse", "Submit"):
+            assert not await _too_large(client, f"/gateway.Gateway/{name}"), name
+        assert not await _too_large(client, PROCESS_PROPOSAL)
+
+
+async def _too_large(client: GoogleClient, name: str) -> bool:
+    failure = await client.failure(name, bytes(SMALL + 1))
+    is_so = failure.text == f"grpc: received message larger than max ({SMALL + 1} vs. {SMALL})"
+    assert is_so == (failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED), failure
+    return is_so
 
 
 async def test_who_only_watches_has_a_limit(tmp_path: Path) -> None:
