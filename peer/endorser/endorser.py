@@ -47,8 +47,7 @@ from peer.errors import (
 from peer.ledger.api import SimulationResults, TxSimulator
 from peer.metrics import Counter, EndorserMeters, Registry, flag
 from peer.msp.identity import SigningIdentity
-from peer.msp.policies import SignedData
-from peer.scc.access import check_channel
+from peer.scc.access import check_signer
 
 log = logging.getLogger("peer.endorser")
 
@@ -153,21 +152,20 @@ class Endorser:
     def _check(self, unpacked: UnpackedProposal, channel: Channel | None) -> None:
         """Check who proposes, that the transaction is new, and that its creator may propose."""
         with _counted(self._meters.invalid):
-            preprocess.check(unpacked, self._local if channel is None else channel.bundle.msps)
+            identities = self._local if channel is None else channel.bundle.msps
+            creator = preprocess.check(unpacked, identities)
         if channel is None:
             return
         which = (unpacked.channel_id, unpacked.name)
         if channel.ledger.has_transaction(unpacked.tx_id):
             self._meters.duplicates.inc(*which)
-            creator = unpacked.signature_header.creator.hex()
             raise ProposalRefused(
-                f"duplicate transaction found [{unpacked.tx_id}]. Creator [{creator}]"
+                f"duplicate transaction found [{unpacked.tx_id}]. "
+                f"Creator [{unpacked.signature_header.creator.hex()}]"
             )
         if not self._chaincode.is_system(unpacked.name):
-            signed, header = unpacked.signed, unpacked.signature_header
-            data = SignedData(signed.proposal_bytes, header.creator, signed.signature)
             with _counted(self._meters.denied, *which):
-                check_channel(channel, PROPOSE, data)
+                check_signer(channel, PROPOSE, creator)
 
     async def _endorsed(
         self, unpacked: UnpackedProposal, channel: Channel | None

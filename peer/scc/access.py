@@ -24,8 +24,9 @@ from peer.channel import acls
 from peer.channel.acls import LocalPolicy
 from peer.channel.channel import Channel
 from peer.errors import AccessDenied, MembershipError, PolicyError
+from peer.msp.identity import Identity
 from peer.msp.msp import Msp
-from peer.msp.policies import SignedData
+from peer.msp.policies import Policy, SignedData
 from peer.msp.standard import Role, role_principal
 
 _ROLES = {LocalPolicy.ADMINS: Role.ADMIN, LocalPolicy.MEMBERS: Role.MEMBER}
@@ -94,6 +95,19 @@ def check_channel(channel: Channel, resource: str, data: SignedData) -> None:
     Raises:
         AccessDenied: it does not, or there is no such resource.
     """
+    _check(channel, resource, lambda policy: policy.evaluate([data]))
+
+
+def check_signer(channel: Channel, resource: str, signer: Identity) -> None:
+    """Do the same for one whose signature has been verified, by the channel's present MSPs.
+
+    Raises:
+        AccessDenied: as of `check_channel`.
+    """
+    _check(channel, resource, lambda policy: policy.evaluate_identities([signer]))
+
+
+def _check(channel: Channel, resource: str, judge: Callable[[Policy], None]) -> None:
     bundle = channel.bundle
     try:
         path = bundle.acl(resource)
@@ -107,7 +121,7 @@ def check_channel(channel: Channel, resource: str, data: SignedData) -> None:
     else:
         which = "failed evaluating policy on signed data during check policy"
     try:
-        bundle.policy(path).evaluate([data])
+        judge(bundle.policy(path))
     except PolicyError as exc:
         raise AccessDenied(f"{which} [{path}]: [{exc}]") from exc
 

@@ -344,3 +344,18 @@ def test_what_was_received_is_hashed() -> None:
     expected = sha256(channel + signature + b"\x0a" + bytes([len(content)]) + content)
     assert unpacked.proposal_hash == expected.digest()
     assert unpacked.spec_name == ""
+
+
+async def test_a_signature_is_verified_once(desk: Desk) -> None:
+    signed = desk.signed()
+    creator = desk.world.channel.bundle.msps.deserialize(desk.client.creator)
+    verify, verified = creator.verify, []
+
+    def count(data: bytes, signature: bytes) -> None:
+        verified.append((data, signature))
+        verify(data, signature)
+
+    creator.verify = count
+    answer = await desk.endorser.process_proposal(signed)
+    assert answer.endorsement is not None
+    assert verified == [(signed.proposal_bytes, signed.signature)]
