@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -25,6 +26,8 @@ from peer.msp.certificates import UNREADABLE, Certificate, CertificateProblem, d
 
 HASHES = {"SHA256": "sha256", "SHA384": "sha384", "SHA3_256": "sha3_256", "SHA3_384": "sha3_384"}
 """Fabric's names of the hashes that may identify a certificate, and hashlib's."""
+LONGEST_REMEMBERED = 1 << 13
+"""Anybody may send identities; the longest whose expiry is kept for the next time, bytes."""
 
 
 class Identity:
@@ -101,11 +104,18 @@ def expiry_of(serialized: bytes) -> datetime | None:
 
     Source: `ExpiresAt`, common/crypto/expiration.go (release-2.5).
     """
+    return (_expiry if len(serialized) > LONGEST_REMEMBERED else _remembered_expiry)(serialized)
+
+
+def _expiry(serialized: bytes) -> datetime | None:
     try:
         pem = SerializedIdentity.decode(serialized).id_bytes
         return x509.load_der_x509_certificate(decode_pem(pem)).not_valid_after_utc
     except (DecodeError, CertificateProblem, *UNREADABLE):
         return None
+
+
+_remembered_expiry = lru_cache(maxsize=256)(_expiry)
 
 
 class SigningIdentity:
