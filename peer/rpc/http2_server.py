@@ -125,7 +125,12 @@ class ServerProtocol(http2.Protocol):
     def __init__(
         self, handler: AbstractHandler, config: Configuration, *, streams: int, pings: PingPolicy
     ) -> None:
-        h2_config = H2Configuration(client_side=False, header_encoding="utf-8")
+        h2_config = H2Configuration(
+            client_side=False,
+            header_encoding="utf-8",
+            normalize_outbound_headers=False,  # they are all ours, and in order
+            validate_outbound_headers=False,
+        )
         super().__init__(handler, config.__for_server__(), h2_config)
         self.pings = pings
         self._streams = streams
