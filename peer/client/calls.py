@@ -89,7 +89,7 @@ class Verdicts(Protocol):
 
         Raises:
             UnknownChannel, CallFailed, DeliverRefused: nobody will tell.
-            CommitTimeout: from the wait, no block has brought it in time.
+            CommitTimeout: nobody tells in time, or from the wait, no block has brought it.
         """
         ...
 

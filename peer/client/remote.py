@@ -117,7 +117,7 @@ class RemoteVerdicts:
     """What peers on other machines tell of transactions; all of them have to.
 
     Args:
-        timeout_s: from the order on.
+        timeout_s: until all have sent their newest block; and again, from the order on.
         on_verdict: hears of each peer's, with the transaction and the peer's address.
     """
 
@@ -144,11 +144,14 @@ class RemoteVerdicts:
         """
         async with AsyncExitStack() as stack:
             watches = [_Watch(peer, tx_id) for peer in self._peers]
-            for watch in watches:
-                request = seek_request(
-                    self._identity, channel_id, NEWEST, FOREVER, tls_hash=self._tls_hash
-                )
-                await watch.open(stack, request)
+            with trio.move_on_after(self._timeout_s) as opening:
+                for watch in watches:
+                    request = seek_request(
+                        self._identity, channel_id, NEWEST, FOREVER, tls_hash=self._tls_hash
+                    )
+                    await watch.open(stack, request)
+            if opening.cancelled_caught:
+                raise CommitTimeout(channel_id, tx_id, self._timeout_s)
 
             async def wait() -> ValidationCode:
                 with trio.move_on_after(self._timeout_s):
