@@ -65,7 +65,8 @@ def read_constructor(text: str) -> list[bytes]:
         raise click.ClickException("chaincode argument error: expected a JSON object")
     given = {key.lower(): value for key, value in document.items()}
     args = given.get("args") or []
-    args = [given["function"], *args] if "function" in given else args
+    if isinstance(args, list) and "function" in given:
+        args = [given["function"], *args]
     if not isinstance(args, list) or not all(isinstance(each, str) for each in args):
         raise click.ClickException('chaincode argument error: "Args" must be a list of strings')
     if not given.keys() <= {"args", "function"} or (document and "args" not in given):

@@ -37,6 +37,7 @@ def test_constructors(text: str, args: list[bytes]) -> None:
         ("[]", "expected a JSON object"),
         ('{"Args":[1]}', '"Args" must be a list of strings'),
         ('{"Args":"f"}', '"Args" must be a list of strings'),
+        ('{"Args":"f","Function":"g"}', '"Args" must be a list of strings'),
         ('{"Args":null,"Function":7}', '"Args" must be a list of strings'),
         ('{"Function":"f"}', "must contain the following keys: 'Args'"),
         ('{"Arguments":[]}', "must contain the following keys: 'Args'"),
