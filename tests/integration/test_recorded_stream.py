@@ -32,6 +32,7 @@ from peer.chaincode.stream import MemoryStream, PeerEnd, memory_pipe
 from peer.chaincode.transactions import TransactionContext, TransactionParams
 from peer.ledger import open_ledger
 from peer.ledger.api import Ledger, Timestamp, ValidationCode
+from peer.metrics import ChaincodeMeters, Registry
 from tests.shared_fixtures import shared_fixture
 from tests.unordered import CommittingTransaction, commit_unordered
 
@@ -108,6 +109,7 @@ async def handler_and_far_side() -> AsyncIterator[tuple[Handler, FarSide]]:
         registry=HandlerRegistry(),
         long_requests=LongRequests(total_query_limit=100_000, call_chaincode=no_calls),
         ready_params=ChaincodeAdditionalParams(),  # Fabric 2.5 offers nothing
+        meters=ChaincodeMeters(Registry()),
     )
     side = FarSide(far)
     async with trio.open_nursery() as nursery:
