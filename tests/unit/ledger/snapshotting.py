@@ -14,8 +14,12 @@ from typing import Any
 
 import trio
 
+from fabric_protos.codec import encode
+from fabric_protos.common import Block, BlockData, BlockHeader, Envelope, Header, Payload
+from fabric_protos.stream import ChannelHeader, HeaderType, SignatureHeader
 from peer.ledger import open_ledger, staged_ledger
-from peer.ledger.api import Ledger
+from peer.ledger.api import Ledger, ValidationCode
+from peer.ledger.blocks import data_hash
 
 SOON_S = 30
 
@@ -61,3 +65,16 @@ async def take_in(directory: Path, place: Path) -> str:
     async with staged_ledger(directory, place) as staged:
         await staged.publish()
         return staged.channel_id
+
+
+async def configured(ledger: Ledger) -> None:
+    """Commit a first block with a configuration, or what stands for one."""
+    header = Header(
+        channel_header=ChannelHeader(type=HeaderType.CONFIG).encode(),
+        signature_header=SignatureHeader(creator=b"creator", nonce=b"nonce").encode(),
+    )
+    payload = encode(Payload(header=header, data=b"config"))
+    envelope = encode(Envelope(payload=payload, signature=b"signature"))
+    data = BlockData(data=[envelope])
+    block = Block(header=BlockHeader(number=0, data_hash=data_hash(data)), data=data)
+    await ledger.commit(block, [ValidationCode.VALID])
