@@ -47,6 +47,7 @@ from peer.errors import (
 from peer.ledger.api import SimulationResults, TxSimulator
 from peer.metrics import Counter, EndorserMeters, Registry, flag
 from peer.msp.identity import SigningIdentity
+from peer.reading import read_apart
 from peer.scc.access import check_signer
 
 log = logging.getLogger("peer.endorser")
@@ -132,7 +133,7 @@ class Endorser:
         meters, began = self._meters, trio.current_time()
         meters.received.inc()
         with _counted(meters.invalid):
-            unpacked = preprocess.unpack(signed)
+            unpacked = await read_apart(preprocess.unpack, signed, len(signed.proposal_bytes))
         channel_id = unpacked.channel_id
         with logs.bind(channel=channel_id, tx=unpacked.tx_id):
             channel = None

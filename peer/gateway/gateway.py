@@ -37,6 +37,7 @@ from fabric_protos.protos import (
     ProposalResponse,
     ProposalResponsePayload,
     Response,
+    SignedProposal,
 )
 from peer import logs
 from peer.channels import Channels
@@ -60,6 +61,7 @@ from peer.gateway.deadlines import in_time
 from peer.gateway.endorsing import Endorsing, Failure, Process, ask
 from peer.gateway.proposals import Asked
 from peer.ordering.submitting import BROADCAST_S, OrdererNode, sentence, submit
+from peer.reading import read_apart
 from peer.scc.access import AccessControl
 from peer.services.api import SMALL, Caller, Method, Streaming, Unary, decoder
 
@@ -137,7 +139,7 @@ class Gateway:
             CallRefused: as the chaincode, or the last peer that was asked, refuses it.
         """
         try:
-            asked = proposals.check(proposals.read(request.proposed_transaction))
+            asked = proposals.check(await _read(request.proposed_transaction))
         except ProposalRefused as exc:
             text = f"failed to unpack transaction proposal: {exc}"
             raise CallRefused(Code.INVALID_ARGUMENT, text) from exc
@@ -156,7 +158,7 @@ class Gateway:
             CallRefused: somebody has to endorse and does not.
         """
         try:
-            asked = proposals.read(request.proposed_transaction)
+            asked = await _read(request.proposed_transaction)
         except ProposalRefused as exc:
             raise CallRefused(Code.INVALID_ARGUMENT, str(exc)) from exc
         if asked is None:
@@ -331,6 +333,11 @@ class Gateway:
 
     async def _ask(self, asked: Asked, node: PeerNode) -> ProposalResponse | Failure:
         return await ask(self._processes[node], asked.signed, self._limits.endorsement_s)
+
+
+async def _read(proposed: SignedProposal | None) -> Asked | None:
+    size = len(proposed.proposal_bytes) if proposed is not None else 0
+    return await read_apart(proposals.read, proposed, size)
 
 
 def _result(answer: ProposalResponse) -> Response:

@@ -43,6 +43,7 @@ from peer.ordering import filters
 from peer.ordering.blockcutter import Batch, BlockCutter, Limits, Message
 from peer.ordering.filters import Parsed
 from peer.ordering.writer import NONCE_BYTES, BlockWriter
+from peer.reading import read_apart
 
 log = logging.getLogger("peer.ordering")
 
@@ -182,7 +183,7 @@ class SoloOrderer:
         """
         if self._trouble:
             raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, self._trouble)
-        message = filters.parse(data)
+        message = await read_apart(filters.parse, data, len(data))
         if message.channel_id != self.channel_id:
             raise BroadcastRefused(Status.BAD_REQUEST, f"channel {message.channel_id} is unknown")
         filters.check(self._bundle, self._orderer, message)

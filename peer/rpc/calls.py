@@ -28,6 +28,7 @@ from fabric_protos.google.protobuf import Any
 from fabric_protos.google.rpc import Status
 from peer.errors import CallRefused, Code
 from peer.metrics import GrpcMeters
+from peer.reading import read_apart
 from peer.rpc import http2, http2_server
 from peer.services.api import Caller, Decode, Method, Streaming, Unary
 
@@ -251,7 +252,7 @@ class Call:
             text = f"{len(self._messages)} requests where there must be one"
             raise CallRefused(Code.UNIMPLEMENTED, text)
         with self._slot(method.path):
-            request = _decoded(method.decode, self._messages.popleft())
+            request = await _decoded(method.decode, self._messages.popleft())
             response = await method.call(request, self._caller)
         await self._send(method.encode(response), stall_s=STALL_S)
 
@@ -274,7 +275,7 @@ class Call:
         message = self._messages.popleft()
         self._taken = http2.FRAME_HEADER + len(message)
         self._meters.message_received(self.method.path)
-        return _decoded(self.method.decode, message)
+        return await _decoded(self.method.decode, message)
 
     def _give_back(self, size: int) -> None:
         self._room.give(size)
@@ -345,9 +346,9 @@ def refused(code: Code, text: str) -> http2_server.Headers:
     return [*HEADERS, *http2_server.trailers(code, text, b"")]
 
 
-def _decoded(decode: Decode, message: bytes) -> object:
+async def _decoded(decode: Decode, message: bytes) -> object:
     try:
-        return decode(message)
+        return await read_apart(decode, message, len(message))
     except DecodeError as exc:
         raise CallRefused(Code.INVALID_ARGUMENT, f"the request cannot be read: {exc}") from exc
 

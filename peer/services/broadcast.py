@@ -18,6 +18,7 @@ from fabric_protos.orderer import BroadcastResponse, DeliverResponse
 from peer.errors import BroadcastRefused
 from peer.events.deliver import TIME_WINDOW_S, Chain, Deliverer
 from peer.ordering import filters
+from peer.reading import read_apart
 from peer.services.api import SMALL, Caller, Method, Requests, Send, Streaming, decoder
 from peer.services.deliver import tls_hash
 
@@ -74,7 +75,8 @@ async def _broadcast(orderer: FindOrderer, requests: Requests, send: Send, _: Ca
     """Take messages in their order; the first that is refused ends the stream."""
     async for data in requests:
         try:
-            await _orderer(orderer, filters.parse(data).channel_id).broadcast(data)
+            message = await read_apart(filters.parse, data, len(data))
+            await _orderer(orderer, message.channel_id).broadcast(data)
         except BroadcastRefused as exc:
             await send(BroadcastResponse(status=Status(exc.status), info=exc.info))
             return

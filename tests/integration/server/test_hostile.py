@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,6 +14,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from peer.services.api import Streaming, Unary
 from tests.integration.rpc import raw
 from tests.integration.server.conftest import (
     MEGABYTE,
@@ -244,6 +246,36 @@ async def test_who_makes_the_server_talk_and_does_not_listen(
                 except trio.BrokenResourceError:
                     pass
         await honest(client)
+
+
+async def test_a_request_that_takes_long_to_read_holds_up_no_other(service: Service) -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def slowly(data: bytes) -> bytes:
+        entered.set()
+        assert go.wait(30)
+        return data
+
+    slow = [
+        Unary(path="/test.Slow/echo", decode=slowly, call=service.echo, encode=bytes),
+        Streaming(path="/test.Slow/chat", decode=slowly, call=service.chat, encode=bytes),
+    ]
+    large = bytes(MEGABYTE)
+    async with (
+        serving([*service.methods(), *slow]) as address,
+        google_client(address) as client,
+        google_client(address) as evil,
+    ):
+        for kind in (evil.channel.unary_unary, evil.channel.stream_unary):
+            is_unary = kind == evil.channel.unary_unary
+            entered.clear()
+            go.clear()
+            name = "/test.Slow/echo" if is_unary else "/test.Slow/chat"
+            pending = kind(name).future(large if is_unary else iter([large]))
+            await in_thread(entered.wait)
+            await honest(client)
+            go.set()
+            assert await in_thread(pending.result) == large
 
 
 async def test_a_request_byte_by_byte(service: Service) -> None:
