@@ -262,6 +262,7 @@ async def test_a_plugin_that_no_peer_has(packages: Make, name: str, tmp_path: Pa
         for index in (0, 1):
             args = [b"ApproveChaincodeDefinitionForMyOrg", encode(arguments)]
             await scene.client(index, 0, [index]).define(CHANNEL, "_lifecycle", other, args)
+        await scene.level()
         commitment = CommitChaincodeDefinitionArgs(
             sequence=1,
             name=other,

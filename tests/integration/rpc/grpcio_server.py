@@ -15,7 +15,9 @@ from typing import Any
 
 import grpc
 
-cancelled = threading.Semaphore(0)
+# by what was sent: calls whose beginning or end nobody asks about send nothing
+begun = {sent: threading.Semaphore(0) for sent in (b"", b"told")}
+cancelled = {sent: threading.Semaphore(0) for sent in (b"", b"told")}
 
 
 def echo(request: bytes, _: Any) -> bytes:
@@ -30,18 +32,24 @@ def refuse(request: bytes, context: Any) -> bytes:
     raise AssertionError
 
 
-def wait(_: bytes, context: Any) -> bytes:
+def wait(request: bytes, context: Any) -> bytes:
     """Wait for the caller to give up."""
     gone = threading.Event()
     context.add_callback(gone.set)
+    begun[request].release()
     gone.wait()
-    cancelled.release()
+    cancelled[request].release()
     return b""
 
 
-def was_cancelled(_: bytes, __: Any) -> bytes:
+def has_begun(request: bytes, _: Any) -> bytes:
+    """Return once a call of `wait` has arrived."""
+    return b"yes" if begun[request].acquire(timeout=30) else b"no"
+
+
+def was_cancelled(request: bytes, _: Any) -> bytes:
     """Return once a call of `wait` or `chat` was given up."""
-    return b"yes" if cancelled.acquire(timeout=30) else b"no"
+    return b"yes" if cancelled[request].acquire(timeout=30) else b"no"
 
 
 def deadline(_: bytes, context: Any) -> bytes:
@@ -56,7 +64,7 @@ def fill(request: bytes, _: Any) -> bytes:
 
 def chat(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
     """Echo; ``stop`` ends the call after an answer, ``refuse`` with an error."""
-    context.add_callback(lambda: context.is_active() or cancelled.release())
+    context.add_callback(lambda: context.is_active() or cancelled[b""].release())
     for request in requests:
         yield request
         if request == b"stop":
@@ -80,7 +88,7 @@ def main(files: list[str]) -> None:
     unary: Callable[..., Any] = grpc.unary_unary_rpc_method_handler
     methods = {
         function.__name__: unary(function)
-        for function in (echo, refuse, wait, was_cancelled, deadline, fill)
+        for function in (echo, refuse, wait, has_begun, was_cancelled, deadline, fill)
     }
     methods |= {
         each.__name__: grpc.stream_stream_rpc_method_handler(each) for each in (chat, flood)
