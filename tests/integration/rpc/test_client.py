@@ -24,19 +24,9 @@ from peer.rpc.loop import open_loop
 
 from .raw import RawPeer, frame, goaway, server
 
+NAMES = "echo refuse wait has_begun was_cancelled deadline fill chat flood"
 ECHO, REFUSE, WAIT, BEGUN, CANCELLED, DEADLINE, FILL, CHAT, FLOOD = (
-    f"/test.Test/{name}"
-    for name in [
-        "echo",
-        "refuse",
-        "wait",
-        "has_begun",
-        "was_cancelled",
-        "deadline",
-        "fill",
-        "chat",
-        "flood",
-    ]
+    f"/test.Test/{name}" for name in NAMES.split()
 )
 Start = Callable[..., AbstractContextManager[str]]
 
