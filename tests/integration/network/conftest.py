@@ -21,27 +21,24 @@ from fabric_protos.protos import (
 from peer import PeerConfig
 from peer.lifecycle import archive
 from peer.lifecycle.packages import code_files, pack
-from runtimes import docker, podman
+from runtimes import docker
 from tests.chaincodes.prepare import counterpart
 from tests.contract.containers import ContainerHouse
 from tests.engines.engine import Engine
 from tests.integration.containers.packages import bundled_node
 from tests.integration.network.scene import Configure
 
-BACKENDS = {"docker": docker.backend, "podman": podman.backend}
 
-
-@pytest.fixture(params=["process", "docker", "podman"])
+@pytest.fixture(params=["process", "docker"])
 def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Configure]:
     """Configure both peers for one runtime, each with a data directory of its own."""
     if request.param == "process":
         yield lambda index, config: kept(config, tmp_path / f"data{index}", f"peer{index}")
         return
-    engine: Engine = request.getfixturevalue(f"{request.param}_engine")
+    engine: Engine = request.getfixturevalue("docker_engine")
     with ExitStack() as stack:
         houses = [
-            stack.enter_context(ContainerHouse(engine, BACKENDS[request.param]).held())
-            for _ in range(2)
+            stack.enter_context(ContainerHouse(engine, docker.backend).held()) for _ in range(2)
         ]
 
         def configure(index: int, config: PeerConfig) -> PeerConfig:
