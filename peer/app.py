@@ -9,46 +9,38 @@ Fabric:    internal/peer/node/start.go (release-2.5)
 from __future__ import annotations
 
 import logging
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import cache, partial
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec
+from typing import NamedTuple, ParamSpec
 
 import trio
 
-from fabric_protos.stream import ChaincodeAdditionalParams
 from peer import logs, serving
 from peer.chaincode.certificates import CertificateAuthority
 from peer.chaincode.environment import ChaincodeEnvironment
 from peer.chaincode.handler import Trace
 from peer.chaincode.launcher import LaunchLimits, RuntimeLauncher
 from peer.chaincode.registry import HandlerRegistry, OnStage
-from peer.chaincode.support import ChaincodeSupport, ExecutionSettings
-from peer.channel.embedded import Embedded, open_embedded
+from peer.chaincode.support import ChaincodeSupport
+from peer.channel.embedded import Embedded
 from peer.channels import Channels
 from peer.client.calls import Client, OwnVerdicts
 from peer.config import PeerConfig, chaincode_host, chaincode_listen_address
 from peer.config.values import split_address
 from peer.directories import LEDGERS, SNAPSHOTS, private_directory, temporary_directory
 from peer.endorser.endorser import Endorser
-from peer.errors import ConfigError, RuntimeNotUsable
+from peer.errors import ConfigError
 from peer.ledger.api import CommittedBlock, Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
-from peer.lifecycle.builds import BuildRegistry
 from peer.lifecycle.definitions import Definitions
 from peer.lifecycle.deployments import Deployments
 from peer.lifecycle.development import StartedByHand
-from peer.lifecycle.external import ExternalBuilders
-from peer.lifecycle.platforms.platform import Images
 from peer.lifecycle.state import defined_collections
-from peer.lifecycle.store import PackageStore
 from peer.metrics import Metrics
-from peer.msp.directory import LocalMsp, load_local
-from peer.msp.identity import SigningIdentity
 from peer.neighbours import Neighbours
 from peer.operations import open_operations
 from peer.ordering.connections import Connections
@@ -56,11 +48,21 @@ from peer.ordering.embedded import EmbeddedOrdering
 from peer.ordering.joining import SnapshotJoins
 from peer.ordering.service import Ordering
 from peer.outgoing import remote_ordering
+from peer.parts import (
+    OnOutput,
+    chaincode_tls,
+    couchdb_of,
+    execution_settings,
+    external_runtime,
+    log_output,
+    members_of,
+    open_runtime,
+    packages_of,
+)
 from peer.rpc.client import dial
 from peer.rpc.connector import ServiceConnector
 from peer.rpc.listener import ChaincodeListeners
 from peer.rpc.loop import open_loop
-from peer.rpc.tls import server_context
 from peer.scc.access import AccessControl
 from peer.scc.cscc import Cscc
 from peer.scc.lifecycle import Lifecycle
@@ -70,19 +72,11 @@ from peer.scc.runner import SystemChaincode, serve
 from peer.services import broadcast, deliver, snapshots
 from peer.services import endorser as endorsing
 from peer.serving import open_server
-from runtimes import loader, naming
-from runtimes.api import RuntimeBackend, RuntimeFailure, RuntimeSettings
-
-if TYPE_CHECKING:
-    from peer.couchdb import CouchDB
+from runtimes.api import RuntimeSettings
 
 log = logging.getLogger("peer")
 
 DEFAULT_CHANNEL = "mychannel"
-EXTERNAL_RUNTIME = "process"
-
-OnOutput = Callable[[str, str], None]
-"""Called with (ccid, line) for every line that a chaincode, or a build of one, writes."""
 
 _P = ParamSpec("_P")
 
@@ -92,15 +86,6 @@ class _Hooks(NamedTuple):
     on_stage: OnStage | None
     on_output: OnOutput | None
     is_debugged: Callable[[], bool]
-
-
-class _Members(NamedTuple):
-    """Who acts in this program: the peer, and the client and administrator of its own calls."""
-
-    local: LocalMsp
-    client: SigningIdentity
-    admin: SigningIdentity
-    network: Embedded | None
 
 
 @asynccontextmanager
@@ -162,7 +147,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     run_dir = stack.enter_context(temporary_directory())
     home = private_directory(Path(config.peer.file_system_path or run_dir / "data"))
     await stack.enter_async_context(open_loop())
-    on_output = partial(_log_output, config, hooks.on_output)
+    on_output = partial(log_output, config, hooks.on_output)
     settings = RuntimeSettings(
         network_id=config.peer.network_id,
         peer_id=config.peer.id,
@@ -170,7 +155,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         options=config.vm.options,
         on_output=on_output,
     )
-    backend = await _open_runtime(config.vm.runtime, settings, stack)
+    backend = await open_runtime(config.vm.runtime, settings, stack)
     authority = CertificateAuthority() if config.peer.tls_enabled else None
     metrics = Metrics(
         metadata.version("triopeer"),
@@ -179,17 +164,22 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         log_entries=logs.entries,
     )
     registry = HandlerRegistry(hooks.on_stage, metrics.chaincode.launch_settled)
-    external = await _external_runtime(config, home, backend, on_output, stack)
+    external = await external_runtime(config, home, backend, on_output, stack)
     packages = await trio.to_thread.run_sync(
-        _packages, config, home, backend, hooks.on_output, lambda ccid: deployments.on_install(ccid)
+        packages_of,
+        config,
+        home,
+        backend,
+        hooks.on_output,
+        lambda ccid: deployments.on_install(ccid),
     )
     await packages.prune()
     keeps_packages = bool(config.peer.file_system_path)
     stack.push_async_callback(packages.close, keeps_packages=keeps_packages)
-    members = await trio.to_thread.run_sync(_members, config, home)
+    members = await trio.to_thread.run_sync(members_of, config, home)
     listeners = ChaincodeListeners(
         run_dir,
-        tls=_chaincode_tls(authority) if authority is not None else None,
+        tls=chaincode_tls(authority) if authority is not None else None,
         limit=config.peer.max_recv_msg_size,
         ping_s=config.peer.keepalive_interval_s,
         ping_timeout_s=config.peer.keepalive_timeout_s,
@@ -203,7 +193,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         is_development=is_development,
     )
 
-    couchdb = await _open_couchdb(config, stack)
+    couchdb = await couchdb_of(config, stack)
 
     def ledger_of(channel_id: str) -> AbstractAsyncContextManager[Ledger]:
         return open_ledger(
@@ -265,7 +255,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         launcher=launcher,
         definitions=definitions,
         ledgers=lambda channel_id: channels.get(channel_id).ledger,
-        settings=_execution_settings(config, hooks.is_debugged),
+        settings=execution_settings(config, hooks.is_debugged),
         may_call=partial(access.check, "peer/ChaincodeToChaincode"),
         trace=hooks.trace,
         meters=metrics.chaincode,
@@ -387,99 +377,6 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     return peer
 
 
-def _members(config: PeerConfig, home: Path) -> _Members:
-    """Return the members of the configured organisation, or of a network of the peer's own."""
-    msp_id, path = config.peer.local_msp_id, config.peer.msp_config_path
-    if path:
-        local = load_local(path, msp_id)
-        return _Members(local, local.identity, local.identity, None)
-    network = open_embedded(home / "network", msp_id)
-    return _Members(network.local, network.client, network.admin, network)
-
-
-async def _open_runtime(
-    name: str, settings: RuntimeSettings, stack: AsyncExitStack
-) -> RuntimeBackend:
-    try:
-        return await stack.enter_async_context(loader.load(name)(settings))
-    except RuntimeFailure as exc:
-        raise RuntimeNotUsable(f"vm.runtime {name}: {exc}") from exc
-
-
-async def _open_couchdb(config: PeerConfig, stack: AsyncExitStack) -> CouchDB | None:
-    """Return the server that holds the documents, if there is to be one."""
-    ledger = config.ledger
-    if ledger.state_database != "CouchDB":
-        return None
-    try:
-        from peer.couchdb import CouchSettings, open_couchdb  # of an extra
-    except ModuleNotFoundError as exc:
-        problem = f"that needs `pip install triopeer[couchdb]` ({exc})"
-        raise ConfigError([f"ledger.state.stateDatabase is CouchDB: {problem}"]) from exc
-    settings = CouchSettings(
-        address=ledger.couchdb_address,
-        username=ledger.couchdb_username,
-        password=ledger.couchdb_password,
-        retries=ledger.couchdb_max_retries,
-        startup_retries=ledger.couchdb_max_retries_on_startup,
-        request_timeout_s=ledger.couchdb_request_timeout_s,
-        page_size=ledger.couchdb_internal_query_limit,
-        batch_size=ledger.couchdb_max_batch_update_size,
-    )
-    return await stack.enter_async_context(open_couchdb(settings))
-
-
-async def _external_runtime(
-    config: PeerConfig,
-    home: Path,
-    backend: RuntimeBackend,
-    on_output: OnOutput,
-    stack: AsyncExitStack,
-) -> RuntimeBackend:
-    """Return what runs the launchers of external builders: processes, whatever runs the rest."""
-    if backend.name == EXTERNAL_RUNTIME or not config.chaincode.external_builders:
-        return backend
-    settings = RuntimeSettings(
-        network_id=config.peer.network_id,
-        peer_id=config.peer.id,
-        state_dir=private_directory(home / "runtimes" / EXTERNAL_RUNTIME),
-        options={},
-        on_output=on_output,
-    )
-    return await _open_runtime(EXTERNAL_RUNTIME, settings, stack)
-
-
-def _packages(
-    config: PeerConfig,
-    home: Path,
-    backend: RuntimeBackend,
-    on_output: OnOutput | None,
-    on_installed: Callable[[str], Awaitable[None]],
-) -> BuildRegistry:
-    chaincode = config.chaincode
-    on_line = partial(_log_build, on_output)
-    return BuildRegistry(
-        store=PackageStore(home),
-        directory=home / "lifecycle" / "builds",
-        backend=backend,
-        external=ExternalBuilders(
-            chaincode.external_builders, home / "externalbuilder" / "builds", on_output=on_output
-        ),
-        images=Images(
-            builder=chaincode.builder,
-            golang=chaincode.golang_runtime,
-            node=chaincode.node_runtime,
-            java=chaincode.java_runtime,
-            python=chaincode.python_runtime,
-            go_dynamic_link=chaincode.golang_dynamic_link,
-            version=metadata.version("triopeer"),
-        ),
-        on_line=on_line,
-        install_timeout_s=chaincode.install_timeout_s,
-        on_installed=on_installed,
-    )
-
-
 async def _open_orderer(
     stack: AsyncExitStack,
     config: PeerConfig,
@@ -520,47 +417,6 @@ async def _listen_for_development(
         problem = f"peer.chaincodeListenAddress {host}:{port}: {exc.strerror or exc}"
         raise ConfigError([problem]) from exc
     log.info("development mode: chaincodes can register at %s", endpoint.address)
-
-
-def _execution_settings(config: PeerConfig, is_debugged: Callable[[], bool]) -> ExecutionSettings:
-    return ExecutionSettings(
-        execute_s=config.chaincode.execute_timeout_s,
-        install_s=config.chaincode.install_timeout_s,
-        keepalive_s=float(config.chaincode.keepalive_s),
-        ready_params=ChaincodeAdditionalParams(
-            use_write_batch=config.chaincode.use_write_batch,
-            max_size_write_batch=config.chaincode.max_size_write_batch,
-            use_get_multiple_keys=config.chaincode.use_get_multiple_keys,
-            max_size_get_multiple_keys=config.chaincode.max_size_get_multiple_keys,
-        ),
-        total_query_limit=config.ledger.total_query_limit,
-        is_debugged=is_debugged,
-    )
-
-
-def _chaincode_tls(authority: CertificateAuthority) -> Callable[[str], ssl.SSLContext]:
-    """Return what makes the context of a listener, once for each host."""
-
-    @cache
-    def context(host: str) -> ssl.SSLContext:
-        server = authority.issue_server(*dict.fromkeys((host, "127.0.0.1", "localhost")))
-        return server_context(server.certificate, server.key, authority.certificate)
-
-    return context
-
-
-def _log_build(also: OnOutput | None, ccid: str, line: str) -> None:
-    logging.getLogger("peer.lifecycle.build").info("%s: %s", ccid, line)
-    if also is not None:
-        also(ccid, line)
-
-
-def _log_output(config: PeerConfig, also: OnOutput | None, ccid: str, line: str) -> None:
-    name = naming.container_name(ccid, network_id=config.peer.network_id, peer_id=config.peer.id)
-    with logs.bind(ccid=ccid):
-        logs.chaincode_logger(name).info("%s", line)
-    if also is not None:
-        also(ccid, line)
 
 
 def _guarded(name: str, callback: Callable[_P, None]) -> Callable[_P, None]:
