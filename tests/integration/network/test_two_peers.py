@@ -79,6 +79,7 @@ async def deploy(scene: Scene, code: Path) -> None:
         channel = peer.joined.get(CHANNEL).channel
         admin = scene.client(index, 0, [index])
         await approve(admin, channel, wanted, 1)
+    await scene.level()
     admin = scene.client(0, 0)
     await commit(admin, scene.peers[0].joined.get(CHANNEL).channel, wanted, 1)
 
