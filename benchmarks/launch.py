@@ -21,10 +21,12 @@ from pathlib import Path
 import trio
 from measure import CHAINCODES, Meter, Row, Samples, main
 
-from peer import open_peer
+from peer import PeerConfig, open_peer
+from peer.config import VmConfig
 
 STAGES = ("build", "create", "start", "connect", "register", "ready")
 WHOLE = "launch to READY"
+COLD = "launch to READY, zygote off"
 EMPTY = "floor: python -c pass"
 CONNECTED = "floor: python that connects a socket"
 IMPORT = "import of the chaincode library"
@@ -45,6 +47,8 @@ def rows(quick: bool) -> list[Row]:
     return [
         samples.row(WHOLE, "ms", to=CONNECTED, scale=1e3),
         samples.percentile(WHOLE, 99, "ms"),
+        samples.row(COLD, "ms", to=CONNECTED, scale=1e3),
+        samples.percentile(COLD, 99, "ms"),
         *(samples.row(f"of it, {stage}", "ms", scale=1e3) for stage in stages),
         *(samples.row(floor, "ms", scale=1e3) for floor in (EMPTY, CONNECTED, IMPORT)),
     ]
@@ -58,10 +62,13 @@ async def measure(launches: int) -> Samples:
     def on_stage(ccid: str, stage: str, elapsed_s: float) -> None:
         entered[stage] = elapsed_s
 
-    async with open_peer(on_stage=on_stage) as peer:
+    cold_config = PeerConfig(vm=VmConfig(options={"process": {"zygote": "off"}}))
+    async with open_peer(on_stage=on_stage) as peer, open_peer(cold_config) as cold_peer:
         package = await peer.install(CHAINCODES / "library")
-        await peer.chaincode.launch(package.ccid)  # the files are in the page cache from here on
-        await peer.chaincode.stop(package.ccid)
+        await cold_peer.install(CHAINCODES / "library")
+        for each in (peer, cold_peer):  # the files are in the page cache from here on
+            await each.chaincode.launch(package.ccid)
+            await each.chaincode.stop(package.ccid)
         for _ in range(launches):
             meter = Meter()
             await peer.chaincode.launch(package.ccid)
@@ -69,6 +76,10 @@ async def measure(launches: int) -> Samples:
             await peer.chaincode.stop(package.ccid)
             for stage, following in pairwise(STAGES):
                 samples.add(f"of it, {stage} to {following}", entered[following] - entered[stage])
+            meter.lap()
+            await cold_peer.chaincode.launch(package.ccid)
+            samples.add(COLD, *meter.lap())
+            await cold_peer.chaincode.stop(package.ccid)
             _sample_floors(samples)
     return samples
 

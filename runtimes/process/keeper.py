@@ -10,9 +10,9 @@ the closed socket is noticed and everything is killed; as a subreaper the keeper
 of every orphan below it, so that nothing escapes; and a parent-death signal, which is bound to the
 thread that forked, is bound to a thread that lives as long as the process.
 
-One JSON object per packet. The peer sends ``spawn`` (with the output pipe attached), ``stop`` and
-``ping``; the answers are ``started`` or ``failed``, ``exited`` when the main process has ended,
-``gone`` when its whole tree has, and ``pong``.
+One JSON object per packet. The peer sends ``spawn`` (with the output pipe attached), ``adopt`` (of
+an orphan that a zygote made), ``stop`` and ``ping``; the answers are ``started`` or ``failed``,
+``exited`` when the main process has ended, ``gone`` when its whole tree has, and ``pong``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, NoReturn
@@ -38,7 +39,7 @@ TOKEN = "TRIOPEER_INSTANCE"
 MAX_PACKET_BYTES = 1 << 20
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
+PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -159,7 +160,7 @@ class Keeper:
 
     def run(self) -> None:
         """Serve, then kill every process below this one."""
-        prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
         wake_up, woken = socket.socketpair()
         for end in (wake_up, woken):
             end.setblocking(False)
@@ -198,6 +199,8 @@ class Keeper:
         match request["do"]:
             case "spawn":
                 self._spawn(request, fds[0])
+            case "adopt":
+                self._adopt(request["number"], request["pid"], request["token"])
             case "stop":
                 self._stop(request["number"], request["grace"])
             case "ping":
@@ -230,6 +233,16 @@ class Keeper:
             os.waitpid(pid, 0)
         stage, code = failure.split()
         self._tell("failed", request["number"], stage=stage, errno=int(code))
+
+    def _adopt(self, number: int, pid: int, token: str) -> None:
+        """Take an orphan for the main process of an instance."""
+        row = read_process(pid)
+        taken = any(child.pid == pid and not child.exited for child in self._children.values())
+        if row is None or row.ppid != os.getpid() or taken:
+            self._tell("failed", number, stage="adopt", errno=errno.ESRCH)
+            return
+        self._children[number] = Child(number, pid, token)
+        self._tell("started", number, pid=pid)
 
     def _stop(self, number: int, grace: float) -> None:
         child = self._children.get(number)
@@ -304,39 +317,66 @@ def _kill_everything_below() -> None:
             return
 
 
+class NotReady(Exception):
+    """A fresh process could not be made into the chaincode: the step and the error number."""
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Name the step that fails.
+
+    Raises:
+        NotReady: whatever was raised inside.
+    """
+    try:
+        yield
+    except OSError as exc:
+        raise NotReady(f"{name} {exc.errno}") from exc
+    except BaseException as exc:  # only the report can say it, standard error is the chaincode's
+        raise NotReady(f"{name} {errno.EINVAL}") from exc
+
+
 def become(request: dict[str, Any], output: int, report: int, keeper: int) -> NoReturn:
     """Turn this freshly forked process into the chaincode.
 
-    A failure is written to `report` as the stage and the error number; success closes it.
+    A failure is written to `report` as the step and the error number; success closes it.
     """
-    stage = "prepare"
     try:
-        signal.set_wakeup_fd(-1)
+        with step("prepare"):
+            signal.set_wakeup_fd(-1)
+            # SIGPIPE and SIGXFSZ are ignored by Python, others by whoever started the peer.
+            for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(signum, signal.SIG_DFL)
+        settle(request, output, report, keeper)
+        with step("exec"):
+            execute(request)
+    except NotReady as exc:
+        os.write(report, str(exc).encode())
+    finally:
+        os._exit(127)
+
+
+def settle(request: dict[str, Any], output: int, report: int, keeper: int) -> None:
+    """Give this freshly forked process all of a chaincode's surroundings that outlive an exec.
+
+    Raises:
+        NotReady: with the step that failed.
+    """
+    with step("prepare"):
         os.setsid()
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != keeper:  # it died before the line above
             os._exit(0)
         prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        # Of these, SIGPIPE and SIGXFSZ are ignored by Python, others by whoever started the peer.
-        for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(signum, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((nothing, 0), (output, 1), (output, 2)):
             os.dup2(source, target)
         os.closerange(3, report)
         os.closerange(report + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        stage = "cwd"
+    with step("cwd"):
         os.chdir(request["cwd"])
-        stage = "limits"
+    with step("limits"):
         set_limits(request["limits"])
-        stage = "exec"
-        execute(request)
-    except OSError as exc:
-        os.write(report, f"{stage} {exc.errno}".encode())
-    except BaseException:  # only the report can say it, standard error is the chaincode's
-        os.write(report, f"{stage} {errno.EINVAL}".encode())
-    finally:
-        os._exit(127)
 
 
 def set_limits(limits: dict[str, int]) -> None:

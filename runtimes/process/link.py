@@ -139,6 +139,11 @@ class KeeperLink:
         self._children[child.number] = child
         return child
 
+    @property
+    def pid(self) -> int:
+        """The keeper's own."""
+        return self._process.pid
+
     async def spawn(self, child: Child, command: Command, output: int) -> None:
         """Return once the command is executing, its output going to the descriptor `output`.
 
@@ -149,11 +154,15 @@ class KeeperLink:
         Cancellation: the child may run or not; `end` it.
         """
         await self._send({"do": "spawn", "number": child.number, **asdict(command)}, output)
-        await child.answered.wait()
-        if child.refusal is not None:
-            raise StartFailed(_explain(command, *child.refusal))
-        if child.pid is None:
-            raise RuntimeUnavailable("the keeper process died; the next start runs a new one")
+        await _started(child, command)
+
+    async def adopt(self, child: Child, command: Command, pid: int) -> None:
+        """Return once the keeper has taken an orphan of its own for the child's main process.
+
+        Raises, cancellation: as `spawn`.
+        """
+        await self._send({"do": "adopt", "number": child.number, "pid": pid, "token": child.token})
+        await _started(child, command)
 
     async def end(self, child: Child, grace_s: float) -> None:
         """End a tree and return when it is gone: SIGTERM now, SIGKILL `grace_s` seconds later.
@@ -230,6 +239,14 @@ class KeeperLink:
             event.set()
 
 
+async def _started(child: Child, command: Command) -> None:
+    await child.answered.wait()
+    if child.refusal is not None:
+        raise refused(command, *child.refusal)
+    if child.pid is None:
+        raise RuntimeUnavailable("the keeper process died; the next start runs a new one")
+
+
 async def sweep(tokens: Collection[str]) -> None:
     """Kill every process that carries one of the tokens and return when there are none.
 
@@ -245,6 +262,11 @@ async def sweep(tokens: Collection[str]) -> None:
             await trio.sleep(SWEEP_PAUSE_S)
     if left:
         raise RuntimeUnavailable(f"processes {sorted(left)} survive SIGKILL")
+
+
+def refused(command: Command, step: str, code: int) -> StartFailed:
+    """Return the error of a step that the keeper or a zygote reports."""
+    return StartFailed(_explain(command, step, code))
 
 
 def _explain(command: Command, stage: str, code: int) -> str:

@@ -30,6 +30,7 @@ class ProcessOptions:
             reserve far more than they use.
         processes: ``processes``; processes and threads of the peer's user, 0 = unlimited.
         propagate_environment: ``propagateEnvironment``; names that chaincodes inherit.
+        zygote: ``zygote``, ``auto`` or ``off``; fork Python chaincodes where that changes nothing.
     """
 
     stop_grace_s: float = 2.0
@@ -37,6 +38,7 @@ class ProcessOptions:
     memory_bytes: int = 0
     processes: int = 0
     propagate_environment: tuple[str, ...] = ()
+    zygote: bool = True
 
     @classmethod
     def read(cls, vm: Mapping[str, object]) -> ProcessOptions:
@@ -102,6 +104,12 @@ def _names(value: object) -> tuple[str, ...]:
     raise ValueError(f"{value!r} is not a list of names")
 
 
+def _auto_or_off(value: object) -> bool:
+    if value not in ("auto", "off", False):  # YAML reads a bare off as False
+        raise ValueError(f"{value!r} is neither auto nor off")
+    return value == "auto"
+
+
 _KEYS: dict[str, tuple[str, str, Callable[[object], object]]] = {
     spelling.lower(): (spelling, field, parse)
     for spelling, field, parse in (
@@ -110,6 +118,7 @@ _KEYS: dict[str, tuple[str, str, Callable[[object], object]]] = {
         ("memory", "memory_bytes", _count),
         ("processes", "processes", _count),
         ("propagateEnvironment", "propagate_environment", _names),
+        ("zygote", "zygote", _auto_or_off),
     )
 }
 

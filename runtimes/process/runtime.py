@@ -38,6 +38,7 @@ from runtimes.process.directory import PrivateDirectory
 from runtimes.process.link import Command, KeeperLink, sweep
 from runtimes.process.options import ProcessOptions
 from runtimes.process.ownership import owns
+from runtimes.process.zygotes import Kind, Zygotes, kind_of
 
 log = logging.getLogger("runtimes.process")
 
@@ -99,12 +100,14 @@ class ProcessInstance:
         *,
         ccid: str,
         link: KeeperLink,
+        zygotes: Zygotes,
         directory: PrivateDirectory,
         output: Output,
         grace_s: float,
     ) -> None:
         self.ccid = ccid
         self._link = link
+        self._zygotes = zygotes
         self._directory = directory
         self._output = output
         self._grace_s = grace_s
@@ -142,9 +145,17 @@ class ProcessInstance:
         return pid is not None and not self._child.exited.is_set() and await owns(pid, origin)
 
     async def hold(
-        self, command: Command, on_stage: ReportStage, *, task_status: trio.TaskStatus[None]
+        self,
+        command: Command,
+        kind: Kind | None,
+        on_stage: ReportStage,
+        *,
+        task_status: trio.TaskStatus[None],
     ) -> None:
         """Own everything this instance has, from its first file to the end of its last process.
+
+        Args:
+            kind: of a zygote that may fork it; None if it is to be executed.
 
         Raises:
             StartFailed, RuntimeUnavailable: before it has started.
@@ -153,7 +164,7 @@ class ProcessInstance:
         """
         try:
             with self._starting:
-                pipe = await self._spawn(command, on_stage)
+                pipe = await self._spawn(command, kind, on_stage)
             if self._starting.cancelled_caught:
                 raise StartFailed(f"{self.ccid} was stopped while it was starting")
             task_status.started()
@@ -163,7 +174,9 @@ class ProcessInstance:
             with trio.CancelScope(shield=True):
                 await self._release()
 
-    async def _spawn(self, command: Command, on_stage: ReportStage) -> trio.lowlevel.FdStream:
+    async def _spawn(
+        self, command: Command, kind: Kind | None, on_stage: ReportStage
+    ) -> trio.lowlevel.FdStream:
         if self._directory.has_files:
             on_stage("upload")
         try:
@@ -174,7 +187,8 @@ class ProcessInstance:
         pipe = trio.lowlevel.FdStream(read_end)
         try:
             on_stage("start")
-            await self._link.spawn(self._child, command, write_end)
+            if kind is None or not await self._zygotes.start(self._child, command, kind, write_end):
+                await self._link.spawn(self._child, command, write_end)
         except BaseException:
             await trio.aclose_forcefully(pipe)
             raise
@@ -234,6 +248,7 @@ class ProcessRuntime:
         self._on_output = on_output
         self._instances: dict[str, ProcessInstance] = {}
         self._link: KeeperLink | None = None
+        self._zygotes: Zygotes
         self._opening = trio.Lock()
 
     async def build(self, package: ChaincodePackage) -> None:
@@ -262,6 +277,7 @@ class ProcessRuntime:
         metadata = {} if launcher is None else {external.CHAINCODE_JSON: external.describe(spec)}
         directory = PrivateDirectory(self._instances_dir, spec.files, metadata)
         command = self._command(spec, directory)
+        kind = kind_of(spec.package, command, directory) if self._options.zygote else None
         link = await self.keeper_link()
         while (former := self._instances.get(spec.ccid)) is not None:
             await former.stop()
@@ -269,11 +285,12 @@ class ProcessRuntime:
         instance = self._instances[spec.ccid] = ProcessInstance(
             ccid=spec.ccid,
             link=link,
+            zygotes=self._zygotes,
             directory=directory,
             output=Output(partial(self._on_output, spec.ccid)),
             grace_s=self._options.stop_grace_s if launcher is None else external.GRACE_S,
         )
-        await self._holders.start(self._hold, instance, command, spec.on_stage)
+        await self._holders.start(self._hold, instance, command, kind, spec.on_stage)
         return instance
 
     async def prune(self, installed: Collection[str]) -> None:
@@ -303,6 +320,7 @@ class ProcessRuntime:
         async with self._opening:
             if self._link is None or self._link.lost.is_set():
                 self._link = await self._holders.start(_hold_keeper)
+                self._zygotes = Zygotes(self._link, self._instances_dir, self._holders)
         return self._link
 
     async def listen_host(self) -> str:
@@ -319,12 +337,13 @@ class ProcessRuntime:
         self,
         instance: ProcessInstance,
         command: Command,
+        kind: Kind | None,
         on_stage: ReportStage,
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
         try:
-            await instance.hold(command, on_stage, task_status=task_status)
+            await instance.hold(command, kind, on_stage, task_status=task_status)
         finally:
             del self._instances[instance.ccid]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtimes import docker, podman
-from runtimes.process import link
+from runtimes.process import link, zygotes
 from tests.contract.containers import ContainerHarness, ContainerHouse, FakeEngineHarness
 from tests.contract.harness import FakeHarness, Harness, ProcessHarness
 from tests.engines.engine import Engine
@@ -33,12 +33,13 @@ FAKES = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _covered_keeper() -> None:
-    """Let the keeper, a process of its own, take part in a measurement of coverage."""
+def _covered_programs() -> None:
+    """Let keeper and zygote, processes of their own, take part in a measurement of coverage."""
     coverage = sys.modules.get("coverage")
     if coverage is not None and coverage.Coverage.current() is not None:
         program = Path(__file__).parent / "covered_keeper.py"
         link.KEEPER_COMMAND = (sys.executable, str(program))
+        zygotes.PROGRAM = Path(__file__).parent / "covered_zygote.py"
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -59,6 +60,19 @@ echo up
 exec sleep 1000
 """
 DEAF_BROOD = f"trap '' TERM\n{BROOD}"
+PYTHON_BROOD_SIZE = 3
+PYTHON_BROOD = """\
+import os, sys, time
+forked = "shim.client" in sys.modules
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)  # and leaves the other one alone
+    os.fork()
+    time.sleep(1000)
+print("up", forked)
+time.sleep(1000)
+"""
 ORPHANS = """\
 (setsid sh -c 'sleep 1000 & sleep 1000' &)
 sleep 1000 &
@@ -181,6 +195,22 @@ class ProcessHarness:
     async def origin(self, instance: Instance) -> Origin:
         (pid,) = await processes_of(self, 1)
         return UnixOrigin(pid=pid, uid=os.getuid())
+
+
+def python(
+    harness: ProcessHarness,
+    source: str,
+    files: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> InstanceSpec:
+    """Return what starts a Python chaincode of this source."""
+    spec = harness.spec("")
+    path = spec.package.path
+    (path / "chaincode").unlink()
+    for name, text in {"chaincode.py": source, **(files or {})}.items():
+        (path / name).write_text(text)
+    package = replace(spec.package, type="python")
+    return replace(spec, package=package, env={**spec.env, **(env or {})})
 
 
 class FakeHarness:

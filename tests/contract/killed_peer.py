@@ -1,7 +1,8 @@
 """A peer of sorts, to be killed: runs two chaincodes on the process backend.
 
-Arguments: directory of the package, state directory, and the moment to die at: `spawn` and `stop`
-(the request is out, the answer has reached nobody), `started`, or `killed` from outside.
+Arguments: directory of the package, state directory, the moment to die at, and the package's type.
+The moment is `spawn`, `adopt` or `stop` (the request is out, the answer has reached nobody),
+`forked` (a zygote's fork waits at its gate), `started`, or `killed` from outside.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import trio
 
 from runtimes.api import ChaincodePackage, InstanceSpec, RuntimeSettings
-from runtimes.process import backend, link
+from runtimes.process import backend, link, zygotes
 
 
 def die() -> None:
@@ -34,9 +35,22 @@ def die_after(request_name: str) -> None:
     link.KeeperLink._send = send_and_die
 
 
-async def main(package: Path, state_dir: Path, moment: str) -> None:
-    if moment in ("spawn", "stop"):
+def die_at_the_gate() -> None:
+    """Die when a fork has said its process id."""
+    fork = zygotes.Zygote.fork
+
+    async def fork_and_die(self: zygotes.Zygote, script: str, output: int) -> Any:
+        await fork(self, script, output)
+        die()
+
+    zygotes.Zygote.fork = fork_and_die
+
+
+async def main(package: Path, state_dir: Path, moment: str, kind: str) -> None:
+    if moment in ("spawn", "adopt", "stop"):
         die_after(moment)
+    if moment == "forked":
+        die_at_the_gate()
     settings = RuntimeSettings(
         network_id="",
         peer_id="",
@@ -49,7 +63,7 @@ async def main(package: Path, state_dir: Path, moment: str) -> None:
         instances = [
             await runtime.start(
                 InstanceSpec(
-                    package=ChaincodePackage(ccid=f"{number}:1", type="golang", path=package),
+                    package=ChaincodePackage(ccid=f"{number}:1", type=kind, path=package),
                     peer_address="",
                     env={"CONTRACT_MARK": mark},
                 )
@@ -63,4 +77,4 @@ async def main(package: Path, state_dir: Path, moment: str) -> None:
         await trio.sleep_forever()
 
 
-trio.run(main, Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+trio.run(main, Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

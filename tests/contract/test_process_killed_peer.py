@@ -18,9 +18,12 @@ from tests.contract.harness import (
     BROOD,
     BROOD_SIZE,
     LIMIT_S,
+    PYTHON_BROOD,
+    PYTHON_BROOD_SIZE,
     SERVES,
     ProcessHarness,
     processes_of,
+    python,
     until,
 )
 
@@ -28,18 +31,27 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("moment", ["spawn", "started", "stop", "killed"])
-async def test_no_process_is_left(harness: ProcessHarness, moment: str) -> None:
-    spec = harness.spec(BROOD)
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [
+        *(("golang", moment) for moment in ("spawn", "started", "stop", "killed")),
+        *(("python", moment) for moment in ("spawn", "forked", "adopt", "started", "stop")),
+        ("python", "killed"),
+    ],
+)
+async def test_no_process_is_left(harness: ProcessHarness, kind: str, moment: str) -> None:
+    spec = harness.spec(BROOD) if kind == "golang" else python(harness, PYTHON_BROOD)
     program = Path(__file__).with_name("killed_peer.py")
     peer = await trio.lowlevel.open_process(
-        [sys.executable, program, spec.package.path, harness.state_dir, moment],
+        [sys.executable, program, spec.package.path, harness.state_dir, moment, kind],
         env={**os.environ, **spec.env, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
     )
-    # the mark is in the environment of the peer and its keeper, too
+    # the mark is in the environment of the peer and its keeper, too, and of a zygote
     if moment == "killed":
-        await until(lambda: len(harness.left()) >= 2 * BROOD_SIZE + 2)
+        each = BROOD_SIZE if kind == "golang" else PYTHON_BROOD_SIZE
+        others = 2 if kind == "golang" else 3
+        await until(lambda: len(harness.left()) >= 2 * each + others)
         peer.kill()
     with trio.fail_after(LIMIT_S):
         assert await peer.wait() == -signal.SIGKILL
