@@ -9,8 +9,9 @@ Fabric:    internal/peer/chaincode/common.go, internal/peer/common/{broadcast,de
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import betterproto2
@@ -113,6 +114,10 @@ async def fetch_block(
     return answer.block
 
 
+SILENCE_S = 1.0
+"""After so long without its newest block a peer is asked whether it has any."""
+
+
 class RemoteVerdicts:
     """What peers on other machines tell of transactions; all of them have to.
 
@@ -140,7 +145,8 @@ class RemoteVerdicts:
     async def watch(self, channel_id: str, tx_id: str) -> AsyncIterator[Verdict]:
         """Look out for a transaction; see `Verdicts.watch`.
 
-        Each peer has sent its newest block before this yields, so no later one is missed.
+        Each peer has sent its newest block before this yields, so no later one is missed; or has
+        told that it has none, as it joined by a snapshot.
         """
         async with AsyncExitStack() as stack:
             watches = [_Watch(peer, tx_id) for peer in self._peers]
@@ -149,7 +155,8 @@ class RemoteVerdicts:
                     request = seek_request(
                         self._identity, channel_id, NEWEST, FOREVER, tls_hash=self._tls_hash
                     )
-                    await watch.open(stack, request)
+                    has_no_block = partial(self._has_no_block, watch.connection, channel_id)
+                    await watch.open(stack, request, has_no_block)
             if opening.cancelled_caught:
                 raise CommitTimeout(channel_id, tx_id, self._timeout_s)
 
@@ -159,6 +166,14 @@ class RemoteVerdicts:
                 raise CommitTimeout(channel_id, tx_id, self._timeout_s)
 
             yield wait
+
+    async def _has_no_block(self, peer: Connection, channel_id: str) -> bool:
+        """Tell whether a peer has joined by a snapshot, and no block has come since."""
+        try:
+            await fetch_block(peer, self._identity, channel_id, NEWEST, tls_hash=self._tls_hash)
+        except DeliverRefused as exc:
+            return exc.status == Status.NOT_FOUND
+        return False
 
     async def _wait(self, watches: Sequence[_Watch]) -> ValidationCode:
         """Return VALID if all say so, else what the first says that does not."""
@@ -188,24 +203,31 @@ class _Watch:
 
     def __init__(self, connection: Connection, tx_id: str) -> None:
         self.address = connection.endpoint.address
-        self._connection = connection
+        self.connection = connection
         self.tx_id = tx_id
         self._call: Call
         self._first = b""
 
-    async def open(self, stack: AsyncExitStack, request: bytes) -> None:
-        self._call = await stack.enter_async_context(self._connection.stream(DELIVER_FILTERED))
+    async def open(
+        self, stack: AsyncExitStack, request: bytes, has_no_block: Callable[[], Awaitable[bool]]
+    ) -> None:
+        self._call = await stack.enter_async_context(self.connection.stream(DELIVER_FILTERED))
         await self._call.send(request)
-        self._first = await next_message(self._call)
+        while not self._first:
+            with trio.move_on_after(SILENCE_S):
+                self._first = await next_message(self._call)
+                return
+            if await has_no_block():
+                return
 
     async def verdict(self) -> ValidationCode:
-        found = self._look_into(self._first)
+        found = self._look_into(self._first) if self._first else None
         while found is None:
             found = self._look_into(await next_message(self._call))
         return found
 
     def _look_into(self, data: bytes) -> ValidationCode | None:
-        answer = _decoded(self._connection, PeerResponse, data)
+        answer = _decoded(self.connection, PeerResponse, data)
         if answer.filtered_block is None:
             status = answer.status or Status.UNKNOWN
             text = f"deliver completed with status ({status.name}) before txid received"

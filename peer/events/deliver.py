@@ -213,7 +213,7 @@ def _start(position: SeekPosition, blocks: BlockSource) -> int:
     if position.oldest is not None:
         return blocks.first
     if position.newest is not None:
-        return max(blocks.height - 1, 0)
+        return max(blocks.height - 1, blocks.first)  # the next one, after a snapshot
     if position.next_commit is not None:
         return blocks.height
     if position.specified is not None:

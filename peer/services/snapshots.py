@@ -27,7 +27,7 @@ from peer.errors import CallRefused, Code, PeerError
 from peer.ledger.api import Snapshots
 from peer.msp.policies import SignedData
 from peer.scc.access import AccessControl
-from peer.services.api import Caller, Method, Unary, decoder
+from peer.services.api import SMALL, Caller, Method, Unary, decoder
 
 FindChannel = Callable[[str], Channel | None]
 
@@ -86,6 +86,7 @@ def _method(name: str, call: Callable[[SignedSnapshotRequest], Awaitable[Any]]) 
         decode=decoder(SignedSnapshotRequest),
         call=partial(_answer, call),
         encode=encode,
+        max_request=SMALL,
     )
 
 
