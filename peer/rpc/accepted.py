@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -61,7 +62,7 @@ class Pace:
 
 
 class _Listener(trio.abc.Listener[trio.SocketStream]):
-    """A listener that takes its time."""
+    """A listener that takes its time, but for those that have left already."""
 
     def __init__(self, listener: trio.SocketListener, pace: Pace) -> None:
         self._listener = listener
@@ -69,12 +70,32 @@ class _Listener(trio.abc.Listener[trio.SocketStream]):
 
     async def accept(self) -> trio.SocketStream:
         """Accept a connection once it may come."""
-        await self._pace.turn()
-        return await self._listener.accept()
+        while True:
+            stream = await self._listener.accept()
+            if not _has_left(stream):
+                break
+            stream.socket.close()
+        try:
+            await self._pace.turn()
+        except trio.Cancelled:
+            stream.socket.close()
+            raise
+        return stream
 
     async def aclose(self) -> None:
         """Close the listener."""
         await self._listener.aclose()
+
+
+def _has_left(stream: trio.SocketStream) -> bool:
+    """Tell whether a connection that nobody has read from is over."""
+    with socket.socket(fileno=os.dup(stream.socket.fileno())) as sock:
+        try:
+            return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 async def hold(

@@ -346,6 +346,20 @@ async def test_connections_without_a_request_make_room(
             assert await first.messages(1) == [b"2"]
 
 
+async def test_nobody_waits_for_those_who_have_left(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.rpc.accepted.PER_S", 1.0)
+    monkeypatch.setattr("peer.rpc.accepted.BURST", 2)
+    async with serving(service.methods()) as address:
+        host, _, port = address.rpartition(":")
+        for _ in range(100):  # the server has no turn in between
+            socket.create_connection((host, int(port))).close()
+        with trio.fail_after(20):
+            async with raw.client(address) as client:
+                await _answers(client, service)
+
+
 async def _answers(client: raw.RawPeer, service: Service) -> None:
     await client.call(path(service.echo))
     await client.send_data(raw.frame(b"y"), end=True)
