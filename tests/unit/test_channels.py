@@ -24,6 +24,7 @@ from fabric_protos.common import (
 )
 from fabric_protos.stream import ChannelHeader
 from peer.channel import network
+from peer.channel.bundle import Bundle
 from peer.channel.configblock import bundle_of, channel_id_of
 from peer.channel.network import NetworkDescription, create
 from peer.channels import Channels
@@ -338,3 +339,35 @@ def test_what_a_first_block_tells(scene: Scene) -> None:
     assert bundle_of("second", block).application is not None
     with pytest.raises(ConfigUpdateRefused):
         bundle_of(CHANNEL, block)
+
+
+async def test_a_channel_is_joined_by_a_snapshot_and_opened_again(
+    tmp_path: Path, scene: Scene
+) -> None:
+    async with opened(tmp_path / "a") as first, trio.open_nursery() as generating:
+        joined = await first.channels.join(genesis(scene))
+        generating.start_soon(joined.ledger.snapshots.run)
+        await joined.ledger.snapshots.submit(0)
+        while joined.ledger.snapshots.pending():
+            await trio.lowlevel.checkpoint()
+        generating.cancel_scope.cancel()
+    place = tmp_path / "a" / CHANNEL / "snapshots" / "completed" / CHANNEL / "0"
+
+    def refuse(bundle: Bundle) -> None:
+        raise ChannelConfigRefused("/Channel", f"not {bundle.channel_id}")
+
+    home = tmp_path / "b"
+    async with opened(home) as second:
+        with pytest.raises(ChannelConfigRefused, match="not mychannel"):
+            await second.channels.join_by_snapshot(place, refuse)
+        assert not list(home.glob(f"*{CHANNEL}*"))
+        born = await second.channels.join_by_snapshot(place, lambda bundle: None)
+        assert born.channel.bundle.config == joined.channel.bundle.config
+        with pytest.raises(ChannelExists):
+            await second.channels.join_by_snapshot(place, lambda bundle: None)
+        assert (born.ledger.first_block, born.ledger.height) == (1, 1)
+    (home / ".killed.joining").mkdir()
+    async with opened(home) as second:
+        assert second.channels.ids == [CHANNEL]
+        assert second.channels.get(CHANNEL).ledger.first_block == 1
+        assert not list(home.glob(".*"))

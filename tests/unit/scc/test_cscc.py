@@ -8,7 +8,7 @@ import pytest
 
 from fabric_protos.codec import decode, encode
 from fabric_protos.common import Block, BlockData, Config
-from fabric_protos.protos import ChannelQueryResponse
+from fabric_protos.protos import ChannelQueryResponse, JoinBySnapshotStatus
 from fabric_protos.stream import ChaincodeInput, SignedProposal
 from peer.chaincode.transactions import TransactionParams
 from peer.channel import network
@@ -169,3 +169,24 @@ def test_a_proposal_that_names_nothing() -> None:
         asked_for(None)
     with pytest.raises(AccessDenied, match="Failing extracting proposal"):
         asked_for(SignedProposal(proposal_bytes=GARBAGE))
+
+
+async def test_joining_by_a_snapshot(desk: Desk) -> None:
+    status = decode(JoinBySnapshotStatus, await desk.ask("JoinBySnapshotStatus"))
+    assert (status.in_progress, status.bootstrapping_snapshot_dir) == (False, "")
+    assert await desk.ask("JoinChainBySnapshot", "/backup/mychannel/7") == b""
+    status = decode(JoinBySnapshotStatus, await desk.ask("JoinBySnapshotStatus"))
+    assert (status.in_progress, status.bootstrapping_snapshot_dir) == (True, "/backup/mychannel/7")
+    text = await desk.refusal("JoinChain", encode(desk.genesis()))
+    assert text.startswith("a ledger is being created from a snapshot at /backup/mychannel/7.")
+
+
+async def test_who_may_not_join_by_a_snapshot(desk: Desk) -> None:
+    for by in (desk.site.user, desk.site.other_admin):
+        text = await desk.refusal("JoinChainBySnapshot", "/backup", by=by)
+        assert text.startswith("access denied for [JoinChainBySnapshot]: ")
+        text = await desk.refusal("JoinBySnapshotStatus", by=by)
+        assert text.startswith("access denied for [JoinBySnapshotStatus]: ")
+    text = await desk.refusal("JoinChainBySnapshot", "")
+    assert text == "Cannot join the channel, no snapshot directory provided"
+    assert desk.current == ""
