@@ -264,11 +264,12 @@ class GrpcCall:
 
     async def _send_when_possible(self, frame: bytes) -> None:
         with self._sending:
-            await self._stream.send_data(frame)
+            await http2.send(self._stream, frame)
 
     async def _end_sending(self) -> None:
         with self._sending:
-            await self._stream.end()
+            if not self._stream.connection.is_closing():
+                await self._stream.end()
 
 
 class _CallOver(Exception):

@@ -297,11 +297,22 @@ def acknowledge(stream: H2Stream, size: int) -> None:
         stream.connection.ack(stream.id, size)
 
 
+async def send(stream: H2Stream, frame: bytes) -> None:
+    """Write one gRPC frame as the other side gives credit; runs in asyncio.
+
+    Raises:
+        H2Error: the stream or its connection is closed.
+    """
+    if stream.connection.is_closing():  # writing to a TLS transport in this state is a bug to it
+        raise H2Error("the connection is closed")
+    await stream.send_data(frame)
+
+
 def send_now(stream: H2Stream, frame: bytes) -> bool:
     """Write one gRPC frame if it fits in one DATA frame right now; return whether it did.
 
     Raises:
-        H2Error: the stream or its connection is closed.
+        H2Error: the stream is closed.
     """
     connection, h2 = stream.connection, stream._h2_connection
     assert stream.id is not None

@@ -157,7 +157,7 @@ class GrpcStream:
                     await self._wake_writer.wait()
                     self._wake_writer.clear()
                     while self._queue:
-                        await self._stream.send_data(self._queue[0])
+                        await http2.send(self._stream, self._queue[0])
                         self._queued -= len(self._queue.popleft())
                     if self._served:
                         break

@@ -239,6 +239,21 @@ async def test_tls(
                 assert [each async for each in call] == [b"stop"]
 
 
+async def test_sending_on_a_connection_that_is_closing(
+    authority: CertificateAuthority, directory: dict[str, Path]
+) -> None:
+    with grpcio_server(directory["cert"], directory["key"]) as port:
+        async with (
+            connected(f"127.0.0.1:{port}", ClientTls(authority.certificate)) as connection,
+            connection.stream(CHAT) as call,
+        ):
+            connection._channel._protocol.connection._transport.abort()
+            with pytest.raises(CallFailed) as caught:
+                await call.send(b"too late")
+            await call.end()
+    assert caught.value.code is Code.UNAVAILABLE
+
+
 async def test_servers_that_are_somebody_else(
     authority: CertificateAuthority, directory: dict[str, Path], plain: str
 ) -> None:
