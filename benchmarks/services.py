@@ -131,11 +131,15 @@ class Endorsed(NamedTuple):
 class Verdicts:
     """Filtered blocks, as one client of the peer receives them for all."""
 
-    def __init__(self, known: Network, connection: Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._waiting: dict[str, Resume] = {}
         self._told: set[str] = set()
         self._blocks = connection.stream(FILTERED)
-        self._blocks.ask(seek_request(known.identity, CHANNEL, NEWEST, FOREVER), self._take)
+
+    def begin(self, known: Network) -> Client:
+        """Take the newest block, and from then on every one."""
+        request = seek_request(known.identity, CHANNEL, NEWEST, FOREVER)
+        self._take((yield partial(self._blocks.ask, request)))
 
     def wait(self, tx_id: str, resume: Resume) -> None:
         """Call `resume` once the transaction is committed."""
@@ -294,7 +298,8 @@ class Bench:
                     ways: Sequence[Broadcasts | Gateway] = [Gateway(known, each) for each in peers]
                 else:
                     [listener] = known.peers(wire, 1)
-                    verdicts = Verdicts(known, listener)
+                    verdicts = Verdicts(listener)
+                    wire.run([verdicts.begin(known)])
                     pairs = zip(peers, known.orderers(wire, clients), strict=True)
                     ways = [Broadcasts(known, *pair, verdicts) for pair in pairs]
                 invokes = [way.invoke for way in ways]
