@@ -41,18 +41,19 @@ def rows(quick: bool) -> list[Row]:
     with (
         tempfile.TemporaryDirectory() as directory,
         serving(Path(directory), tls=False) as served,
+        closing(Wire()) as wire,
     ):
         cpus = sorted(os.sched_getaffinity(0))
         pin_process(served.pid, cpus[:1])
         for pid in (served.chaincode, os.getpid()):
             pin_process(pid, cpus[1:] or cpus)
-        known = Network(served, tls=False)
-        measure(samples, known, calls, "warm up")
+        honest = Honest(Network(served, tls=False), wire)
+        honest.measure(Samples(), calls, "warm up")
         for _ in range(rounds):
             for attack in ATTACKS:
-                measure(samples, known, calls, f"before {attack}")
+                honest.measure(samples, calls, f"before {attack}")
                 with attacking(attack, served):
-                    measure(samples, known, calls, attack)
+                    honest.measure(samples, calls, attack)
     return list(_found(samples))
 
 
@@ -64,17 +65,23 @@ def _found(samples: Samples) -> Iterator[Row]:
         yield samples.row(f"{attack}, peer, memory", "MiB", scale=1)
 
 
-def measure(samples: Samples, known: Network, calls: int, name: str) -> None:
-    """Let honest clients make their calls."""
-    proposals = [known.put().signed.encode() for _ in range(calls)]
-    took: list[float] = []
-    with closing(Wire()) as wire:
-        queue = iter(proposals)
-        wire.run(client(partial(endorse, each), queue, took) for each in known.peers(wire, CLIENTS))
-    percentiles = statistics.quantiles(took, n=100, method="inclusive")
-    samples.add(f"{name}, p50", percentiles[49])
-    samples.add(f"{name}, p99", percentiles[98])
-    samples.add(f"{name}, peer, memory", memory(known.served.pid)[0])
+class Honest:
+    """Clients that were there before anybody attacked, and keep their connections."""
+
+    def __init__(self, known: Network, wire: Wire) -> None:
+        self._known = known
+        self._wire = wire
+        self._ways = [partial(endorse, each) for each in known.peers(wire, CLIENTS)]
+
+    def measure(self, samples: Samples, calls: int, name: str) -> None:
+        """Let them make their calls."""
+        proposals = iter([self._known.put().signed.encode() for _ in range(calls)])
+        took: list[float] = []
+        self._wire.run(client(way, proposals, took) for way in self._ways)
+        percentiles = statistics.quantiles(took, n=100, method="inclusive")
+        samples.add(f"{name}, p50", percentiles[49])
+        samples.add(f"{name}, p99", percentiles[98])
+        samples.add(f"{name}, peer, memory", memory(self._known.served.pid)[0])
 
 
 @contextmanager

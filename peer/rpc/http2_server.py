@@ -36,7 +36,7 @@ MAX_BACKLOG_BYTES = 1 << 20
 MAX_FRAME_BYTES = 1 << 16
 """Some clients take frames of megabytes, which would fill the backlog at once."""
 PORTION_BYTES = 1 << 14
-PORTION_FRAMES = 8
+PORTION_FRAMES = 4
 """What is taken in of one connection before another's turn; small frames cost as much as large."""
 RESETS = 100
 RESET_S = 1.0
