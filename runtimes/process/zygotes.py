@@ -40,6 +40,7 @@ ROOM_FOR_ENVIRONMENT = " " * 4096
 MAX_ZYGOTES = 4
 READY_LIMIT_S = 10.0
 ANSWER_LIMIT_S = 2.0
+END_LIMIT_S = 0.5
 MAX_REQUEST_BYTES = 128 * 1024
 """Longer command lines and environments do without: no packet may get stuck half way."""
 
@@ -212,7 +213,11 @@ class Zygote:
                 with self._life:
                     await self._child.exited.wait()
             finally:
+                self._socket.close()
                 with trio.CancelScope(shield=True):
+                    if self._child.pid is not None:
+                        with trio.move_on_after(END_LIMIT_S):  # it ends when the socket does
+                            await self._child.gone.wait()
                     with suppress(RuntimeUnavailable):
                         await self._link.end(self._child, grace_s=0)
                     await trio.to_thread.run_sync(self._directory.remove)
