@@ -11,11 +11,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import trio
 
 from peer.lifecycle.archive import Entry
 from peer.lifecycle.platforms.platform import (
@@ -62,14 +59,11 @@ class Golang:
     async def build(self, code: Code, out: Path, run: Run) -> None:
         """Compile; cgo is used where there is a C compiler, the program stays on this machine.
 
-        A program that is built lacks no more than the right to run, which packages do not keep: a
-        copy gets it.
+        A program that is built lacks no more than the right to run, which packages do not keep.
         """
         built = code.source / PROGRAM
         if built.is_file():
-            copy = out / PROGRAM
-            await trio.to_thread.run_sync(shutil.copyfile, built, copy)
-            copy.chmod(0o755)
+            built.chmod(0o755)
             return
         directory, mode, target = _layout(code)
         env = {"GO111MODULE": "on" if mode else "off"}
