@@ -252,7 +252,7 @@ class Bench:
     """A peer under measurement.
 
     Args:
-        calls: of one sample with the most clients; with fewer there are fewer.
+        calls: of one sample with the most clients; with fewer there are a quarter.
         suffix: of the names of what is measured.
     """
 
@@ -277,7 +277,7 @@ class Bench:
         }
         works = dict(zip(OPERATIONS, (_check, endorse, endorse, _evaluate), strict=True))
         for clients in CLIENTS:
-            number = max(self._calls * clients // CLIENTS[-1], 2 * clients)
+            number = self._calls if clients == CLIENTS[-1] else max(self._calls // 4, 2 * clients)
             for what in OPERATIONS:
                 with closing(Wire()) as wire:
                     ways = [partial(works[what], each) for each in known.peers(wire, clients)]
