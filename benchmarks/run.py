@@ -34,6 +34,7 @@ SUBJECTS = (
     "membership",
     "roundtrip",
     "flow",
+    "ledger",
     "services",
     "hostile",
     "newcomer",
