@@ -350,6 +350,15 @@ def test_deploying_as_before(scene: Scene, tmp_path: Path, verb: str, function: 
     )
 
 
+def test_several_peers_endorse_an_approval(scene: Scene) -> None:
+    flags = ("-C", CHANNEL, "-n", "cc", "-v", "1", "--sequence", "1", "-o", scene.nodes[0].address)
+    approve = ("lifecycle", "chaincode", "approveformyorg", *flags, "--waitForEvent=false")
+    done = command(*approve, *scene.peers(), env=scene.env)
+    assert done.returncode == 0, done.stderr
+    assert [len(node.proposals) for node in scene.nodes] == [1, 1]
+    assert len(scene.ordered) == 1
+
+
 def test_what_is_deployed_is_listed(scene: Scene) -> None:
     info = ChaincodeInfo(name="cc", version="1", path="p", escc="escc", vscc="vscc", id=b"\1\2")
     listed = encode(ChaincodeQueryResponse(chaincodes=[info]))
