@@ -52,7 +52,8 @@ class Limits:
         max_send: bytes of the largest response.
         held: bytes of all requests in memory.
         concurrency: calls answered at once by service, such as ``/protos.Endorser``; 0: any number.
-        connections: how many there may be; the one idle longest makes room for a new one.
+        connections: how many there may be; the one idle longest makes room for a new one, and
+            before it those that have never called.
         streams: calls that may be open on one connection.
         calls: that may be open at all; the oldest without a request makes room for a new one.
         begin_s: how long a connection may take to say that it speaks HTTP/2, seconds.
@@ -222,14 +223,13 @@ class Server:
             del self._connections[connection]
 
     def _has_room(self) -> bool:
-        """Tell whether one more connection may come; the one idle longest makes room for it."""
+        """Tell whether one more connection may come; one that is idle makes room for it."""
         if len(self._connections) < self.limits.connections:
             return True
-        for connection in self._connections:
-            if connection.is_idle:
-                connection.send_away()
-                return True
-        return False
+        idle = [each for each in self._connections if each.is_idle]
+        if idle:
+            min(idle, key=lambda each: each.has_called).send_away()  # of equals, the first
+        return bool(idle)
 
     async def _drain(self) -> None:
         """Tell all clients to go, and wait until no call is left."""
@@ -246,6 +246,7 @@ class _Connection(AbstractHandler):
     Attributes:
         address: ``host:port`` of the client.
         tasks: where its calls run.
+        has_called: it has been of use at least once.
     """
 
     tasks: trio.Nursery
@@ -253,6 +254,7 @@ class _Connection(AbstractHandler):
     def __init__(self, server: Server, address: str) -> None:
         self.address = address
         self.calls: set[Call] = set()
+        self.has_called = False
         self._server = server
         self._is_closing = False
         self._resets = http2_server.ResetPolicy()
@@ -304,6 +306,7 @@ class _Connection(AbstractHandler):
             release_stream()
             return
         self.calls.add(call)
+        self.has_called = True
         self.tasks.start_soon(self._run, call)
 
     def cancel(self, stream: http2.H2Stream) -> None:

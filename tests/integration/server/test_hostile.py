@@ -322,6 +322,26 @@ async def test_idle_connections_make_room(service: Service) -> None:
                     assert await client.messages(1) == [b"x"]
 
 
+async def test_who_has_never_called_makes_room_first(service: Service) -> None:
+    async with (
+        serving(service.methods(), connections=3) as address,
+        raw.client(address) as useful,
+    ):
+        await _answers(useful, service)
+        async with hello(address) as silent, await raw.dial(address) as mute:
+            await wait_all_tasks_blocked(0.05)
+            async with raw.client(address) as second:
+                await read_to_the_end(silent)  # before the mute one, which came later
+                await _answers(second, service)
+                async with raw.client(address) as third:
+                    await read_to_the_end(mute)
+                    await _answers(third, service)
+                    async with raw.client(address) as fourth:  # now the one idle longest goes
+                        await useful.until_closed()
+                        for client in (second, third, fourth):
+                            await _answers(client, service)
+
+
 async def test_connections_without_a_request_make_room(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
