@@ -35,8 +35,6 @@ from peer.services.api import Caller, Decode, Method, Streaming, Unary
 log = logging.getLogger("peer.rpc")
 
 STOPPING = "the peer is stopping"
-STALL_S = 30.0
-"""How long the response of a unary call may stand still before it is given up, seconds."""
 STANDSTILL_S = 5.0
 PORTION_BYTES = 1 << 16
 """A request of which less than that has come in so many seconds stands still."""
@@ -78,6 +76,7 @@ class Call:
 
     Args:
         release: forgets the stream.
+        stall_s: how long a response may wait for the client without getting any further, seconds.
         slot: raises `CallRefused` where too many calls of its service are being answered.
         room: what all requests are held in.
         make_room: lets a call that stands still and holds more than this one give way; tells
@@ -99,6 +98,7 @@ class Call:
         timeout_s: float,
         max_recv: int,
         max_send: int,
+        stall_s: float,
         slot: Slot,
         room: Held,
         make_room: Callable[[Call], bool],
@@ -111,6 +111,7 @@ class Call:
         self._release = release
         self._caller = caller
         self._max_send = max_send
+        self._stall_s = stall_s
         self._slot = slot
         self._room = room
         self._make_room = make_room
@@ -254,7 +255,7 @@ class Call:
         with self._slot(method.path):
             request = await _decoded(method.decode, self._messages.popleft())
             response = await method.call(request, self._caller)
-        await self._send(method.encode(response), stall_s=STALL_S)
+        await self._send(method.encode(response))
 
     def __aiter__(self) -> Call:
         """Return itself: the requests of a streaming call."""
@@ -293,11 +294,11 @@ class Call:
 
     async def _send_response(self, response: object) -> None:
         await trio.lowlevel.checkpoint()
-        await self._send(self.method.encode(response), stall_s=math.inf)
+        await self._send(self.method.encode(response))
         self._meters.message_sent(self.method.path)
         http2_server.flush(self._stream)
 
-    async def _send(self, message: bytes, *, stall_s: float) -> None:
+    async def _send(self, message: bytes) -> None:
         """Send a message, as fast as the client takes it; the last of it with the next flush."""
         if len(message) > self._max_send:
             text = f"trying to send message larger than max ({len(message)} vs. {self._max_send})"
@@ -306,17 +307,18 @@ class Call:
             http2_server.queue_headers(self._stream, HEADERS)
             self._has_headers = True
         rest = memoryview(http2.grpc_frame(message))
-        while True:
-            rest = rest[http2_server.write(self._stream, rest) :]
-            self._sent()
-            if not rest:
-                return
-            http2_server.flush(self._stream)
-            self._writable = trio.Event()
-            with trio.move_on_after(stall_s) as stalled:
+        with trio.move_on_after(self._stall_s) as stalled:
+            while True:
+                if size := http2_server.write(self._stream, rest):
+                    stalled.deadline = trio.current_time() + self._stall_s
+                rest = rest[size:]
+                self._sent()
+                if not rest:
+                    return
+                http2_server.flush(self._stream)
+                self._writable = trio.Event()
                 await self._writable.wait()
-            if stalled.cancelled_caught:
-                raise CallRefused(Code.DEADLINE_EXCEEDED, "the response is not being read")
+        raise CallRefused(Code.DEADLINE_EXCEEDED, "the response is not being read")
 
     def _end(self, refusal: CallRefused | None) -> None:
         code, text, details = Code.OK, "", b""

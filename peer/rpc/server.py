@@ -30,7 +30,7 @@ from peer.errors import CallRefused, Code
 from peer.metrics import GrpcMeters, Registry
 from peer.rpc import accepted, http2, http2_server
 from peer.rpc.calls import Call, Held, refused, timeout_of
-from peer.services.api import Caller, Method
+from peer.services.api import Caller, Method, Unary
 
 log = logging.getLogger("peer.rpc")
 
@@ -61,6 +61,9 @@ class Limits:
         ping_s: silence after which a client is pinged, seconds.
         ping_timeout_s: how long its answer may take, and how long it may leave what it was sent
             unacknowledged, seconds.
+        stall_s: how long the response of a unary call may wait for a client that gives no credit
+            for any of it, seconds.
+        stream_stall_s: the same for each response of a stream; who follows blocks may be busy.
         grace_s: how long calls may take to end when the server stops, seconds.
     """
 
@@ -75,6 +78,8 @@ class Limits:
     min_ping_s: float = 60.0
     ping_s: float = 7200.0
     ping_timeout_s: float = 20.0
+    stall_s: float = 30.0
+    stream_stall_s: float = 600.0
     grace_s: float = 5.0
 
 
@@ -356,6 +361,7 @@ class _Connection(AbstractHandler):
             timeout_s=timeout_s,
             max_recv=limits.max_recv,
             max_send=limits.max_send,
+            stall_s=limits.stall_s if isinstance(method, Unary) else limits.stream_stall_s,
             slot=self._server.slot,
             room=self._server.room,
             make_room=self._server.make_room,

@@ -289,17 +289,49 @@ async def test_who_does_not_read_is_waited_for(service: Service) -> None:
             await service.ended.wait()
 
 
-async def test_a_response_that_nobody_reads_is_given_up(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("peer.rpc.calls.STALL_S", 0.1)
+NOT_READ = (4, "the response is not being read")
+
+
+async def test_a_response_that_nobody_reads_is_given_up(service: Service) -> None:
     async with (
-        serving(service.methods()) as address,
+        serving(service.methods(), stall_s=0.1) as address,
         raw.client(address, generous=False) as client,
     ):
         await client.call(path(service.fill))
         await client.send_data(raw.frame(b"100000"), end=True)
-        assert await client.status() == (4, "the response is not being read")
+        assert await client.status() == NOT_READ
+
+
+async def test_a_stream_that_nobody_reads_gives_its_place_back(service: Service) -> None:
+    alone = {f"/{SERVICE}": 1}
+    async with (
+        serving(service.methods(), concurrency=alone, stall_s=0, stream_stall_s=0.1) as address,
+        raw.client(address, generous=False) as client,
+        google_client(address) as other,
+    ):
+        await client.call(path(service.flood))
+        await client.send(b"x")
+        await service.began.wait()
+        assert (await other.failure("echo")).code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await client.status() == NOT_READ
+        assert service.ended.is_set()
+        assert await other.unary("echo", b"x") == b"x"
+
+
+async def test_only_what_is_read_counts_as_reading(service: Service) -> None:
+    async with (
+        serving(service.methods(), stream_stall_s=0.3) as address,
+        raw.client(address, generous=False) as client,
+    ):
+        await client.call(path(service.flood))
+        await client.send(b"x")
+        with trio.fail_after(20):
+            while not client.ended:  # the connection's credit wakes every stream of it
+                client.h2.increment_flow_control_window(1)
+                await client.flush()
+                with trio.move_on_after(0.05):
+                    await client.until(lambda: client.ended)
+        assert await client.status() == NOT_READ
 
 
 async def test_streams_that_are_not_read_hold_up_no_other(service: Service) -> None:
