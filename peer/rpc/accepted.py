@@ -1,7 +1,7 @@
 """Accept connections and hold them.
 
 Room:      peer.rpc   (used by listener and server)
-Loop:      Trio waits, asyncio speaks HTTP/2
+Loop:      Trio; the protocols are asyncio's
 Lifetime:  connection
 Fabric:    internal/pkg/comm/server.go (release-2.5)
 """
@@ -14,17 +14,18 @@ import math
 import os
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import trio
-from trio_asyncio import aio_as_trio
+from trio_asyncio import run_aio_future
 
 from peer.rpc import http2
+from peer.rpc.transport import SocketTransport
 
 log = logging.getLogger("peer.rpc")
 
-HANDSHAKE_S = 5.0
+HANDSHAKE_S = 5
 BURST = 8
 PER_S = 100.0
 """Connections let in at once, and by the second after that. Each costs milliseconds, and who is
@@ -115,35 +116,50 @@ async def hold(
     """
     with socket.socket(fileno=stream.socket.detach()) as sock:  # also if it is cancelled here
         sock.setblocking(False)
-        await aio_as_trio(_speak)(sock, protocol, tls, begin_s)
+        async with trio.open_nursery() as tasks:
+            transport = SocketTransport(sock, tasks)
+            try:
+                if tls is None:
+                    transport.set_protocol(protocol)
+                    protocol.connection_made(transport)
+                    tasks.start_soon(transport.run)
+                else:
+                    await _begin_tls(transport, protocol, tls, tasks)
+                await _last(protocol, begin_s)
+            except ConnectionResetError:  # somebody looked whether the peer can be reached
+                log.debug("connection ended before it began")
+            except OSError as exc:
+                log.warning("connection failed before it began: %s", exc)
+            finally:
+                transport.abort()
 
 
-async def _speak(
-    sock: socket.socket, protocol: http2.Protocol, tls: ssl.SSLContext | None, begin_s: float
+async def _begin_tls(
+    transport: SocketTransport,
+    protocol: http2.Protocol,
+    tls: ssl.SSLContext,
+    tasks: trio.Nursery,
 ) -> None:
     loop = asyncio.get_running_loop()
+    handshake = loop.create_future()
+    layer = SSLProtocol(
+        loop, protocol, tls, handshake, server_side=True, ssl_handshake_timeout=HANDSHAKE_S
+    )
+    transport.set_protocol(layer)
+    layer.connection_made(transport)
+    tasks.start_soon(transport.run)
+    await run_aio_future(handshake)
+
+
+async def _last(protocol: http2.Protocol, begin_s: float) -> None:
     try:
-        transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol,
-            sock,
-            ssl=tls,
-            ssl_handshake_timeout=HANDSHAKE_S if tls else None,
-        )
-    except ConnectionResetError:  # somebody looked whether the peer can be reached
-        log.debug("connection ended before it began")
-        return
-    except (TimeoutError, OSError) as exc:
-        log.warning("connection failed before it began: %s", exc)
-        return
-    try:
-        async with asyncio.timeout(begin_s):
+        with trio.move_on_after(begin_s) as beginning:
             await protocol.begun.wait()
-        await protocol.lost.wait()
-    except TimeoutError:
-        log.warning("connection closed: no call within %g s", begin_s)
+        if beginning.cancelled_caught:
+            log.warning("connection closed: no call within %g s", begin_s)
+        else:
+            await protocol.lost.wait()
     finally:
         http2.close_connection(protocol, "the peer closed the connection")
-        with suppress(TimeoutError):  # TLS says goodbye, and the other side may not answer
-            await asyncio.wait_for(protocol.lost.wait(), http2.GOODBYE_S)
-        transport.abort()
-        await protocol.lost.wait()
+        with trio.move_on_after(http2.GOODBYE_S, shield=True):  # TLS may wait for an answer
+            await protocol.lost.wait()

@@ -66,7 +66,7 @@ async def dial(
         yield connection
     finally:
         with trio.CancelScope(shield=True):
-            await aio_as_trio(channel.aclose)()
+            await channel.aclose()
 
 
 class GrpcConnection:

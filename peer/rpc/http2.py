@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import grpclib.client
 import grpclib.server
+import trio
 from grpclib.client import _H2_TO_GRPC_STATUS_MAP
 from grpclib.config import Configuration
 from grpclib.const import Handler, Status
@@ -97,11 +97,11 @@ class Protocol(H2Protocol):
         handler: AbstractHandler,
         config: Configuration,
         h2_config: H2Configuration,
-        begun: asyncio.Event | None = None,
+        begun: trio.Event | None = None,
     ) -> None:
         super().__init__(handler, config, h2_config)
-        self.begun = begun or asyncio.Event()
-        self.lost = asyncio.Event()
+        self.begun = trio.Event() if begun is None else begun
+        self.lost = trio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -128,7 +128,7 @@ class Protocol(H2Protocol):
 
 
 def server_protocol(
-    methods: Mapping[str, Handler], config: Configuration, begun: asyncio.Event
+    methods: Mapping[str, Handler], config: Configuration, begun: trio.Event
 ) -> Protocol:
     """Return the protocol of one accepted connection that serves `methods`; they set `begun`."""
     handler = grpclib.server.Handler(dict(methods), BytesCodec(), None, _DispatchServerEvents())
@@ -164,8 +164,8 @@ class Channel(grpclib.client.Channel):
         self.close()
         for protocol in protocols:
             protocol.processor.close()
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(protocol.lost.wait(), GOODBYE_S)
+            with trio.move_on_after(GOODBYE_S):
+                await protocol.lost.wait()
             protocol.transport.abort()
             await protocol.lost.wait()
 

@@ -8,7 +8,6 @@ Fabric:    internal/pkg/comm/server.go (release-2.5)
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
@@ -178,7 +177,7 @@ class ChaincodeListeners:
         tls: ssl.SSLContext | None,
         stream: trio.SocketStream,
     ) -> None:
-        called = asyncio.Event()
+        called = trio.Event()
         methods = {
             REGISTER: Handler(
                 partial(self._register, serve, connections, origin, called),
@@ -195,7 +194,7 @@ class ChaincodeListeners:
         serve: Serve,
         connections: trio.Nursery,
         origin: Origin,
-        called: asyncio.Event,
+        called: trio.Event,
         call: grpclib.server.Stream[Any, Any],
     ) -> None:
         """Serve one `Register` call; runs in asyncio."""
