@@ -16,13 +16,15 @@ betterproto2 holds timestamps as `datetime`, which also cuts nanoseconds to micr
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from textwrap import indent
+from functools import partial
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import betterproto2
 
@@ -163,10 +165,10 @@ def _compiled(cls: type[betterproto2.Message]) -> _Codec:
 def _compile(cls: type[betterproto2.Message], referred: list[type[betterproto2.Message]]) -> _Codec:
     """Compile the codec of one class; append the messages it refers to to *referred*."""
     name = _name(cls)
-    meta = _metadata(cls)
+    metas = _metadata(cls)
     fields = tuple(
-        _field(cls, field, meta.meta_by_field_name[field], meta.cls_by_field[field], referred)
-        for field in meta.sorted_field_names
+        _field(cls, field, metas, referred)
+        for field in sorted(metas, key=lambda field: metas[field].number)
     )
     message = source.Message(name=cls.__name__, cls=name, fields=fields, keeps_unknown=True)
     _define(f"read_{name}(data, pos, end, depth, m=None)", source.reader(message))
@@ -181,12 +183,8 @@ def _compile(cls: type[betterproto2.Message], referred: list[type[betterproto2.M
 
 
 def _define(signature: str, body: str) -> None:
-    text = f"def {signature}:\n{indent(body, '    ')}"
+    text = f"def {signature}:\n{source.indented(body)}"
     exec(compile(text, f"<fabric_protos.codec {signature}>", "exec"), _globals)
-
-
-def _metadata(cls: type[betterproto2.Message]) -> betterproto2.ProtoClassMetadata:
-    return cls._betterproto  # type: ignore[arg-type]  # its descriptor is typed for no class
 
 
 def _name(cls: type) -> str:
@@ -198,43 +196,81 @@ def _name(cls: type) -> str:
     return _names[cls]
 
 
+def _metadata(cls: type[betterproto2.Message]) -> dict[str, betterproto2.FieldMetadata]:
+    """Return what a class tells of its fields.
+
+    Not by `betterproto2.ProtoClassMetadata`, which resolves all annotations once for each field.
+    """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # each class is a dataclass, their base is none
+    return {field.name: betterproto2.FieldMetadata.get(field) for field in fields}
+
+
+def _class(cls: type[betterproto2.Message], field: str, argument: int) -> type:
+    """Return what a field is annotated with, or an argument of that: of a list, map or union."""
+    annotation = cls.__annotations__[field]
+    found = eval(annotation, vars(sys.modules[cls.__module__]))
+    arguments: Sequence[type] = get_args(found) or (found,)
+    return arguments[argument]
+
+
 def _field(
     cls: type[betterproto2.Message],
     name: str,
-    meta: betterproto2.FieldMetadata,
-    python: type,
+    metas: Mapping[str, betterproto2.FieldMetadata],
     referred: list[type[betterproto2.Message]],
 ) -> source.Field:
-    """Describe one field whose values, list items or map entries are of the class *python*."""
-    read = write = target = ""
-    entry: tuple[source.Field, ...] = ()
+    """Describe one field of a class, of all of whose fields *metas* tells."""
+    meta = metas[name]
     if meta.map_meta:
-        value = _metadata(cls).cls_by_field[f"{name}.value"]
-        read = f"read_{_name(cls)}_{name}"
-        entry = (
-            _field(cls, "key", meta.map_meta[0], object, referred),
-            _field(cls, "value", meta.map_meta[1], value, referred),
+        key, value = meta.map_meta
+        return source.Field(
+            number=meta.number,
+            name=name,
+            type=meta.proto_type,
+            read=f"read_{_name(cls)}_{name}",
+            entry=(
+                _single(cls, name, key, referred, part="key"),
+                _single(cls, name, value, referred, part="value"),
+            ),
         )
-    elif meta.unwrap:
-        if python is not datetime:
-            raise TypeError(f"{cls.__name__}.{name}: no codec for {python.__name__}")
+    rivals = (
+        other
+        for other, its in metas.items()
+        if meta.group and its.group == meta.group and other != name
+    )
+    single = _single(cls, name, meta, referred)
+    return dataclasses.replace(single, rivals=tuple(sorted(rivals)))
+
+
+def _single(
+    cls: type[betterproto2.Message],
+    name: str,
+    meta: betterproto2.FieldMetadata,
+    referred: list[type[betterproto2.Message]],
+    *,
+    part: str = "",
+) -> source.Field:
+    """Describe a field by what one of its values is, or a part of the entry of a map."""
+    read = write = target = ""
+    python = partial(_class, cls, name, 1 if part == "value" else 0)
+    if meta.unwrap:
+        if python() is not datetime:
+            raise TypeError(f"{cls.__name__}.{name}: no codec for {python().__name__}")
         read, write, target = "read_datetime", "datetime_bytes({value}, {where})", "datetime"
     elif meta.proto_type == betterproto2.TYPE_MESSAGE:
-        referred.append(python)
-        target = _name(python)
+        found = python()
+        referred.append(found)
+        target = _name(found)
         read, write = f"read_{target}", f"write_{target}({{value}})"
     elif meta.proto_type == betterproto2.TYPE_ENUM:
-        target = _name(python)
-    group = _metadata(cls).oneof_field_by_group.get(meta.group or "", ())
+        target = _name(python())
     return source.Field(
         number=meta.number,
-        name=name,
+        name=part or name,
         type=meta.proto_type,
         repeated=bool(meta.repeated),
         optional=bool(meta.optional),
-        rivals=tuple(sorted(rival.name for rival in group if rival.name != name)),
         cls=target,
         read=read,
         write=write,
-        entry=entry,
     )

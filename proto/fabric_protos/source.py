@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from textwrap import indent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +163,14 @@ def _reader(message: Message) -> Iterator[str]:
     yield "return m"
 
 
+def indented(text: str, levels: int = 1) -> str:
+    """Return lines, none of which is empty, further to the right."""
+    margin = "    " * levels
+    return margin + text.replace("\n", f"\n{margin}")
+
+
 def _indented(lines: Iterator[str] | list[str], levels: int) -> Iterator[str]:
-    return (indent(line, "    " * levels) for line in lines)
+    return (indented(line, levels) for line in lines)
 
 
 def _occurrences(field: Field, where: str) -> Iterator[tuple[int, list[str]]]:
@@ -175,7 +180,7 @@ def _occurrences(field: Field, where: str) -> Iterator[tuple[int, list[str]]]:
         return
     yield _NUMERIC[field.type].wire_type, _read_number(field)
     if field.repeated:
-        one = indent("\n".join(_read_number(field)), "    ")
+        one = indented("\n".join(_read_number(field)))
         refuse = f'    raise DecodeError("{where} is cut short")'
         yield 2, [*_span(where), "while pos < stop:", one, "if pos != stop:", refuse]
 
