@@ -130,7 +130,7 @@ class SigningIdentity:
     def __init__(
         self, msp_id: str, certificate: x509.Certificate, key: signatures.PrivateKey
     ) -> None:
-        self._key = key
+        self._sign = signatures.signer(key)
         self.msp_id = msp_id
         self.certificate = certificate
         self.creator = SerializedIdentity(
@@ -162,4 +162,4 @@ class SigningIdentity:
 
     def sign(self, data: bytes) -> bytes:
         """Return a signature over *data*: ECDSA over SHA-256 in DER with low S, or Ed25519."""
-        return signatures.sign(self._key, data)
+        return self._sign(data)

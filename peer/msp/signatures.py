@@ -7,14 +7,19 @@ Fabric:    bccsp/sw/ecdsa.go, bccsp/utils/ecdsa.go (release-2.5)
 Whether a signature counts decides validation codes, so it must be decided as Go decides it: its
 ``encoding/asn1`` insists on minimal lengths and integers but ignores what follows the second
 integer and what follows the sequence.
+
+A peer meets most signatures more than once: a client's when the transaction is ordered and when its
+block comes, its own endorsement when it is back in a block. What was found right, or made by this
+process, is remembered; see `RightSignatures`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 
 from peer.errors import SignatureRefused
@@ -36,19 +41,64 @@ _INTEGER = 0x02
 _MAX_LENGTH = 1 << 23
 
 
-def verifier(key: PublicKey, hash_algorithm: hashes.HashAlgorithm) -> Verify:
+class RightSignatures:
+    """Signatures that are known to be right, at least the last `limit` and at most twice as many.
+
+    A signature is kept as a digest of key, hash algorithm, data and signature, so that with another
+    byte in any of them it is another one. Nothing is kept of who may sign: whether a certificate is
+    valid and a policy satisfied is asked each time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._new: set[bytes] = set()
+        self._old: set[bytes] = set()
+
+    def __contains__(self, signature: bytes) -> bool:
+        return signature in self._new or signature in self._old
+
+    def add(self, signature: bytes) -> None:
+        """Keep one, by what `identified` returns for it."""
+        if len(self._new) >= self._limit:
+            self._old, self._new = self._new, set()
+        self._new.add(signature)
+
+
+_right = RightSignatures(1 << 13)
+
+
+def verifier(
+    key: PublicKey, hash_algorithm: hashes.HashAlgorithm, right: RightSignatures = _right
+) -> Verify:
     """Return what checks a signature of *key* over data, and raises `SignatureRefused`.
 
     The hash is not used for Ed25519, which signs the data itself. The curve must be of `ORDERS`.
+
+    Args:
+        right: where signatures are not checked again, and kept once they are.
     """
     if isinstance(key, ed25519.Ed25519PublicKey):
-        return _ed25519_verifier(key)
+        check = _ed25519_check(key)
+    else:
+        check = _ecdsa_check(key, hash_algorithm)
+    identify = _identifier(key, hash_algorithm)
+
+    def verify(data: bytes, signature: bytes) -> None:
+        identified = identify(data, signature)
+        if identified not in right:
+            check(data, signature)
+            right.add(identified)
+
+    return verify
+
+
+def _ecdsa_check(key: ec.EllipticCurvePublicKey, hash_algorithm: hashes.HashAlgorithm) -> Verify:
     algorithm = ec.ECDSA(hash_algorithm)
     largest = ORDERS[key.curve.name] // 2
     verify_ecdsa = key.verify
     decode = utils.decode_dss_signature
 
-    def verify(data: bytes, signature: bytes) -> None:
+    def check(data: bytes, signature: bytes) -> None:
         try:
             r, s = decode(signature)
         except ValueError:
@@ -61,17 +111,43 @@ def verifier(key: PublicKey, hash_algorithm: hashes.HashAlgorithm) -> Verify:
         except InvalidSignature:
             raise SignatureRefused("The signature is invalid") from None
 
-    return verify
+    return check
 
 
-def _ed25519_verifier(key: ed25519.Ed25519PublicKey) -> Verify:
-    def verify(data: bytes, signature: bytes) -> None:
+def _ed25519_check(key: ed25519.Ed25519PublicKey) -> Verify:
+    def check(data: bytes, signature: bytes) -> None:
         try:
             key.verify(signature, data)
         except InvalidSignature:
             raise SignatureRefused("The signature is invalid") from None
 
-    return verify
+    return check
+
+
+def _identifier(
+    key: PublicKey, hash_algorithm: hashes.HashAlgorithm
+) -> Callable[[bytes, bytes], bytes]:
+    """Return what names a signature of *key* over data by 32 bytes."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    of_key = key.public_bytes(serialization.Encoding.DER, form)
+    start = sha256(hash_algorithm.name.encode() + b"\0" + of_key).digest()
+
+    def identify(data: bytes, signature: bytes) -> bytes:
+        return sha256(start + sha256(data).digest() + signature).digest()
+
+    return identify
+
+
+def signer(key: PrivateKey, right: RightSignatures = _right) -> Callable[[bytes], bytes]:
+    """Return what signs as `sign` does, and keeps that the signatures are right."""
+    identify = _identifier(key.public_key(), hashes.SHA256())
+
+    def sign_and_keep(data: bytes) -> bytes:
+        signature = sign(key, data)
+        right.add(identify(data, signature))
+        return signature
+
+    return sign_and_keep
 
 
 def sign(key: PrivateKey, data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.errors import SignatureRefused
-from peer.msp.signatures import ORDERS, sign, verifier
+from peer.msp.signatures import ORDERS, RightSignatures, Verify, sign, signer, verifier
 
 CURVES = [ec.SECP224R1(), ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()]
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -175,3 +175,106 @@ def test_a_damaged_signature_is_refused(data: st.DataObject) -> None:
         )
     with pytest.raises(SignatureRefused):
         VERIFY(DATA, bytes(signature))
+
+
+class CountingKey:
+    """A public key that counts how often it checks a signature."""
+
+    def __init__(self, key: ec.EllipticCurvePublicKey) -> None:
+        self.curve = key.curve
+        self.public_bytes = key.public_bytes
+        self.checked = 0
+        self._key = key
+
+    def verify(self, signature: bytes, data: bytes, algorithm: ec.ECDSA) -> None:
+        self.checked += 1
+        self._key.verify(signature, data, algorithm)
+
+
+def counting_key() -> CountingKey:
+    return CountingKey(KEY.public_key())
+
+
+def remembering(
+    key: CountingKey, right: RightSignatures, algorithm: hashes.HashAlgorithm | None = None
+) -> Verify:
+    counted: ec.EllipticCurvePublicKey = key  # type: ignore[assignment]  # only what is called
+    return verifier(counted, algorithm or hashes.SHA256(), right)
+
+
+def test_a_right_signature_is_checked_once_whoever_asks() -> None:
+    key, right = counting_key(), RightSignatures(8)
+    remembering(key, right)(DATA, SIGNATURE)
+    remembering(key, right)(DATA, SIGNATURE)
+    assert key.checked == 1
+
+
+def test_what_differs_in_any_byte_is_checked_anew() -> None:
+    key, right = counting_key(), RightSignatures(1000)
+    verify = remembering(key, right)
+    data = bytes(range(32))
+    signature = sign(KEY, data)
+    verify(data, signature)
+    changed = [
+        *((data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], signature) for at in range(32)),
+        (data[:-1], signature),
+        (data + b"\0", signature),
+    ]
+    for other, same in changed:
+        with pytest.raises(SignatureRefused, match="The signature is invalid"):
+            verify(other, same)
+    assert key.checked == 1 + len(changed)
+    for at in range(len(signature)):
+        with pytest.raises(SignatureRefused):
+            verify(data, signature[:at] + bytes([signature[at] ^ 1]) + signature[at + 1 :])
+    verify(data, signature)
+    verify(data, signature + b"\0")  # Go reads it, but it is another one
+    assert key.checked > 2 + len(changed)
+
+
+def test_a_signature_is_right_for_one_key_and_one_hash_only() -> None:
+    right = RightSignatures(8)
+    remembering(counting_key(), right)(DATA, SIGNATURE)
+    with pytest.raises(SignatureRefused, match="The signature is invalid"):
+        remembering(counting_key(), right, hashes.SHA3_256())(DATA, SIGNATURE)
+    stranger = ec.generate_private_key(ec.SECP256R1()).public_key()
+    with pytest.raises(SignatureRefused, match="The signature is invalid"):
+        verifier(stranger, hashes.SHA256(), right)(DATA, SIGNATURE)
+
+
+def test_a_wrong_signature_is_wrong_again() -> None:
+    key = counting_key()
+    verify = remembering(key, RightSignatures(8))
+    for _ in range(2):
+        with pytest.raises(SignatureRefused, match="The signature is invalid"):
+            verify(b"other", SIGNATURE)
+    assert key.checked == 2
+
+
+def test_the_last_signatures_are_kept_and_no_more_than_twice_the_limit() -> None:
+    right = RightSignatures(4)
+    names = [bytes([number]) for number in range(100)]
+    for count, name in enumerate(names, start=1):
+        right.add(name)
+        assert all(recent in right for recent in names[max(0, count - 4) : count])
+        assert sum(each in right for each in names) <= 8
+
+
+def test_what_this_process_signed_is_not_checked() -> None:
+    key, right = counting_key(), RightSignatures(8)
+    signature = signer(KEY, right)(DATA)
+    verify = remembering(key, right)
+    verify(DATA, signature)
+    assert key.checked == 0
+    with pytest.raises(SignatureRefused, match="The signature is invalid"):
+        verify(b"other", signature)
+    assert key.checked == 1
+
+
+def test_a_signer_of_ed25519() -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    verify = verifier(key.public_key(), hashes.SHA256())
+    signature = signer(key)(DATA)
+    verify(DATA, signature)
+    with pytest.raises(SignatureRefused, match="The signature is invalid"):
+        verify(b"other", signature)
