@@ -34,6 +34,7 @@ from peer.chaincode.stream import (
     StreamRefused,
 )
 from peer.chaincode.transactions import (
+    TimeLimit,
     TransactionContext,
     TransactionContexts,
     TransactionParams,
@@ -198,7 +199,8 @@ class Handler:
         Source: Handler.Execute, core/chaincode/handler.go (release-2.5).
         """
         key = params.key
-        async with self._contexts.open(params, is_init=message_type == Type.INIT) as context:
+        context = self._contexts.open(params, is_init=message_type == Type.INIT)
+        try:
             try:
                 self._send(
                     ChaincodeMessage(
@@ -213,22 +215,14 @@ class Handler:
                 context.settle(StreamTerminated(key, f"chaincode stream terminated: {exc}"))
             except MessageTooLarge as exc:
                 context.settle(ExecuteError(key, str(exc)))
-            outcome = await self._outcome(context, limit_s)
+            outcome = await context.outcome(TimeLimit(limit_s, self._is_debugged))
+        finally:
+            self._contexts.close(context)
         if outcome is None:
             raise ExecuteTimeout(key, limit_s)
         if isinstance(outcome, ExecuteError):
             raise outcome
         return outcome
-
-    async def _outcome(
-        self, context: TransactionContext, limit_s: float
-    ) -> ChaincodeMessage | ExecuteError | None:
-        """Wait for the outcome of an execution; None if it does not come in time."""
-        while True:
-            with trio.move_on_after(limit_s):
-                return await context.outcome()
-            if not self._is_debugged():
-                return None
 
     def _on_message(self, data: bytes) -> None:
         try:

@@ -203,9 +203,16 @@ class ChaincodeSupport:
         await self.stop(ccid)
 
     async def execute(
-        self, params: TransactionParams, name: str, payload: ChaincodeInput
+        self,
+        params: TransactionParams,
+        name: str,
+        payload: ChaincodeInput,
+        info: EndorsementInfo | None = None,
     ) -> Execution:
         """Run a chaincode and read its answer; a response of any status is a result.
+
+        Args:
+            info: what is defined, where the caller has looked it up through `params.simulator`.
 
         Raises:
             InvalidInvocation: the call does not fit the definition.
@@ -214,7 +221,7 @@ class ChaincodeSupport:
 
         Source: ChaincodeSupport.Execute, core/chaincode/chaincode_support.go (release-2.5).
         """
-        return _interpret(params, name, await self.invoke(params, name, payload))
+        return _interpret(params, name, await self.invoke(params, name, payload, info))
 
     async def execute_legacy_init(
         self, params: TransactionParams, name: str, version: str, payload: ChaincodeInput
@@ -227,16 +234,25 @@ class ChaincodeSupport:
         return _interpret(params, name, answer)
 
     async def invoke(
-        self, params: TransactionParams, name: str, payload: ChaincodeInput
+        self,
+        params: TransactionParams,
+        name: str,
+        payload: ChaincodeInput,
+        info: EndorsementInfo | None = None,
     ) -> ChaincodeMessage:
         """Run a chaincode and return its final message, COMPLETED or ERROR.
 
         Source: ChaincodeSupport.Invoke (release-2.5).
         """
-        return await self._run(self.check_invocation(params, name, payload), params, name, payload)
+        route = self.check_invocation(params, name, payload, info)
+        return await self._run(route, params, name, payload)
 
     def check_invocation(
-        self, params: TransactionParams, name: str, payload: ChaincodeInput
+        self,
+        params: TransactionParams,
+        name: str,
+        payload: ChaincodeInput,
+        info: EndorsementInfo | None = None,
     ) -> Route:
         """Decide whether this call is an INIT or a TRANSACTION, and for which process.
 
@@ -248,7 +264,9 @@ class ChaincodeSupport:
         """
         if name in self._system:
             return Route(name + SYSTEM_SUFFIX, Type.TRANSACTION)
-        info = self._definitions.endorsement_info(params.channel_id, name, params.simulator)
+        if info is None:
+            simulator = params.simulator
+            info = self._definitions.endorsement_info(params.channel_id, name, simulator)
         needs_init = False
         if info.init_required and params.simulator is not None:
             done_for = params.simulator.get_state(name, INITIALIZED_KEY)
@@ -338,7 +356,8 @@ class ChaincodeSupport:
     ) -> ChaincodeMessage:
         with logs.bind(ccid=route.ccid):
             handler = await self.launch(route.ccid)
-            params = replace(params, namespace=name)
+            if params.namespace != name:
+                params = replace(params, namespace=name)
             payload = ChaincodeInput(
                 args=payload.args, decorations=dict(params.decorations), is_init=payload.is_init
             )

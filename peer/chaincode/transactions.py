@@ -9,8 +9,7 @@ Fabric:    core/chaincode/transaction_contexts.go, transaction_context.go (relea
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -81,6 +80,36 @@ class TransactionParams:
         return TxKey(self.channel_id, self.tx_id)
 
 
+class TimeLimit:
+    """When an execution has to be over.
+
+    Args:
+        limit_s: seconds from now.
+        is_debugged: asked then; if so, it gets as much again.
+    """
+
+    __slots__ = ("_ends", "_is_debugged", "_limit_s")
+
+    def __init__(self, limit_s: float, is_debugged: Callable[[], bool]) -> None:
+        self._limit_s = limit_s
+        self._is_debugged = is_debugged
+        self._ends = trio.current_time() + limit_s
+
+    async def wait(self, event: trio.Event) -> None:
+        """Return when the event has come, or time is over."""
+        while True:
+            with trio.CancelScope(deadline=self._ends):
+                await event.wait()
+                return
+            if not self._is_debugged():
+                return
+            self._ends += self._limit_s
+
+
+Request = tuple[Callable[..., Awaitable[None]], tuple[object, ...]]
+"""A function and its arguments."""
+
+
 class TransactionContext:
     """One running execution and everything the chaincode asked for in it.
 
@@ -89,37 +118,60 @@ class TransactionContext:
         iterators: open queries by id.
     """
 
-    def __init__(self, params: TransactionParams, *, is_init: bool, requests: trio.Nursery) -> None:
+    def __init__(self, params: TransactionParams, *, is_init: bool) -> None:
         self.params = params
         self.is_init = is_init
         self.busy = False
-        self._requests = requests
         self._caller = copy_context()
         self.iterators: dict[str, QueryIterator[Any]] = {}
         self.received = defaultdict[int, int](int)
         self.failed = defaultdict[int, int](int)
         self._permissions: dict[str, Permissions] = {}
-        self._settled = trio.Event()
+        self._first: Request | None = None
+        self._requests: trio.Nursery | None = None
+        self._news = trio.Event()
         self._outcome: ChaincodeMessage | ExecuteError | None = None
 
     def settle(self, outcome: ChaincodeMessage | ExecuteError) -> None:
         """Hand the outcome to the waiting execution; only the first one counts."""
         if self._outcome is None:
             self._outcome = outcome
-            self._settled.set()
+            self._news.set()
 
-    async def outcome(self) -> ChaincodeMessage | ExecuteError:
-        """Wait for COMPLETED, ERROR or the reason why neither will come."""
-        await self._settled.wait()
-        assert self._outcome is not None
+    async def outcome(self, limit: TimeLimit) -> ChaincodeMessage | ExecuteError | None:
+        """Wait for COMPLETED, ERROR or the reason why neither will come; None when time is over.
+
+        Requests that take time run meanwhile; none does any more when this ends, in any way. A
+        nursery costs as much as all the rest of a wait, so there is one from the first of them on.
+        """
+        try:
+            await limit.wait(self._news)
+        finally:
+            # Cancelled, too: one that came just then is started all the same, to be answered.
+            if self._first is not None:
+                await self._outcome_of_requests(self._first, limit)
         return self._outcome
+
+    async def _outcome_of_requests(self, first: Request, limit: TimeLimit) -> None:
+        async with trio.open_nursery() as self._requests:
+            work, args = first
+            self.spawn(work, *args)
+            if self._outcome is None:
+                self._news = trio.Event()
+                await limit.wait(self._news)
+            self._requests.cancel_scope.cancel()
 
     def spawn(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run a request that takes time; it ends with this execution at the latest.
 
         It sees the context variables of the execution, not those of whoever delivered the message.
         """
-        self._caller.run(self._requests.start_soon, work, *args)
+        if self._requests is not None:
+            self._caller.run(self._requests.start_soon, work, *args)
+            return
+        assert self._first is None, "there is one request at a time"
+        self._first = work, args
+        self._news.set()
 
     @property
     def simulator(self) -> TxSimulator:
@@ -181,11 +233,8 @@ class TransactionContexts:
         """Return the running execution, or None when it ended or never was."""
         return self._contexts.get(TxKey(channel_id, tx_id))
 
-    @asynccontextmanager
-    async def open(
-        self, params: TransactionParams, *, is_init: bool
-    ) -> AsyncIterator[TransactionContext]:
-        """Hold a context for one execution.
+    def open(self, params: TransactionParams, *, is_init: bool) -> TransactionContext:
+        """Return the context of an execution that begins; it ends with `close`.
 
         Raises:
             DuplicateTransaction: the same transaction already runs here; a chaincode that calls
@@ -194,23 +243,17 @@ class TransactionContexts:
         key = params.key
         if key in self._contexts:
             raise DuplicateTransaction(key, f"txid: {key.tx_id}({key.channel_id}) exists")
-        context: TransactionContext | None = None
-        try:
-            # The nursery closes before the iterators do: no request outlives what it works on.
-            async with trio.open_nursery() as requests:
-                # No checkpoint between the look-up above and the store below: that is the lock.
-                context = TransactionContext(params, is_init=is_init, requests=requests)
-                self._contexts[key] = context
-                yield context
-                requests.cancel_scope.cancel()
-        finally:
-            if context is not None:
-                del self._contexts[key]
-                for iterator in context.iterators.values():
-                    iterator.close()
-                self._on_end(context)
-            if not self._contexts:
-                self._idle.unpark_all()
+        context = self._contexts[key] = TransactionContext(params, is_init=is_init)
+        return context
+
+    def close(self, context: TransactionContext) -> None:
+        """End an execution, of which no request runs any more."""
+        del self._contexts[context.params.key]
+        for iterator in context.iterators.values():
+            iterator.close()
+        self._on_end(context)
+        if not self._contexts:
+            self._idle.unpark_all()
 
     async def wait_idle(self) -> None:
         """Return when nothing executes."""

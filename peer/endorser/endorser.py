@@ -9,8 +9,7 @@ Fabric:    `Endorser.ProcessProposal`, core/endorser/endorser.go (release-2.5)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import trio
@@ -132,7 +131,7 @@ class Endorser:
         """
         meters, began = self._meters, trio.current_time()
         meters.received.inc()
-        with _counted(meters.invalid):
+        with _Counting(meters.invalid):
             unpacked = await read_apart(preprocess.unpack, signed, len(signed.proposal_bytes))
         channel_id = unpacked.channel_id
         with logs.bind(channel=channel_id, tx=unpacked.tx_id):
@@ -152,7 +151,7 @@ class Endorser:
 
     def _check(self, unpacked: UnpackedProposal, channel: Channel | None) -> None:
         """Check who proposes, that the transaction is new, and that its creator may propose."""
-        with _counted(self._meters.invalid):
+        with _Counting(self._meters.invalid):
             identities = self._local if channel is None else channel.bundle.msps
             creator = preprocess.check(unpacked, identities)
         if channel is None:
@@ -165,7 +164,7 @@ class Endorser:
                 f"Creator [{unpacked.signature_header.creator.hex()}]"
             )
         if not self._chaincode.is_system(unpacked.name):
-            with _counted(self._meters.denied, *which):
+            with _Counting(self._meters.denied, *which):
                 check_signer(channel, PROPOSE, creator)
 
     async def _endorsed(
@@ -217,7 +216,7 @@ class Endorser:
                 collections=None if channel is None else self._collections,
             )
             try:
-                execution = await self._call(params, unpacked)
+                execution = await self._call(params, unpacked, info)
                 results = NOTHING
                 if simulator is not None:
                     results = simulator.get_tx_simulation_results()
@@ -258,8 +257,10 @@ class Endorser:
                 exc,
             ) from exc
 
-    async def _call(self, params: TransactionParams, unpacked: UnpackedProposal) -> Execution:
-        execution = await self._chaincode.execute(params, unpacked.name, unpacked.input)
+    async def _call(
+        self, params: TransactionParams, unpacked: UnpackedProposal, info: EndorsementInfo
+    ) -> Execution:
+        execution = await self._chaincode.execute(params, unpacked.name, unpacked.input, info)
         if execution.response.status >= ERROR_THRESHOLD:
             return Execution(execution.response, None)
         args = unpacked.input.args
@@ -287,7 +288,7 @@ class Endorser:
         if spec.code_package:
             raise InvalidInvocation("lscc upgrade/deploy should not include a code packages")
         payload = ChaincodeInput(args=chaincode.input.args if chaincode.input else [])
-        with _counted(self._meters.not_instantiated, params.channel_id, name):
+        with _Counting(self._meters.not_instantiated, params.channel_id, name):
             await self._chaincode.execute_legacy_init(params, name, version, payload)
 
     async def _keep_private(
@@ -298,14 +299,21 @@ class Endorser:
         await channel.ledger.keep_private_data(unpacked.tx_id, results.private)
 
 
-@contextmanager
-def _counted(counter: Counter, *labels: str) -> Iterator[None]:
-    """Count what is refused or fails in this block."""
-    try:
-        yield
-    except PeerError:
-        counter.inc(*labels)
-        raise
+class _Counting:
+    """Counts what is refused or fails in its block."""
+
+    __slots__ = ("_counter", "_labels")
+
+    def __init__(self, counter: Counter, *labels: str) -> None:
+        self._counter = counter
+        self._labels = labels
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is not None and issubclass(kind, PeerError):
+            self._counter.inc(*self._labels)
 
 
 def _reason(exc: PeerError, tx_id: str) -> str:

@@ -14,7 +14,6 @@ from fabric_protos.codec import decode
 from fabric_protos.common import SignaturePolicyEnvelope
 from fabric_protos.errors import DecodeError
 from fabric_protos.protos import ChaincodeCall, ChaincodeInterest
-from fabric_protos.rwset import TxReadWriteSet
 from peer.errors import LedgerError
 from peer.ledger.api import SimulationResults
 
@@ -32,10 +31,8 @@ def interest_of(
     Raises:
         LedgerError: a key's policy cannot be read.
     """
-    if not results.public:
-        return None
-    names = [each.namespace for each in decode(TxReadWriteSet, results.public).ns_rwset]
-    calls = [call for name in names if not is_system(name) for call in _calls(results, name)]
+    names = (name for name in results.namespaces if not is_system(name))
+    calls = [call for name in names for call in _calls(results, name)]
     return ChaincodeInterest(chaincodes=calls) if calls else None
 
 

@@ -141,6 +141,7 @@ class SimulationResults:
     Attributes:
         public: marshalled ``rwset.TxReadWriteSet``, the bytes that are endorsed and committed.
         private: marshalled ``rwset.TxPvtReadWriteSet``, empty when no private data was written.
+        namespaces: those of `public`, sorted.
         written: namespace and collection, which is empty for public keys, to the committed
             metadata of each key that was written there.
         private_reads: namespaces and collections of which values were read, not just hashes.
@@ -148,6 +149,7 @@ class SimulationResults:
 
     public: bytes
     private: bytes = b""
+    namespaces: Sequence[str] = ()
     written: Mapping[tuple[str, str], Sequence[Mapping[str, bytes]]] = field(default_factory=dict)
     private_reads: frozenset[tuple[str, str]] = frozenset()
 

@@ -181,7 +181,7 @@ class KVLedger:
 
     def has_transaction(self, tx_id: str) -> bool:
         """Tell whether a block holds a transaction of this id, valid or not."""
-        return self._find(tx_id) is not None or self._store.is_inherited(tx_id)
+        return self._find(tx_id) is not None or self._is_inherited(tx_id)
 
     async def block_by_number(self, number: int) -> Block | None:
         """Return a block with its verdicts; None when there is none yet."""
@@ -250,9 +250,13 @@ class KVLedger:
 
     def _find_here(self, tx_id: str) -> tuple[Version, int] | None:
         found = self._find(tx_id)
-        if found is None and self._store.is_inherited(tx_id):
+        if found is None and self._is_inherited(tx_id):
             raise BeforeSnapshot(tx_id, self.first_block)
         return found
+
+    def _is_inherited(self, tx_id: str) -> bool:
+        """Tell whether a snapshot that the ledger began with stands for a transaction."""
+        return self.first_block > 0 and self._store.is_inherited(tx_id)
 
     def _find(self, tx_id: str) -> tuple[Version, int] | None:
         found = self._store.find_transaction(tx_id)

@@ -13,9 +13,10 @@ their UTF-8 bytes do, so plain string order is the byte order.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from types import MappingProxyType
 
 from fabric_protos.codec import encode
 from fabric_protos.kvrwset import (
@@ -205,10 +206,16 @@ class RwSetBuilder:
                 for key in collection.writes.keys() | collection.metadata.keys():
                     yield name, collection_name, key
 
-    def results(self) -> SimulationResults:
-        """Return the marshalled sets. Call once."""
+    def results(
+        self,
+        written: Mapping[tuple[str, str], Sequence[Metadata]] = MappingProxyType({}),
+        private_reads: frozenset[tuple[str, str]] = frozenset(),
+    ) -> SimulationResults:
+        """Return the marshalled sets and, as they are given, the rest. Call once."""
         public, private = [], []
-        for name, namespace in sorted(self._namespaces.items()):
+        namespaces = sorted(self._namespaces)
+        for name in namespaces:
+            namespace = self._namespaces[name]
             hashed, secret = [], []
             for collection_name, collection in sorted(namespace.collections.items()):
                 rwset = collection.private()
@@ -226,7 +233,10 @@ class RwSetBuilder:
                 private.append(NsPvtReadWriteSet(namespace=name, collection_pvt_rwset=secret))
         return SimulationResults(
             public=encode(TxReadWriteSet(ns_rwset=public)),
-            private=encode(TxPvtReadWriteSet(ns_pvt_rwset=private)),
+            private=encode(TxPvtReadWriteSet(ns_pvt_rwset=private)) if private else b"",
+            namespaces=tuple(namespaces),
+            written=written,
+            private_reads=private_reads,
         )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
 import trio
 
@@ -355,9 +354,7 @@ class TxSimulator(QueryExecutor):
             written = self._written()
         finally:
             self.done()
-        return replace(
-            self._rwset.results(), written=written, private_reads=frozenset(self._private_reads)
-        )
+        return self._rwset.results(written, frozenset(self._private_reads))
 
     def _written(self) -> Mapping[tuple[str, str], Sequence[Mapping[str, bytes]]]:
         """Return the committed metadata of what is written; looking for it is not recorded."""

@@ -29,7 +29,7 @@ from peer.errors import LedgerStorageError
 from peer.ledger import indexes
 from peer.ledger.api import Timestamp, Version
 from peer.ledger.blockfile import Position
-from peer.ledger.database import open_reader, open_writer, transaction, translated
+from peer.ledger.database import failure, open_reader, open_writer, transaction, translated
 from peer.ledger.snapshot import GET, Snapshot, Stored, height_of, stored
 
 SCHEMA_VERSION = 5
@@ -291,8 +291,10 @@ class Store:
 
     def find_transaction(self, tx_id: str) -> tuple[Version, int] | None:
         """Return place and verdict of the first transaction of an id, valid or not."""
-        with self._translated():
+        try:
             row = self._reader.execute(FIND_TRANSACTION, (tx_id,)).fetchone()
+        except sqlite3.Error as exc:
+            raise failure(self.path, exc) from exc
         return None if row is None else (Version(row[0], row[1]), row[2])
 
     def is_inherited(self, tx_id: str) -> bool:

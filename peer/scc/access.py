@@ -113,16 +113,16 @@ def _check(channel: Channel, resource: str, judge: Callable[[Policy], None]) -> 
         path = bundle.acl(resource)
     except KeyError:
         raise AccessDenied(f"Unmapped policy for {resource}") from None
-    if path == acls.DEFAULTS[resource]:
-        which = (
-            "Failed evaluating policy on signed data during check policy on channel "
-            f"[{channel.channel_id}] with policy"
-        )
-    else:
-        which = "failed evaluating policy on signed data during check policy"
     try:
         judge(bundle.policy(path))
     except PolicyError as exc:
+        if path == acls.DEFAULTS[resource]:
+            which = (
+                "Failed evaluating policy on signed data during check policy on channel "
+                f"[{channel.channel_id}] with policy"
+            )
+        else:
+            which = "failed evaluating policy on signed data during check policy"
         raise AccessDenied(f"{which} [{path}]: [{exc}]") from exc
 
 

@@ -60,7 +60,11 @@ class Script(ChaincodeSupport):
         return name in {"cscc", "qscc", "lscc", LIFECYCLE}
 
     async def execute(
-        self, params: TransactionParams, name: str, payload: ChaincodeInput
+        self,
+        params: TransactionParams,
+        name: str,
+        payload: ChaincodeInput,
+        info: EndorsementInfo | None = None,
     ) -> Execution:
         self.calls.append((name, params, payload))
         if self.fails is not None:
