@@ -17,6 +17,7 @@ pinned compiler only: neither on the working directory nor on any settings.
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import re
 import subprocess
@@ -43,12 +44,12 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from fabric_protos import errors, wire
-from fabric_protos.source import Field, Message, default, reader, writer
+from fabric_protos.source import Field, Message, default, nested, reader, writer
 
 HERE = Path(__file__).resolve().parent
 WIRE = HERE / "fabric-wire"
 PACKAGE = HERE / "fabric_protos"
-HAND_WRITTEN = {"codec.py", "errors.py", "source.py", "wire.py"}
+HAND_WRITTEN = {"codec.py", "data_frames.py", "errors.py", "source.py", "wire.py"}
 WELL_KNOWN = tuple(f"google/protobuf/{name}.proto" for name in ("any", "empty", "timestamp"))
 
 STREAM = (
@@ -124,6 +125,9 @@ class File(NamedTuple):
         return b64decode(self.base64)
 '''
 
+COMPILER_WIDTH = 88
+"""Columns of what betterproto2's compiler writes."""
+
 PYTHON_TYPES = {
     FieldDescriptorProto.TYPE_STRING: "str",
     FieldDescriptorProto.TYPE_BYTES: "bytes",
@@ -176,7 +180,9 @@ def generate() -> dict[str, str]:
         )
         descriptors = FileDescriptorSet.FromString((work / "set.pb").read_bytes())
         generated = {
-            path.relative_to(out).as_posix(): path.read_text(encoding="utf-8")
+            path.relative_to(out).as_posix(): _formatted(
+                work, with_initializers(path.read_text(encoding="utf-8")), COMPILER_WIDTH
+            )
             for path in out.rglob("*")
             if path.is_file()
         }
@@ -206,8 +212,67 @@ def _protoc(work: Path, *arguments: str) -> None:
     )
 
 
-def _formatted(work: Path, text: str) -> str:
-    return _run(work, ["ruff", "format", "--isolated", "--line-length=100", "-"], text)
+def _formatted(work: Path, text: str, width: int = 100) -> str:
+    return _run(work, ["ruff", "format", "--isolated", f"--line-length={width}", "-"], text)
+
+
+def with_initializers(text: str) -> str:
+    """Return a module of betterproto2's with the initializers of its dataclasses written out.
+
+    `dataclasses` would make their text and compile it at every import, which takes several times as
+    long as all else that an import of these modules does.
+    """
+    lines = text.split("\n")
+    for node in reversed(ast.parse(text).body):
+        if not isinstance(node, ast.ClassDef) or not node.decorator_list:
+            continue
+        fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+        methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
+        starts = (part.lineno for each in methods for part in (each, *each.decorator_list))
+        end = min(starts, default=(node.end_lineno or 0) + 1) - 1
+        lines[end:end] = _initializer(fields)
+        if ast.get_docstring(node) is None:  # `dataclasses` would make one of the signature
+            lines.insert(node.body[0].lineno - 1, f'    """Message `{node.name}`."""')
+        [decorator] = node.decorator_list
+        assert ast.unparse(decorator) == "dataclass(eq=False, repr=False)"
+        lines[decorator.lineno - 1] = "@dataclass(init=False, eq=False, repr=False)"
+    head = "from dataclasses import "
+    return "\n".join(lines).replace(f"{head}dataclass", f"{head}MISSING, dataclass", 1)
+
+
+def _initializer(fields: list[ast.AnnAssign]) -> Iterator[str]:
+    """Yield the method that `dataclasses` would make of fields of betterproto2's."""
+    values = []
+    yield "    def __init__("
+    yield "        self,"
+    for field in fields:
+        name, annotation = ast.unparse(field.target), ast.unparse(field.annotation)
+        default, fresh = _default(field.value)
+        yield f"        {name}: {annotation} = {default},"
+        values.append(f"{fresh} if {name} is MISSING else {name}" if fresh else name)
+    yield "    ) -> None:"
+    for field, value in zip(fields, values, strict=True):
+        yield f"        self.{ast.unparse(field.target)} = {value}"
+    yield "        self.__post_init__()"
+
+
+def _default(field: ast.expr | None) -> tuple[str, str]:
+    """Return a field's default, and what makes it for each object that needs one of its own."""
+    assert isinstance(field, ast.Call)
+    options = {option.arg: option.value for option in field.keywords}
+    kind = ast.unparse(field.args[1]).removeprefix("betterproto2.TYPE_")
+    if "repeated" in options:
+        return "MISSING", "[]"
+    if kind == "MAP":
+        return "MISSING", "{}"
+    if "optional" in options or "group" in options or kind == "MESSAGE":
+        return "None", ""
+    if kind == "ENUM":
+        factory = options["default_factory"]
+        assert isinstance(factory, ast.Lambda)
+        return "MISSING", ast.unparse(factory.body)
+    plain = {"STRING": '""', "BYTES": 'b""', "BOOL": "False", "FLOAT": "0.0", "DOUBLE": "0.0"}
+    return plain.get(kind, "0"), ""
 
 
 def _run(work: Path, command: list[str], text: str | None = None) -> str:
@@ -308,7 +373,9 @@ def stream_module(descriptors: FileDescriptorSet) -> str:
         if re.search(rf"\b{name}\b", classes)
     )
     imports = f"from .wire import {', '.join(used)}"
-    return "\n\n".join([f"{STREAM_HEAD}{imports}", f"__all__ = {tuple(exported)}", classes])
+    inside = "\n".join(filter(None, (_inside(schema, name) for name in messages)))
+    head = f"{STREAM_HEAD}{imports}"
+    return "\n\n".join([head, f"__all__ = {tuple(exported)}", classes, inside])
 
 
 def descriptors_module(descriptors: FileDescriptorSet) -> str:
@@ -386,6 +453,14 @@ def _message_class(schema: Schema, name: str) -> str:
     return "\n".join(parts)
 
 
+def _inside(schema: Schema, name: str) -> str:
+    """Return the statement that tells what is inside a message; there is a class for all of it."""
+    cls = schema.cls(name)
+    fields = tuple(field for field, _ in _fields(schema, schema.messages[name]))
+    inside = nested(Message(name=cls, cls=cls, fields=fields))
+    return f"{cls}._nested.update({inside})" if inside != "{}" else ""
+
+
 def _docstring(schema: Schema, name: str, kind: str) -> str:
     comment = " ".join(schema.comments[name].split())
     if not comment or name.startswith("google."):  # those are essays
@@ -460,6 +535,7 @@ def _field(schema: Schema, message: DescriptorProto, raw: FieldDescriptorProto) 
         cls=cls,
         read=f"{cls}._read" if is_message else "",
         write="{value}.encode()" if is_message else "",
+        nested=f"{cls}._nested" if is_message else "",
     )
 
 

@@ -62,7 +62,7 @@ __all__ = (
 )
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -168,7 +168,7 @@ class Status(betterproto2.Enum):
     SERVICE_UNAVAILABLE = 503
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ApplicationPolicy(betterproto2.Message):
     """
 
@@ -185,11 +185,20 @@ class ApplicationPolicy(betterproto2.Message):
         2, betterproto2.TYPE_STRING, optional=True, group="Type"
     )
 
+    def __init__(
+        self,
+        signature_policy: "SignaturePolicyEnvelope | None" = None,
+        channel_config_policy_reference: "str | None" = None,
+    ) -> None:
+        self.signature_policy = signature_policy
+        self.channel_config_policy_reference = channel_config_policy_reference
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "ApplicationPolicy", ApplicationPolicy)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Block(betterproto2.Message):
     """
     A hash covers the header alone; the header covers the data.
@@ -207,12 +216,25 @@ class Block(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        header: "BlockHeader | None" = None,
+        data: "BlockData | None" = None,
+        metadata: "BlockMetadata | None" = None,
+    ) -> None:
+        self.header = header
+        self.data = data
+        self.metadata = metadata
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "Block", Block)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BlockchainInfo(betterproto2.Message):
+    """Message `BlockchainInfo`."""
+
     height: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     current_block_hash: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -223,21 +245,52 @@ class BlockchainInfo(betterproto2.Message):
         betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
     )
 
+    def __init__(
+        self,
+        height: "int" = 0,
+        current_block_hash: "bytes" = b"",
+        previous_block_hash: "bytes" = b"",
+        bootstrapping_snapshot_info: "BootstrappingSnapshotInfo | None" = None,
+    ) -> None:
+        self.height = height
+        self.current_block_hash = current_block_hash
+        self.previous_block_hash = previous_block_hash
+        self.bootstrapping_snapshot_info = bootstrapping_snapshot_info
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "BlockchainInfo", BlockchainInfo)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BlockData(betterproto2.Message):
+    """Message `BlockData`."""
+
     data: "list[bytes]" = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)
+
+    def __init__(
+        self,
+        data: "list[bytes]" = MISSING,
+    ) -> None:
+        self.data = [] if data is MISSING else data
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "BlockData", BlockData)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BlockDataHashingStructure(betterproto2.Message):
+    """Message `BlockDataHashingStructure`."""
+
     width: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+
+    def __init__(
+        self,
+        width: "int" = 0,
+    ) -> None:
+        self.width = width
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -245,31 +298,62 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BlockHeader(betterproto2.Message):
+    """Message `BlockHeader`."""
+
     number: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     previous_hash: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
     data_hash: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        number: "int" = 0,
+        previous_hash: "bytes" = b"",
+        data_hash: "bytes" = b"",
+    ) -> None:
+        self.number = number
+        self.previous_hash = previous_hash
+        self.data_hash = data_hash
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "BlockHeader", BlockHeader)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BlockMetadata(betterproto2.Message):
+    """Message `BlockMetadata`."""
+
     metadata: "list[bytes]" = betterproto2.field(
         1, betterproto2.TYPE_BYTES, repeated=True
     )
+
+    def __init__(
+        self,
+        metadata: "list[bytes]" = MISSING,
+    ) -> None:
+        self.metadata = [] if metadata is MISSING else metadata
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "BlockMetadata", BlockMetadata)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BootstrappingSnapshotInfo(betterproto2.Message):
+    """Message `BootstrappingSnapshotInfo`."""
+
     last_block_in_snapshot: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+
+    def __init__(
+        self,
+        last_block_in_snapshot: "int" = 0,
+    ) -> None:
+        self.last_block_in_snapshot = last_block_in_snapshot
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -277,8 +361,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Capabilities(betterproto2.Message):
+    """Message `Capabilities`."""
+
     capabilities: "dict[str, Capability]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
@@ -287,20 +373,36 @@ class Capabilities(betterproto2.Message):
         ),
     )
 
+    def __init__(
+        self,
+        capabilities: "dict[str, Capability]" = MISSING,
+    ) -> None:
+        self.capabilities = {} if capabilities is MISSING else capabilities
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "Capabilities", Capabilities)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Capability(betterproto2.Message):
+    """Message `Capability`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "Capability", Capability)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChannelHeader(betterproto2.Message):
+    """Message `ChannelHeader`."""
+
     type: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     version: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
@@ -322,11 +424,32 @@ class ChannelHeader(betterproto2.Message):
 
     tls_cert_hash: "bytes" = betterproto2.field(8, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        type: "int" = 0,
+        version: "int" = 0,
+        timestamp: "datetime.datetime | None" = None,
+        channel_id: "str" = "",
+        tx_id: "str" = "",
+        epoch: "int" = 0,
+        extension: "bytes" = b"",
+        tls_cert_hash: "bytes" = b"",
+    ) -> None:
+        self.type = type
+        self.version = version
+        self.timestamp = timestamp
+        self.channel_id = channel_id
+        self.tx_id = tx_id
+        self.epoch = epoch
+        self.extension = extension
+        self.tls_cert_hash = tls_cert_hash
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "ChannelHeader", ChannelHeader)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CollectionConfig(betterproto2.Message):
     """
 
@@ -339,15 +462,31 @@ class CollectionConfig(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, optional=True, group="payload"
     )
 
+    def __init__(
+        self,
+        static_collection_config: "StaticCollectionConfig | None" = None,
+    ) -> None:
+        self.static_collection_config = static_collection_config
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "CollectionConfig", CollectionConfig)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CollectionConfigPackage(betterproto2.Message):
+    """Message `CollectionConfigPackage`."""
+
     config: "list[CollectionConfig]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        config: "list[CollectionConfig]" = MISSING,
+    ) -> None:
+        self.config = [] if config is MISSING else config
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -355,7 +494,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CollectionPolicyConfig(betterproto2.Message):
     """
 
@@ -368,36 +507,65 @@ class CollectionPolicyConfig(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, optional=True, group="payload"
     )
 
+    def __init__(
+        self,
+        signature_policy: "SignaturePolicyEnvelope | None" = None,
+    ) -> None:
+        self.signature_policy = signature_policy
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "common", "CollectionPolicyConfig", CollectionPolicyConfig
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CombinedPrincipal(betterproto2.Message):
+    """Message `CombinedPrincipal`."""
+
     principals: "list[MspPrincipal]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        principals: "list[MspPrincipal]" = MISSING,
+    ) -> None:
+        self.principals = [] if principals is MISSING else principals
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "CombinedPrincipal", CombinedPrincipal)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Config(betterproto2.Message):
+    """Message `Config`."""
+
     sequence: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     channel_group: "ConfigGroup | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        sequence: "int" = 0,
+        channel_group: "ConfigGroup | None" = None,
+    ) -> None:
+        self.sequence = sequence
+        self.channel_group = channel_group
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "Config", Config)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConfigEnvelope(betterproto2.Message):
+    """Message `ConfigEnvelope`."""
+
     config: "Config | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -406,12 +574,23 @@ class ConfigEnvelope(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        config: "Config | None" = None,
+        last_update: "Envelope | None" = None,
+    ) -> None:
+        self.config = config
+        self.last_update = last_update
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "ConfigEnvelope", ConfigEnvelope)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConfigGroup(betterproto2.Message):
+    """Message `ConfigGroup`."""
+
     version: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     groups: "dict[str, ConfigGroup]" = betterproto2.field(
@@ -440,12 +619,29 @@ class ConfigGroup(betterproto2.Message):
 
     mod_policy: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
 
+    def __init__(
+        self,
+        version: "int" = 0,
+        groups: "dict[str, ConfigGroup]" = MISSING,
+        values: "dict[str, ConfigValue]" = MISSING,
+        policies: "dict[str, ConfigPolicy]" = MISSING,
+        mod_policy: "str" = "",
+    ) -> None:
+        self.version = version
+        self.groups = {} if groups is MISSING else groups
+        self.values = {} if values is MISSING else values
+        self.policies = {} if policies is MISSING else policies
+        self.mod_policy = mod_policy
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "ConfigGroup", ConfigGroup)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConfigPolicy(betterproto2.Message):
+    """Message `ConfigPolicy`."""
+
     version: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     policy: "Policy | None" = betterproto2.field(
@@ -454,22 +650,46 @@ class ConfigPolicy(betterproto2.Message):
 
     mod_policy: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
+    def __init__(
+        self,
+        version: "int" = 0,
+        policy: "Policy | None" = None,
+        mod_policy: "str" = "",
+    ) -> None:
+        self.version = version
+        self.policy = policy
+        self.mod_policy = mod_policy
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "ConfigPolicy", ConfigPolicy)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConfigSignature(betterproto2.Message):
+    """Message `ConfigSignature`."""
+
     signature_header: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     signature: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        signature_header: "bytes" = b"",
+        signature: "bytes" = b"",
+    ) -> None:
+        self.signature_header = signature_header
+        self.signature = signature
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "ConfigSignature", ConfigSignature)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConfigUpdate(betterproto2.Message):
+    """Message `ConfigUpdate`."""
+
     channel_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     read_set: "ConfigGroup | None" = betterproto2.field(
@@ -488,17 +708,41 @@ class ConfigUpdate(betterproto2.Message):
         ),
     )
 
+    def __init__(
+        self,
+        channel_id: "str" = "",
+        read_set: "ConfigGroup | None" = None,
+        write_set: "ConfigGroup | None" = None,
+        isolated_data: "dict[str, bytes]" = MISSING,
+    ) -> None:
+        self.channel_id = channel_id
+        self.read_set = read_set
+        self.write_set = write_set
+        self.isolated_data = {} if isolated_data is MISSING else isolated_data
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "ConfigUpdate", ConfigUpdate)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConfigUpdateEnvelope(betterproto2.Message):
+    """Message `ConfigUpdateEnvelope`."""
+
     config_update: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     signatures: "list[ConfigSignature]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        config_update: "bytes" = b"",
+        signatures: "list[ConfigSignature]" = MISSING,
+    ) -> None:
+        self.config_update = config_update
+        self.signatures = [] if signatures is MISSING else signatures
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -506,20 +750,35 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConfigValue(betterproto2.Message):
+    """Message `ConfigValue`."""
+
     version: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     value: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
     mod_policy: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
+    def __init__(
+        self,
+        version: "int" = 0,
+        value: "bytes" = b"",
+        mod_policy: "str" = "",
+    ) -> None:
+        self.version = version
+        self.value = value
+        self.mod_policy = mod_policy
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "ConfigValue", ConfigValue)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Consenter(betterproto2.Message):
+    """Message `Consenter`."""
+
     id: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
 
     host: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -534,19 +793,47 @@ class Consenter(betterproto2.Message):
 
     server_tls_cert: "bytes" = betterproto2.field(7, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        id: "int" = 0,
+        host: "str" = "",
+        port: "int" = 0,
+        msp_id: "str" = "",
+        identity: "bytes" = b"",
+        client_tls_cert: "bytes" = b"",
+        server_tls_cert: "bytes" = b"",
+    ) -> None:
+        self.id = id
+        self.host = host
+        self.port = port
+        self.msp_id = msp_id
+        self.identity = identity
+        self.client_tls_cert = client_tls_cert
+        self.server_tls_cert = server_tls_cert
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "Consenter", Consenter)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Consortium(betterproto2.Message):
+    """Message `Consortium`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        name: "str" = "",
+    ) -> None:
+        self.name = name
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "Consortium", Consortium)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Envelope(betterproto2.Message):
     """
     The signature covers payload exactly as received.
@@ -556,45 +843,96 @@ class Envelope(betterproto2.Message):
 
     signature: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        payload: "bytes" = b"",
+        signature: "bytes" = b"",
+    ) -> None:
+        self.payload = payload
+        self.signature = signature
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "Envelope", Envelope)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class HashingAlgorithm(betterproto2.Message):
+    """Message `HashingAlgorithm`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        name: "str" = "",
+    ) -> None:
+        self.name = name
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "HashingAlgorithm", HashingAlgorithm)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Header(betterproto2.Message):
+    """Message `Header`."""
+
     channel_header: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     signature_header: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        channel_header: "bytes" = b"",
+        signature_header: "bytes" = b"",
+    ) -> None:
+        self.channel_header = channel_header
+        self.signature_header = signature_header
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "Header", Header)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class IdentifierHeader(betterproto2.Message):
+    """Message `IdentifierHeader`."""
+
     identifier: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
 
     nonce: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        identifier: "int" = 0,
+        nonce: "bytes" = b"",
+    ) -> None:
+        self.identifier = identifier
+        self.nonce = nonce
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "IdentifierHeader", IdentifierHeader)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ImplicitMetaPolicy(betterproto2.Message):
+    """Message `ImplicitMetaPolicy`."""
+
     sub_policy: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     rule: "ImplicitMetaPolicyRule" = betterproto2.field(
         2, betterproto2.TYPE_ENUM, default_factory=lambda: ImplicitMetaPolicyRule(0)
     )
+
+    def __init__(
+        self,
+        sub_policy: "str" = "",
+        rule: "ImplicitMetaPolicyRule" = MISSING,
+    ) -> None:
+        self.sub_policy = sub_policy
+        self.rule = ImplicitMetaPolicyRule(0) if rule is MISSING else rule
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -602,45 +940,91 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class LastConfig(betterproto2.Message):
+    """Message `LastConfig`."""
+
     index: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+
+    def __init__(
+        self,
+        index: "int" = 0,
+    ) -> None:
+        self.index = index
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "LastConfig", LastConfig)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Metadata(betterproto2.Message):
+    """Message `Metadata`."""
+
     value: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     signatures: "list[MetadataSignature]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        value: "bytes" = b"",
+        signatures: "list[MetadataSignature]" = MISSING,
+    ) -> None:
+        self.value = value
+        self.signatures = [] if signatures is MISSING else signatures
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "Metadata", Metadata)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MetadataSignature(betterproto2.Message):
+    """Message `MetadataSignature`."""
+
     signature_header: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     signature: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
     identifier_header: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        signature_header: "bytes" = b"",
+        signature: "bytes" = b"",
+        identifier_header: "bytes" = b"",
+    ) -> None:
+        self.signature_header = signature_header
+        self.signature = signature
+        self.identifier_header = identifier_header
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "MetadataSignature", MetadataSignature)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MspIdentityAnonymity(betterproto2.Message):
+    """Message `MspIdentityAnonymity`."""
+
     anonymity_type: "MspIdentityAnonymityMspIdentityAnonymityType" = betterproto2.field(
         1,
         betterproto2.TYPE_ENUM,
         default_factory=lambda: MspIdentityAnonymityMspIdentityAnonymityType(0),
     )
+
+    def __init__(
+        self,
+        anonymity_type: "MspIdentityAnonymityMspIdentityAnonymityType" = MISSING,
+    ) -> None:
+        self.anonymity_type = (
+            MspIdentityAnonymityMspIdentityAnonymityType(0)
+            if anonymity_type is MISSING
+            else anonymity_type
+        )
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -648,47 +1032,93 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MspPrincipal(betterproto2.Message):
+    """Message `MspPrincipal`."""
+
     principal_classification: "MspPrincipalClassification" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: MspPrincipalClassification(0)
     )
 
     principal: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        principal_classification: "MspPrincipalClassification" = MISSING,
+        principal: "bytes" = b"",
+    ) -> None:
+        self.principal_classification = (
+            MspPrincipalClassification(0)
+            if principal_classification is MISSING
+            else principal_classification
+        )
+        self.principal = principal
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "MSPPrincipal", MspPrincipal)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MspRole(betterproto2.Message):
+    """Message `MspRole`."""
+
     msp_identifier: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     role: "MspRoleMspRoleType" = betterproto2.field(
         2, betterproto2.TYPE_ENUM, default_factory=lambda: MspRoleMspRoleType(0)
     )
 
+    def __init__(
+        self,
+        msp_identifier: "str" = "",
+        role: "MspRoleMspRoleType" = MISSING,
+    ) -> None:
+        self.msp_identifier = msp_identifier
+        self.role = MspRoleMspRoleType(0) if role is MISSING else role
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "MSPRole", MspRole)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class OrdererAddresses(betterproto2.Message):
+    """Message `OrdererAddresses`."""
+
     addresses: "list[str]" = betterproto2.field(
         1, betterproto2.TYPE_STRING, repeated=True
     )
+
+    def __init__(
+        self,
+        addresses: "list[str]" = MISSING,
+    ) -> None:
+        self.addresses = [] if addresses is MISSING else addresses
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "OrdererAddresses", OrdererAddresses)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class OrdererBlockMetadata(betterproto2.Message):
+    """Message `OrdererBlockMetadata`."""
+
     last_config: "LastConfig | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
 
     consenter_metadata: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        last_config: "LastConfig | None" = None,
+        consenter_metadata: "bytes" = b"",
+    ) -> None:
+        self.last_config = last_config
+        self.consenter_metadata = consenter_metadata
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -696,18 +1126,31 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Orderers(betterproto2.Message):
+    """Message `Orderers`."""
+
     consenter_mapping: "list[Consenter]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        consenter_mapping: "list[Consenter]" = MISSING,
+    ) -> None:
+        self.consenter_mapping = (
+            [] if consenter_mapping is MISSING else consenter_mapping
+        )
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "Orderers", Orderers)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class OrganizationUnit(betterproto2.Message):
+    """Message `OrganizationUnit`."""
+
     msp_identifier: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     organizational_unit_identifier: "str" = betterproto2.field(
@@ -716,43 +1159,87 @@ class OrganizationUnit(betterproto2.Message):
 
     certifiers_identifier: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        msp_identifier: "str" = "",
+        organizational_unit_identifier: "str" = "",
+        certifiers_identifier: "bytes" = b"",
+    ) -> None:
+        self.msp_identifier = msp_identifier
+        self.organizational_unit_identifier = organizational_unit_identifier
+        self.certifiers_identifier = certifiers_identifier
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "OrganizationUnit", OrganizationUnit)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Payload(betterproto2.Message):
+    """Message `Payload`."""
+
     header: "Header | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        header: "Header | None" = None,
+        data: "bytes" = b"",
+    ) -> None:
+        self.header = header
+        self.data = data
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "Payload", Payload)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Policy(betterproto2.Message):
+    """Message `Policy`."""
+
     type: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     value: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        type: "int" = 0,
+        value: "bytes" = b"",
+    ) -> None:
+        self.type = type
+        self.value = value
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "Policy", Policy)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SignatureHeader(betterproto2.Message):
+    """Message `SignatureHeader`."""
+
     creator: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     nonce: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        creator: "bytes" = b"",
+        nonce: "bytes" = b"",
+    ) -> None:
+        self.creator = creator
+        self.nonce = nonce
+        self.__post_init__()
 
 
 default_message_pool.register_message("common", "SignatureHeader", SignatureHeader)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SignaturePolicy(betterproto2.Message):
     """
 
@@ -769,17 +1256,37 @@ class SignaturePolicy(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True, group="Type"
     )
 
+    def __init__(
+        self,
+        signed_by: "int | None" = None,
+        n_out_of: "SignaturePolicyNOutOf | None" = None,
+    ) -> None:
+        self.signed_by = signed_by
+        self.n_out_of = n_out_of
+        self.__post_init__()
+
 
 default_message_pool.register_message("common", "SignaturePolicy", SignaturePolicy)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SignaturePolicyNOutOf(betterproto2.Message):
+    """Message `SignaturePolicyNOutOf`."""
+
     n: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     rules: "list[SignaturePolicy]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        n: "int" = 0,
+        rules: "list[SignaturePolicy]" = MISSING,
+    ) -> None:
+        self.n = n
+        self.rules = [] if rules is MISSING else rules
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -787,8 +1294,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SignaturePolicyEnvelope(betterproto2.Message):
+    """Message `SignaturePolicyEnvelope`."""
+
     version: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     rule: "SignaturePolicy | None" = betterproto2.field(
@@ -799,14 +1308,27 @@ class SignaturePolicyEnvelope(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        version: "int" = 0,
+        rule: "SignaturePolicy | None" = None,
+        identities: "list[MspPrincipal]" = MISSING,
+    ) -> None:
+        self.version = version
+        self.rule = rule
+        self.identities = [] if identities is MISSING else identities
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "common", "SignaturePolicyEnvelope", SignaturePolicyEnvelope
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class StaticCollectionConfig(betterproto2.Message):
+    """Message `StaticCollectionConfig`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     member_orgs_policy: "CollectionPolicyConfig | None" = betterproto2.field(
@@ -826,6 +1348,27 @@ class StaticCollectionConfig(betterproto2.Message):
     endorsement_policy: "ApplicationPolicy | None" = betterproto2.field(
         8, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        member_orgs_policy: "CollectionPolicyConfig | None" = None,
+        required_peer_count: "int" = 0,
+        maximum_peer_count: "int" = 0,
+        block_to_live: "int" = 0,
+        member_only_read: "bool" = False,
+        member_only_write: "bool" = False,
+        endorsement_policy: "ApplicationPolicy | None" = None,
+    ) -> None:
+        self.name = name
+        self.member_orgs_policy = member_orgs_policy
+        self.required_peer_count = required_peer_count
+        self.maximum_peer_count = maximum_peer_count
+        self.block_to_live = block_to_live
+        self.member_only_read = member_only_read
+        self.member_only_write = member_only_write
+        self.endorsement_policy = endorsement_policy
+        self.__post_init__()
 
 
 default_message_pool.register_message(

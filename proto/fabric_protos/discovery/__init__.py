@@ -26,7 +26,7 @@ __all__ = (
     "SignedRequest",
 )
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -36,31 +36,60 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class AuthInfo(betterproto2.Message):
+    """Message `AuthInfo`."""
+
     client_identity: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     client_tls_cert_hash: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        client_identity: "bytes" = b"",
+        client_tls_cert_hash: "bytes" = b"",
+    ) -> None:
+        self.client_identity = client_identity
+        self.client_tls_cert_hash = client_tls_cert_hash
+        self.__post_init__()
 
 
 default_message_pool.register_message("discovery", "AuthInfo", AuthInfo)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeQuery(betterproto2.Message):
+    """Message `ChaincodeQuery`."""
+
     interests: "list[_protos__.ChaincodeInterest]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        interests: "list[_protos__.ChaincodeInterest]" = MISSING,
+    ) -> None:
+        self.interests = [] if interests is MISSING else interests
+        self.__post_init__()
 
 
 default_message_pool.register_message("discovery", "ChaincodeQuery", ChaincodeQuery)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeQueryResult(betterproto2.Message):
+    """Message `ChaincodeQueryResult`."""
+
     content: "list[EndorsementDescriptor]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        content: "list[EndorsementDescriptor]" = MISSING,
+    ) -> None:
+        self.content = [] if content is MISSING else content
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -68,16 +97,25 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConfigQuery(betterproto2.Message):
+    """Message `ConfigQuery`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message("discovery", "ConfigQuery", ConfigQuery)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConfigResult(betterproto2.Message):
+    """Message `ConfigResult`."""
+
     msps: "dict[str, _msp__.FabricMspConfig]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
@@ -94,12 +132,23 @@ class ConfigResult(betterproto2.Message):
         ),
     )
 
+    def __init__(
+        self,
+        msps: "dict[str, _msp__.FabricMspConfig]" = MISSING,
+        orderers: "dict[str, Endpoints]" = MISSING,
+    ) -> None:
+        self.msps = {} if msps is MISSING else msps
+        self.orderers = {} if orderers is MISSING else orderers
+        self.__post_init__()
+
 
 default_message_pool.register_message("discovery", "ConfigResult", ConfigResult)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class EndorsementDescriptor(betterproto2.Message):
+    """Message `EndorsementDescriptor`."""
+
     chaincode: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     endorsers_by_groups: "dict[str, Peers]" = betterproto2.field(
@@ -114,41 +163,83 @@ class EndorsementDescriptor(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        chaincode: "str" = "",
+        endorsers_by_groups: "dict[str, Peers]" = MISSING,
+        layouts: "list[Layout]" = MISSING,
+    ) -> None:
+        self.chaincode = chaincode
+        self.endorsers_by_groups = (
+            {} if endorsers_by_groups is MISSING else endorsers_by_groups
+        )
+        self.layouts = [] if layouts is MISSING else layouts
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "discovery", "EndorsementDescriptor", EndorsementDescriptor
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Endpoint(betterproto2.Message):
+    """Message `Endpoint`."""
+
     host: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     port: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+
+    def __init__(
+        self,
+        host: "str" = "",
+        port: "int" = 0,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.__post_init__()
 
 
 default_message_pool.register_message("discovery", "Endpoint", Endpoint)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Endpoints(betterproto2.Message):
+    """Message `Endpoints`."""
+
     endpoint: "list[Endpoint]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        endpoint: "list[Endpoint]" = MISSING,
+    ) -> None:
+        self.endpoint = [] if endpoint is MISSING else endpoint
+        self.__post_init__()
 
 
 default_message_pool.register_message("discovery", "Endpoints", Endpoints)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Error(betterproto2.Message):
+    """Message `Error`."""
+
     content: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        content: "str" = "",
+    ) -> None:
+        self.content = content
+        self.__post_init__()
 
 
 default_message_pool.register_message("discovery", "Error", Error)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Layout(betterproto2.Message):
     """
     How many endorsers of each group satisfy the policy.
@@ -162,20 +253,38 @@ class Layout(betterproto2.Message):
         ),
     )
 
+    def __init__(
+        self,
+        quantities_by_group: "dict[str, int]" = MISSING,
+    ) -> None:
+        self.quantities_by_group = (
+            {} if quantities_by_group is MISSING else quantities_by_group
+        )
+        self.__post_init__()
+
 
 default_message_pool.register_message("discovery", "Layout", Layout)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class LocalPeerQuery(betterproto2.Message):
+    """Message `LocalPeerQuery`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message("discovery", "LocalPeerQuery", LocalPeerQuery)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Peer(betterproto2.Message):
+    """Message `Peer`."""
+
     state_info: "_gossip__.Envelope | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -186,15 +295,35 @@ class Peer(betterproto2.Message):
 
     identity: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        state_info: "_gossip__.Envelope | None" = None,
+        membership_info: "_gossip__.Envelope | None" = None,
+        identity: "bytes" = b"",
+    ) -> None:
+        self.state_info = state_info
+        self.membership_info = membership_info
+        self.identity = identity
+        self.__post_init__()
+
 
 default_message_pool.register_message("discovery", "Peer", Peer)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class PeerMembershipQuery(betterproto2.Message):
+    """Message `PeerMembershipQuery`."""
+
     filter: "_protos__.ChaincodeInterest | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    def __init__(
+        self,
+        filter: "_protos__.ChaincodeInterest | None" = None,
+    ) -> None:
+        self.filter = filter
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -202,8 +331,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class PeerMembershipResult(betterproto2.Message):
+    """Message `PeerMembershipResult`."""
+
     peers_by_org: "dict[str, Peers]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
@@ -212,23 +343,39 @@ class PeerMembershipResult(betterproto2.Message):
         ),
     )
 
+    def __init__(
+        self,
+        peers_by_org: "dict[str, Peers]" = MISSING,
+    ) -> None:
+        self.peers_by_org = {} if peers_by_org is MISSING else peers_by_org
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "discovery", "PeerMembershipResult", PeerMembershipResult
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Peers(betterproto2.Message):
+    """Message `Peers`."""
+
     peers: "list[Peer]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        peers: "list[Peer]" = MISSING,
+    ) -> None:
+        self.peers = [] if peers is MISSING else peers
+        self.__post_init__()
 
 
 default_message_pool.register_message("discovery", "Peers", Peers)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Query(betterproto2.Message):
     """
 
@@ -255,11 +402,26 @@ class Query(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, optional=True, group="query"
     )
 
+    def __init__(
+        self,
+        channel: "str" = "",
+        config_query: "ConfigQuery | None" = None,
+        peer_query: "PeerMembershipQuery | None" = None,
+        cc_query: "ChaincodeQuery | None" = None,
+        local_peers: "LocalPeerQuery | None" = None,
+    ) -> None:
+        self.channel = channel
+        self.config_query = config_query
+        self.peer_query = peer_query
+        self.cc_query = cc_query
+        self.local_peers = local_peers
+        self.__post_init__()
+
 
 default_message_pool.register_message("discovery", "Query", Query)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryResult(betterproto2.Message):
     """
 
@@ -284,12 +446,27 @@ class QueryResult(betterproto2.Message):
         4, betterproto2.TYPE_MESSAGE, optional=True, group="result"
     )
 
+    def __init__(
+        self,
+        error: "Error | None" = None,
+        config_result: "ConfigResult | None" = None,
+        cc_query_res: "ChaincodeQueryResult | None" = None,
+        members: "PeerMembershipResult | None" = None,
+    ) -> None:
+        self.error = error
+        self.config_result = config_result
+        self.cc_query_res = cc_query_res
+        self.members = members
+        self.__post_init__()
+
 
 default_message_pool.register_message("discovery", "QueryResult", QueryResult)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Request(betterproto2.Message):
+    """Message `Request`."""
+
     authentication: "AuthInfo | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -298,28 +475,57 @@ class Request(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        authentication: "AuthInfo | None" = None,
+        queries: "list[Query]" = MISSING,
+    ) -> None:
+        self.authentication = authentication
+        self.queries = [] if queries is MISSING else queries
+        self.__post_init__()
+
 
 default_message_pool.register_message("discovery", "Request", Request)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Response(betterproto2.Message):
+    """Message `Response`."""
+
     results: "list[QueryResult]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        results: "list[QueryResult]" = MISSING,
+    ) -> None:
+        self.results = [] if results is MISSING else results
+        self.__post_init__()
 
 
 default_message_pool.register_message("discovery", "Response", Response)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SignedRequest(betterproto2.Message):
+    """Message `SignedRequest`."""
+
     payload: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
     A Request.
     """
 
     signature: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        payload: "bytes" = b"",
+        signature: "bytes" = b"",
+    ) -> None:
+        self.payload = payload
+        self.signature = signature
+        self.__post_init__()
 
 
 default_message_pool.register_message("discovery", "SignedRequest", SignedRequest)

@@ -9,7 +9,7 @@ __all__ = (
     "Options",
 )
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -19,8 +19,10 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConfigMetadata(betterproto2.Message):
+    """Message `ConfigMetadata`."""
+
     consenters: "list[Consenter]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
@@ -29,12 +31,23 @@ class ConfigMetadata(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        consenters: "list[Consenter]" = MISSING,
+        options: "Options | None" = None,
+    ) -> None:
+        self.consenters = [] if consenters is MISSING else consenters
+        self.options = options
+        self.__post_init__()
+
 
 default_message_pool.register_message("etcdraft", "ConfigMetadata", ConfigMetadata)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Consenter(betterproto2.Message):
+    """Message `Consenter`."""
+
     host: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     port: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
@@ -43,12 +56,27 @@ class Consenter(betterproto2.Message):
 
     server_tls_cert: "bytes" = betterproto2.field(4, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        host: "str" = "",
+        port: "int" = 0,
+        client_tls_cert: "bytes" = b"",
+        server_tls_cert: "bytes" = b"",
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.client_tls_cert = client_tls_cert
+        self.server_tls_cert = server_tls_cert
+        self.__post_init__()
+
 
 default_message_pool.register_message("etcdraft", "Consenter", Consenter)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Options(betterproto2.Message):
+    """Message `Options`."""
+
     tick_interval: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     election_tick: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
@@ -58,6 +86,21 @@ class Options(betterproto2.Message):
     max_inflight_blocks: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
 
     snapshot_interval_size: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+
+    def __init__(
+        self,
+        tick_interval: "str" = "",
+        election_tick: "int" = 0,
+        heartbeat_tick: "int" = 0,
+        max_inflight_blocks: "int" = 0,
+        snapshot_interval_size: "int" = 0,
+    ) -> None:
+        self.tick_interval = tick_interval
+        self.election_tick = election_tick
+        self.heartbeat_tick = heartbeat_tick
+        self.max_inflight_blocks = max_inflight_blocks
+        self.snapshot_interval_size = snapshot_interval_size
+        self.__post_init__()
 
 
 default_message_pool.register_message("etcdraft", "Options", Options)

@@ -21,7 +21,7 @@ __all__ = (
     "SubmitResponse",
 )
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -31,8 +31,10 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeEventsRequest(betterproto2.Message):
+    """Message `ChaincodeEventsRequest`."""
+
     channel_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     chaincode_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -45,19 +47,45 @@ class ChaincodeEventsRequest(betterproto2.Message):
 
     after_transaction_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
 
+    def __init__(
+        self,
+        channel_id: "str" = "",
+        chaincode_id: "str" = "",
+        identity: "bytes" = b"",
+        start_position: "_orderer__.SeekPosition | None" = None,
+        after_transaction_id: "str" = "",
+    ) -> None:
+        self.channel_id = channel_id
+        self.chaincode_id = chaincode_id
+        self.identity = identity
+        self.start_position = start_position
+        self.after_transaction_id = after_transaction_id
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "gateway", "ChaincodeEventsRequest", ChaincodeEventsRequest
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeEventsResponse(betterproto2.Message):
+    """Message `ChaincodeEventsResponse`."""
+
     events: "list[_protos__.ChaincodeEvent]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
     block_number: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+
+    def __init__(
+        self,
+        events: "list[_protos__.ChaincodeEvent]" = MISSING,
+        block_number: "int" = 0,
+    ) -> None:
+        self.events = [] if events is MISSING else events
+        self.block_number = block_number
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -65,13 +93,26 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CommitStatusRequest(betterproto2.Message):
+    """Message `CommitStatusRequest`."""
+
     transaction_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     channel_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     identity: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        transaction_id: "str" = "",
+        channel_id: "str" = "",
+        identity: "bytes" = b"",
+    ) -> None:
+        self.transaction_id = transaction_id
+        self.channel_id = channel_id
+        self.identity = identity
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -79,13 +120,24 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CommitStatusResponse(betterproto2.Message):
+    """Message `CommitStatusResponse`."""
+
     result: "_protos__.TxValidationCode" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: _protos__.TxValidationCode(0)
     )
 
     block_number: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+
+    def __init__(
+        self,
+        result: "_protos__.TxValidationCode" = MISSING,
+        block_number: "int" = 0,
+    ) -> None:
+        self.result = _protos__.TxValidationCode(0) if result is MISSING else result
+        self.block_number = block_number
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -93,8 +145,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class EndorseRequest(betterproto2.Message):
+    """Message `EndorseRequest`."""
+
     transaction_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     channel_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -107,12 +161,29 @@ class EndorseRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING, repeated=True
     )
 
+    def __init__(
+        self,
+        transaction_id: "str" = "",
+        channel_id: "str" = "",
+        proposed_transaction: "_protos__.SignedProposal | None" = None,
+        endorsing_organizations: "list[str]" = MISSING,
+    ) -> None:
+        self.transaction_id = transaction_id
+        self.channel_id = channel_id
+        self.proposed_transaction = proposed_transaction
+        self.endorsing_organizations = (
+            [] if endorsing_organizations is MISSING else endorsing_organizations
+        )
+        self.__post_init__()
+
 
 default_message_pool.register_message("gateway", "EndorseRequest", EndorseRequest)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class EndorseResponse(betterproto2.Message):
+    """Message `EndorseResponse`."""
+
     prepared_transaction: "_common__.Envelope | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -120,11 +191,18 @@ class EndorseResponse(betterproto2.Message):
     Not signed yet.
     """
 
+    def __init__(
+        self,
+        prepared_transaction: "_common__.Envelope | None" = None,
+    ) -> None:
+        self.prepared_transaction = prepared_transaction
+        self.__post_init__()
+
 
 default_message_pool.register_message("gateway", "EndorseResponse", EndorseResponse)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ErrorDetail(betterproto2.Message):
     """
     One detail of a google.rpc.Status: which peer or orderer failed, and how.
@@ -136,12 +214,25 @@ class ErrorDetail(betterproto2.Message):
 
     message: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
+    def __init__(
+        self,
+        address: "str" = "",
+        msp_id: "str" = "",
+        message: "str" = "",
+    ) -> None:
+        self.address = address
+        self.msp_id = msp_id
+        self.message = message
+        self.__post_init__()
+
 
 default_message_pool.register_message("gateway", "ErrorDetail", ErrorDetail)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class EvaluateRequest(betterproto2.Message):
+    """Message `EvaluateRequest`."""
+
     transaction_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     channel_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -154,27 +245,62 @@ class EvaluateRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING, repeated=True
     )
 
+    def __init__(
+        self,
+        transaction_id: "str" = "",
+        channel_id: "str" = "",
+        proposed_transaction: "_protos__.SignedProposal | None" = None,
+        target_organizations: "list[str]" = MISSING,
+    ) -> None:
+        self.transaction_id = transaction_id
+        self.channel_id = channel_id
+        self.proposed_transaction = proposed_transaction
+        self.target_organizations = (
+            [] if target_organizations is MISSING else target_organizations
+        )
+        self.__post_init__()
+
 
 default_message_pool.register_message("gateway", "EvaluateRequest", EvaluateRequest)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class EvaluateResponse(betterproto2.Message):
+    """Message `EvaluateResponse`."""
+
     result: "_protos__.Response | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    def __init__(
+        self,
+        result: "_protos__.Response | None" = None,
+    ) -> None:
+        self.result = result
+        self.__post_init__()
 
 
 default_message_pool.register_message("gateway", "EvaluateResponse", EvaluateResponse)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class PreparedTransaction(betterproto2.Message):
+    """Message `PreparedTransaction`."""
+
     transaction_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     envelope: "_common__.Envelope | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    def __init__(
+        self,
+        transaction_id: "str" = "",
+        envelope: "_common__.Envelope | None" = None,
+    ) -> None:
+        self.transaction_id = transaction_id
+        self.envelope = envelope
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -182,8 +308,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ProposedTransaction(betterproto2.Message):
+    """Message `ProposedTransaction`."""
+
     transaction_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     proposal: "_protos__.SignedProposal | None" = betterproto2.field(
@@ -194,14 +322,29 @@ class ProposedTransaction(betterproto2.Message):
         3, betterproto2.TYPE_STRING, repeated=True
     )
 
+    def __init__(
+        self,
+        transaction_id: "str" = "",
+        proposal: "_protos__.SignedProposal | None" = None,
+        endorsing_organizations: "list[str]" = MISSING,
+    ) -> None:
+        self.transaction_id = transaction_id
+        self.proposal = proposal
+        self.endorsing_organizations = (
+            [] if endorsing_organizations is MISSING else endorsing_organizations
+        )
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "gateway", "ProposedTransaction", ProposedTransaction
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SignedChaincodeEventsRequest(betterproto2.Message):
+    """Message `SignedChaincodeEventsRequest`."""
+
     request: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
     A ChaincodeEventsRequest.
@@ -209,14 +352,25 @@ class SignedChaincodeEventsRequest(betterproto2.Message):
 
     signature: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        request: "bytes" = b"",
+        signature: "bytes" = b"",
+    ) -> None:
+        self.request = request
+        self.signature = signature
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "gateway", "SignedChaincodeEventsRequest", SignedChaincodeEventsRequest
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SignedCommitStatusRequest(betterproto2.Message):
+    """Message `SignedCommitStatusRequest`."""
+
     request: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
     A CommitStatusRequest.
@@ -224,14 +378,25 @@ class SignedCommitStatusRequest(betterproto2.Message):
 
     signature: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        request: "bytes" = b"",
+        signature: "bytes" = b"",
+    ) -> None:
+        self.request = request
+        self.signature = signature
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "gateway", "SignedCommitStatusRequest", SignedCommitStatusRequest
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SubmitRequest(betterproto2.Message):
+    """Message `SubmitRequest`."""
+
     transaction_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     channel_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -240,13 +405,31 @@ class SubmitRequest(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        transaction_id: "str" = "",
+        channel_id: "str" = "",
+        prepared_transaction: "_common__.Envelope | None" = None,
+    ) -> None:
+        self.transaction_id = transaction_id
+        self.channel_id = channel_id
+        self.prepared_transaction = prepared_transaction
+        self.__post_init__()
+
 
 default_message_pool.register_message("gateway", "SubmitRequest", SubmitRequest)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SubmitResponse(betterproto2.Message):
+    """Message `SubmitResponse`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message("gateway", "SubmitResponse", SubmitResponse)

@@ -17,7 +17,7 @@ __all__ = (
     "StateInfo",
 )
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -41,8 +41,10 @@ class GossipMessageTag(betterproto2.Enum):
     CHAN_OR_ORG = 5
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class AliveMessage(betterproto2.Message):
+    """Message `AliveMessage`."""
+
     membership: "Member | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -53,24 +55,50 @@ class AliveMessage(betterproto2.Message):
 
     identity: "bytes" = betterproto2.field(4, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        membership: "Member | None" = None,
+        timestamp: "PeerTime | None" = None,
+        identity: "bytes" = b"",
+    ) -> None:
+        self.membership = membership
+        self.timestamp = timestamp
+        self.identity = identity
+        self.__post_init__()
+
 
 default_message_pool.register_message("gossip", "AliveMessage", AliveMessage)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Chaincode(betterproto2.Message):
+    """Message `Chaincode`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     metadata: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        name: "str" = "",
+        version: "str" = "",
+        metadata: "bytes" = b"",
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.metadata = metadata
+        self.__post_init__()
+
 
 default_message_pool.register_message("gossip", "Chaincode", Chaincode)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Envelope(betterproto2.Message):
+    """Message `Envelope`."""
+
     payload: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
     A GossipMessage.
@@ -82,11 +110,22 @@ class Envelope(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        payload: "bytes" = b"",
+        signature: "bytes" = b"",
+        secret_envelope: "SecretEnvelope | None" = None,
+    ) -> None:
+        self.payload = payload
+        self.signature = signature
+        self.secret_envelope = secret_envelope
+        self.__post_init__()
+
 
 default_message_pool.register_message("gossip", "Envelope", Envelope)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class GossipMessage(betterproto2.Message):
     """
 
@@ -111,34 +150,75 @@ class GossipMessage(betterproto2.Message):
         15, betterproto2.TYPE_MESSAGE, optional=True, group="content"
     )
 
+    def __init__(
+        self,
+        nonce: "int" = 0,
+        channel: "bytes" = b"",
+        tag: "GossipMessageTag" = MISSING,
+        alive_msg: "AliveMessage | None" = None,
+        state_info: "StateInfo | None" = None,
+    ) -> None:
+        self.nonce = nonce
+        self.channel = channel
+        self.tag = GossipMessageTag(0) if tag is MISSING else tag
+        self.alive_msg = alive_msg
+        self.state_info = state_info
+        self.__post_init__()
+
 
 default_message_pool.register_message("gossip", "GossipMessage", GossipMessage)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Member(betterproto2.Message):
+    """Message `Member`."""
+
     endpoint: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
     pki_id: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        endpoint: "str" = "",
+        metadata: "bytes" = b"",
+        pki_id: "bytes" = b"",
+    ) -> None:
+        self.endpoint = endpoint
+        self.metadata = metadata
+        self.pki_id = pki_id
+        self.__post_init__()
+
 
 default_message_pool.register_message("gossip", "Member", Member)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class PeerTime(betterproto2.Message):
+    """Message `PeerTime`."""
+
     inc_num: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     seq_num: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+
+    def __init__(
+        self,
+        inc_num: "int" = 0,
+        seq_num: "int" = 0,
+    ) -> None:
+        self.inc_num = inc_num
+        self.seq_num = seq_num
+        self.__post_init__()
 
 
 default_message_pool.register_message("gossip", "PeerTime", PeerTime)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Properties(betterproto2.Message):
+    """Message `Properties`."""
+
     ledger_height: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     left_channel: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
@@ -147,11 +227,22 @@ class Properties(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        ledger_height: "int" = 0,
+        left_channel: "bool" = False,
+        chaincodes: "list[Chaincode]" = MISSING,
+    ) -> None:
+        self.ledger_height = ledger_height
+        self.left_channel = left_channel
+        self.chaincodes = [] if chaincodes is MISSING else chaincodes
+        self.__post_init__()
+
 
 default_message_pool.register_message("gossip", "Properties", Properties)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Secret(betterproto2.Message):
     """
 
@@ -164,12 +255,21 @@ class Secret(betterproto2.Message):
         1, betterproto2.TYPE_STRING, optional=True, group="content"
     )
 
+    def __init__(
+        self,
+        internal_endpoint: "str | None" = None,
+    ) -> None:
+        self.internal_endpoint = internal_endpoint
+        self.__post_init__()
+
 
 default_message_pool.register_message("gossip", "Secret", Secret)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SecretEnvelope(betterproto2.Message):
+    """Message `SecretEnvelope`."""
+
     payload: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
     A Secret.
@@ -177,12 +277,23 @@ class SecretEnvelope(betterproto2.Message):
 
     signature: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        payload: "bytes" = b"",
+        signature: "bytes" = b"",
+    ) -> None:
+        self.payload = payload
+        self.signature = signature
+        self.__post_init__()
+
 
 default_message_pool.register_message("gossip", "SecretEnvelope", SecretEnvelope)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class StateInfo(betterproto2.Message):
+    """Message `StateInfo`."""
+
     timestamp: "PeerTime | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -194,6 +305,19 @@ class StateInfo(betterproto2.Message):
     properties: "Properties | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    def __init__(
+        self,
+        timestamp: "PeerTime | None" = None,
+        pki_id: "bytes" = b"",
+        channel_MAC: "bytes" = b"",
+        properties: "Properties | None" = None,
+    ) -> None:
+        self.timestamp = timestamp
+        self.pki_id = pki_id
+        self.channel_MAC = channel_MAC
+        self.properties = properties
+        self.__post_init__()
 
 
 default_message_pool.register_message("gossip", "StateInfo", StateInfo)

@@ -19,7 +19,7 @@ __all__ = (
     "Version",
 )
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -29,8 +29,10 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class HashedRwSet(betterproto2.Message):
+    """Message `HashedRwSet`."""
+
     hashed_reads: "list[KvReadHash]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
@@ -43,39 +45,83 @@ class HashedRwSet(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        hashed_reads: "list[KvReadHash]" = MISSING,
+        hashed_writes: "list[KvWriteHash]" = MISSING,
+        metadata_writes: "list[KvMetadataWriteHash]" = MISSING,
+    ) -> None:
+        self.hashed_reads = [] if hashed_reads is MISSING else hashed_reads
+        self.hashed_writes = [] if hashed_writes is MISSING else hashed_writes
+        self.metadata_writes = [] if metadata_writes is MISSING else metadata_writes
+        self.__post_init__()
+
 
 default_message_pool.register_message("kvrwset", "HashedRWSet", HashedRwSet)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KvMetadataEntry(betterproto2.Message):
+    """Message `KvMetadataEntry`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     value: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        name: "str" = "",
+        value: "bytes" = b"",
+    ) -> None:
+        self.name = name
+        self.value = value
+        self.__post_init__()
 
 
 default_message_pool.register_message("kvrwset", "KVMetadataEntry", KvMetadataEntry)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KvMetadataWrite(betterproto2.Message):
+    """Message `KvMetadataWrite`."""
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     entries: "list[KvMetadataEntry]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        key: "str" = "",
+        entries: "list[KvMetadataEntry]" = MISSING,
+    ) -> None:
+        self.key = key
+        self.entries = [] if entries is MISSING else entries
+        self.__post_init__()
+
 
 default_message_pool.register_message("kvrwset", "KVMetadataWrite", KvMetadataWrite)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KvMetadataWriteHash(betterproto2.Message):
+    """Message `KvMetadataWriteHash`."""
+
     key_hash: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     entries: "list[KvMetadataEntry]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        key_hash: "bytes" = b"",
+        entries: "list[KvMetadataEntry]" = MISSING,
+    ) -> None:
+        self.key_hash = key_hash
+        self.entries = [] if entries is MISSING else entries
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -83,7 +129,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KvRead(betterproto2.Message):
     """
     version is absent when the key did not exist.
@@ -95,24 +141,46 @@ class KvRead(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        key: "str" = "",
+        version: "Version | None" = None,
+    ) -> None:
+        self.key = key
+        self.version = version
+        self.__post_init__()
+
 
 default_message_pool.register_message("kvrwset", "KVRead", KvRead)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KvReadHash(betterproto2.Message):
+    """Message `KvReadHash`."""
+
     key_hash: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     version: "Version | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        key_hash: "bytes" = b"",
+        version: "Version | None" = None,
+    ) -> None:
+        self.key_hash = key_hash
+        self.version = version
+        self.__post_init__()
+
 
 default_message_pool.register_message("kvrwset", "KVReadHash", KvReadHash)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KvrwSet(betterproto2.Message):
+    """Message `KvrwSet`."""
+
     reads: "list[KvRead]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
@@ -129,11 +197,26 @@ class KvrwSet(betterproto2.Message):
         4, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        reads: "list[KvRead]" = MISSING,
+        range_queries_info: "list[RangeQueryInfo]" = MISSING,
+        writes: "list[KvWrite]" = MISSING,
+        metadata_writes: "list[KvMetadataWrite]" = MISSING,
+    ) -> None:
+        self.reads = [] if reads is MISSING else reads
+        self.range_queries_info = (
+            [] if range_queries_info is MISSING else range_queries_info
+        )
+        self.writes = [] if writes is MISSING else writes
+        self.metadata_writes = [] if metadata_writes is MISSING else metadata_writes
+        self.__post_init__()
+
 
 default_message_pool.register_message("kvrwset", "KVRWSet", KvrwSet)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KvWrite(betterproto2.Message):
     """
     An empty value is a delete, whatever is_delete says.
@@ -145,12 +228,25 @@ class KvWrite(betterproto2.Message):
 
     value: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        key: "str" = "",
+        is_delete: "bool" = False,
+        value: "bytes" = b"",
+    ) -> None:
+        self.key = key
+        self.is_delete = is_delete
+        self.value = value
+        self.__post_init__()
+
 
 default_message_pool.register_message("kvrwset", "KVWrite", KvWrite)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KvWriteHash(betterproto2.Message):
+    """Message `KvWriteHash`."""
+
     key_hash: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     is_delete: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
@@ -159,22 +255,46 @@ class KvWriteHash(betterproto2.Message):
 
     is_purge: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
 
+    def __init__(
+        self,
+        key_hash: "bytes" = b"",
+        is_delete: "bool" = False,
+        value_hash: "bytes" = b"",
+        is_purge: "bool" = False,
+    ) -> None:
+        self.key_hash = key_hash
+        self.is_delete = is_delete
+        self.value_hash = value_hash
+        self.is_purge = is_purge
+        self.__post_init__()
+
 
 default_message_pool.register_message("kvrwset", "KVWriteHash", KvWriteHash)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryReads(betterproto2.Message):
+    """Message `QueryReads`."""
+
     kv_reads: "list[KvRead]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        kv_reads: "list[KvRead]" = MISSING,
+    ) -> None:
+        self.kv_reads = [] if kv_reads is MISSING else kv_reads
+        self.__post_init__()
 
 
 default_message_pool.register_message("kvrwset", "QueryReads", QueryReads)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryReadsMerkleSummary(betterproto2.Message):
+    """Message `QueryReadsMerkleSummary`."""
+
     max_degree: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
 
     max_level: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
@@ -183,13 +303,24 @@ class QueryReadsMerkleSummary(betterproto2.Message):
         3, betterproto2.TYPE_BYTES, repeated=True
     )
 
+    def __init__(
+        self,
+        max_degree: "int" = 0,
+        max_level: "int" = 0,
+        max_level_hashes: "list[bytes]" = MISSING,
+    ) -> None:
+        self.max_degree = max_degree
+        self.max_level = max_level
+        self.max_level_hashes = [] if max_level_hashes is MISSING else max_level_hashes
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "kvrwset", "QueryReadsMerkleSummary", QueryReadsMerkleSummary
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class RangeQueryInfo(betterproto2.Message):
     """
 
@@ -212,11 +343,26 @@ class RangeQueryInfo(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, optional=True, group="reads_info"
     )
 
+    def __init__(
+        self,
+        start_key: "str" = "",
+        end_key: "str" = "",
+        itr_exhausted: "bool" = False,
+        raw_reads: "QueryReads | None" = None,
+        reads_merkle_hashes: "QueryReadsMerkleSummary | None" = None,
+    ) -> None:
+        self.start_key = start_key
+        self.end_key = end_key
+        self.itr_exhausted = itr_exhausted
+        self.raw_reads = raw_reads
+        self.reads_merkle_hashes = reads_merkle_hashes
+        self.__post_init__()
+
 
 default_message_pool.register_message("kvrwset", "RangeQueryInfo", RangeQueryInfo)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Version(betterproto2.Message):
     """
     Height of the committing transaction: block number and index in the block.
@@ -225,6 +371,15 @@ class Version(betterproto2.Message):
     block_num: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     tx_num: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+
+    def __init__(
+        self,
+        block_num: "int" = 0,
+        tx_num: "int" = 0,
+    ) -> None:
+        self.block_num = block_num
+        self.tx_num = tx_num
+        self.__post_init__()
 
 
 default_message_pool.register_message("kvrwset", "Version", Version)

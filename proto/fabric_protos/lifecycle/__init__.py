@@ -44,7 +44,7 @@ __all__ = (
 )
 
 import builtins
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -54,8 +54,10 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ApproveChaincodeDefinitionForMyOrgArgs(betterproto2.Message):
+    """Message `ApproveChaincodeDefinitionForMyOrgArgs`."""
+
     sequence: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -78,6 +80,29 @@ class ApproveChaincodeDefinitionForMyOrgArgs(betterproto2.Message):
         9, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        sequence: "int" = 0,
+        name: "str" = "",
+        version: "str" = "",
+        endorsement_plugin: "str" = "",
+        validation_plugin: "str" = "",
+        validation_parameter: "bytes" = b"",
+        collections: "_protos__.CollectionConfigPackage | None" = None,
+        init_required: "bool" = False,
+        source: "ChaincodeSource | None" = None,
+    ) -> None:
+        self.sequence = sequence
+        self.name = name
+        self.version = version
+        self.endorsement_plugin = endorsement_plugin
+        self.validation_plugin = validation_plugin
+        self.validation_parameter = validation_parameter
+        self.collections = collections
+        self.init_required = init_required
+        self.source = source
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "lifecycle",
@@ -86,9 +111,16 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ApproveChaincodeDefinitionForMyOrgResult(betterproto2.Message):
+    """Message `ApproveChaincodeDefinitionForMyOrgResult`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -98,13 +130,26 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeEndorsementInfo(betterproto2.Message):
+    """Message `ChaincodeEndorsementInfo`."""
+
     version: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     init_required: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
 
     endorsement_plugin: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        version: "str" = "",
+        init_required: "bool" = False,
+        endorsement_plugin: "str" = "",
+    ) -> None:
+        self.version = version
+        self.init_required = init_required
+        self.endorsement_plugin = endorsement_plugin
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -112,7 +157,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeSource(betterproto2.Message):
     """
 
@@ -129,13 +174,31 @@ class ChaincodeSource(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True, group="Type"
     )
 
+    def __init__(
+        self,
+        unavailable: "ChaincodeSourceUnavailable | None" = None,
+        local_package: "ChaincodeSourceLocal | None" = None,
+    ) -> None:
+        self.unavailable = unavailable
+        self.local_package = local_package
+        self.__post_init__()
+
 
 default_message_pool.register_message("lifecycle", "ChaincodeSource", ChaincodeSource)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeSourceLocal(betterproto2.Message):
+    """Message `ChaincodeSourceLocal`."""
+
     package_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        package_id: "str" = "",
+    ) -> None:
+        self.package_id = package_id
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -143,9 +206,16 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeSourceUnavailable(betterproto2.Message):
+    """Message `ChaincodeSourceUnavailable`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -153,11 +223,22 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeValidationInfo(betterproto2.Message):
+    """Message `ChaincodeValidationInfo`."""
+
     validation_plugin: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     validation_parameter: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        validation_plugin: "str" = "",
+        validation_parameter: "bytes" = b"",
+    ) -> None:
+        self.validation_plugin = validation_plugin
+        self.validation_parameter = validation_parameter
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -165,8 +246,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CheckCommitReadinessArgs(betterproto2.Message):
+    """Message `CheckCommitReadinessArgs`."""
+
     sequence: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -185,14 +268,37 @@ class CheckCommitReadinessArgs(betterproto2.Message):
 
     init_required: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
 
+    def __init__(
+        self,
+        sequence: "int" = 0,
+        name: "str" = "",
+        version: "str" = "",
+        endorsement_plugin: "str" = "",
+        validation_plugin: "str" = "",
+        validation_parameter: "bytes" = b"",
+        collections: "_protos__.CollectionConfigPackage | None" = None,
+        init_required: "bool" = False,
+    ) -> None:
+        self.sequence = sequence
+        self.name = name
+        self.version = version
+        self.endorsement_plugin = endorsement_plugin
+        self.validation_plugin = validation_plugin
+        self.validation_parameter = validation_parameter
+        self.collections = collections
+        self.init_required = init_required
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "lifecycle", "CheckCommitReadinessArgs", CheckCommitReadinessArgs
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CheckCommitReadinessResult(betterproto2.Message):
+    """Message `CheckCommitReadinessResult`."""
+
     approvals: "dict[str, bool]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
@@ -209,15 +315,33 @@ class CheckCommitReadinessResult(betterproto2.Message):
         ),
     )
 
+    def __init__(
+        self,
+        approvals: "dict[str, bool]" = MISSING,
+        mismatches: "dict[str, CheckCommitReadinessResultMismatches]" = MISSING,
+    ) -> None:
+        self.approvals = {} if approvals is MISSING else approvals
+        self.mismatches = {} if mismatches is MISSING else mismatches
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "lifecycle", "CheckCommitReadinessResult", CheckCommitReadinessResult
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CheckCommitReadinessResultMismatches(betterproto2.Message):
+    """Message `CheckCommitReadinessResultMismatches`."""
+
     items: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+
+    def __init__(
+        self,
+        items: "list[str]" = MISSING,
+    ) -> None:
+        self.items = [] if items is MISSING else items
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -227,8 +351,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CommitChaincodeDefinitionArgs(betterproto2.Message):
+    """Message `CommitChaincodeDefinitionArgs`."""
+
     sequence: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -247,15 +373,43 @@ class CommitChaincodeDefinitionArgs(betterproto2.Message):
 
     init_required: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
 
+    def __init__(
+        self,
+        sequence: "int" = 0,
+        name: "str" = "",
+        version: "str" = "",
+        endorsement_plugin: "str" = "",
+        validation_plugin: "str" = "",
+        validation_parameter: "bytes" = b"",
+        collections: "_protos__.CollectionConfigPackage | None" = None,
+        init_required: "bool" = False,
+    ) -> None:
+        self.sequence = sequence
+        self.name = name
+        self.version = version
+        self.endorsement_plugin = endorsement_plugin
+        self.validation_plugin = validation_plugin
+        self.validation_parameter = validation_parameter
+        self.collections = collections
+        self.init_required = init_required
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "lifecycle", "CommitChaincodeDefinitionArgs", CommitChaincodeDefinitionArgs
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CommitChaincodeDefinitionResult(betterproto2.Message):
+    """Message `CommitChaincodeDefinitionResult`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -263,9 +417,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class GetInstalledChaincodePackageArgs(betterproto2.Message):
+    """Message `GetInstalledChaincodePackageArgs`."""
+
     package_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        package_id: "str" = "",
+    ) -> None:
+        self.package_id = package_id
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -273,9 +436,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class GetInstalledChaincodePackageResult(betterproto2.Message):
+    """Message `GetInstalledChaincodePackageResult`."""
+
     chaincode_install_package: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        chaincode_install_package: "bytes" = b"",
+    ) -> None:
+        self.chaincode_install_package = chaincode_install_package
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -285,9 +457,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class InstallChaincodeArgs(betterproto2.Message):
+    """Message `InstallChaincodeArgs`."""
+
     chaincode_install_package: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        chaincode_install_package: "bytes" = b"",
+    ) -> None:
+        self.chaincode_install_package = chaincode_install_package
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -295,11 +476,22 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class InstallChaincodeResult(betterproto2.Message):
+    """Message `InstallChaincodeResult`."""
+
     package_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     label: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        package_id: "str" = "",
+        label: "str" = "",
+    ) -> None:
+        self.package_id = package_id
+        self.label = label
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -307,11 +499,22 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryApprovedChaincodeDefinitionArgs(betterproto2.Message):
+    """Message `QueryApprovedChaincodeDefinitionArgs`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     sequence: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+
+    def __init__(
+        self,
+        name: "str" = "",
+        sequence: "int" = 0,
+    ) -> None:
+        self.name = name
+        self.sequence = sequence
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -321,8 +524,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryApprovedChaincodeDefinitionResult(betterproto2.Message):
+    """Message `QueryApprovedChaincodeDefinitionResult`."""
+
     sequence: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -343,6 +548,27 @@ class QueryApprovedChaincodeDefinitionResult(betterproto2.Message):
         8, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        sequence: "int" = 0,
+        version: "str" = "",
+        endorsement_plugin: "str" = "",
+        validation_plugin: "str" = "",
+        validation_parameter: "bytes" = b"",
+        collections: "_protos__.CollectionConfigPackage | None" = None,
+        init_required: "bool" = False,
+        source: "ChaincodeSource | None" = None,
+    ) -> None:
+        self.sequence = sequence
+        self.version = version
+        self.endorsement_plugin = endorsement_plugin
+        self.validation_plugin = validation_plugin
+        self.validation_parameter = validation_parameter
+        self.collections = collections
+        self.init_required = init_required
+        self.source = source
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "lifecycle",
@@ -351,9 +577,16 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryApprovedChaincodeDefinitionsArgs(betterproto2.Message):
+    """Message `QueryApprovedChaincodeDefinitionsArgs`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -363,11 +596,24 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryApprovedChaincodeDefinitionsResult(betterproto2.Message):
+    """Message `QueryApprovedChaincodeDefinitionsResult`."""
+
     approved_chaincode_definitions: "list[QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        approved_chaincode_definitions: "list[QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition]" = MISSING,
+    ) -> None:
+        self.approved_chaincode_definitions = (
+            []
+            if approved_chaincode_definitions is MISSING
+            else approved_chaincode_definitions
+        )
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -377,10 +623,12 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition(
     betterproto2.Message
 ):
+    """Message `QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     sequence: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
@@ -403,6 +651,29 @@ class QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition(
         9, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        name: "str" = "",
+        sequence: "int" = 0,
+        version: "str" = "",
+        endorsement_plugin: "str" = "",
+        validation_plugin: "str" = "",
+        validation_parameter: "bytes" = b"",
+        collections: "_protos__.CollectionConfigPackage | None" = None,
+        init_required: "bool" = False,
+        source: "ChaincodeSource | None" = None,
+    ) -> None:
+        self.name = name
+        self.sequence = sequence
+        self.version = version
+        self.endorsement_plugin = endorsement_plugin
+        self.validation_plugin = validation_plugin
+        self.validation_parameter = validation_parameter
+        self.collections = collections
+        self.init_required = init_required
+        self.source = source
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "lifecycle",
@@ -411,9 +682,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryChaincodeDefinitionArgs(betterproto2.Message):
+    """Message `QueryChaincodeDefinitionArgs`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        name: "str" = "",
+    ) -> None:
+        self.name = name
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -421,8 +701,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryChaincodeDefinitionResult(betterproto2.Message):
+    """Message `QueryChaincodeDefinitionResult`."""
+
     sequence: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -447,15 +729,43 @@ class QueryChaincodeDefinitionResult(betterproto2.Message):
         ),
     )
 
+    def __init__(
+        self,
+        sequence: "int" = 0,
+        version: "str" = "",
+        endorsement_plugin: "str" = "",
+        validation_plugin: "str" = "",
+        validation_parameter: "bytes" = b"",
+        collections: "_protos__.CollectionConfigPackage | None" = None,
+        init_required: "bool" = False,
+        approvals: "dict[str, bool]" = MISSING,
+    ) -> None:
+        self.sequence = sequence
+        self.version = version
+        self.endorsement_plugin = endorsement_plugin
+        self.validation_plugin = validation_plugin
+        self.validation_parameter = validation_parameter
+        self.collections = collections
+        self.init_required = init_required
+        self.approvals = {} if approvals is MISSING else approvals
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "lifecycle", "QueryChaincodeDefinitionResult", QueryChaincodeDefinitionResult
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryChaincodeDefinitionsArgs(betterproto2.Message):
+    """Message `QueryChaincodeDefinitionsArgs`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -463,11 +773,22 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryChaincodeDefinitionsResult(betterproto2.Message):
+    """Message `QueryChaincodeDefinitionsResult`."""
+
     chaincode_definitions: "list[QueryChaincodeDefinitionsResultChaincodeDefinition]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        chaincode_definitions: "list[QueryChaincodeDefinitionsResultChaincodeDefinition]" = MISSING,
+    ) -> None:
+        self.chaincode_definitions = (
+            [] if chaincode_definitions is MISSING else chaincode_definitions
+        )
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -475,8 +796,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryChaincodeDefinitionsResultChaincodeDefinition(betterproto2.Message):
+    """Message `QueryChaincodeDefinitionsResultChaincodeDefinition`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     sequence: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
@@ -495,6 +818,27 @@ class QueryChaincodeDefinitionsResultChaincodeDefinition(betterproto2.Message):
 
     init_required: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
 
+    def __init__(
+        self,
+        name: "str" = "",
+        sequence: "int" = 0,
+        version: "str" = "",
+        endorsement_plugin: "str" = "",
+        validation_plugin: "str" = "",
+        validation_parameter: "bytes" = b"",
+        collections: "_protos__.CollectionConfigPackage | None" = None,
+        init_required: "bool" = False,
+    ) -> None:
+        self.name = name
+        self.sequence = sequence
+        self.version = version
+        self.endorsement_plugin = endorsement_plugin
+        self.validation_plugin = validation_plugin
+        self.validation_parameter = validation_parameter
+        self.collections = collections
+        self.init_required = init_required
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "lifecycle",
@@ -503,9 +847,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryInstalledChaincodeArgs(betterproto2.Message):
+    """Message `QueryInstalledChaincodeArgs`."""
+
     package_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        package_id: "str" = "",
+    ) -> None:
+        self.package_id = package_id
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -513,8 +866,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryInstalledChaincodeResult(betterproto2.Message):
+    """Message `QueryInstalledChaincodeResult`."""
+
     package_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     label: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -529,17 +884,39 @@ class QueryInstalledChaincodeResult(betterproto2.Message):
         )
     )
 
+    def __init__(
+        self,
+        package_id: "str" = "",
+        label: "str" = "",
+        references: "dict[str, QueryInstalledChaincodeResultReferences]" = MISSING,
+    ) -> None:
+        self.package_id = package_id
+        self.label = label
+        self.references = {} if references is MISSING else references
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "lifecycle", "QueryInstalledChaincodeResult", QueryInstalledChaincodeResult
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryInstalledChaincodeResultChaincode(betterproto2.Message):
+    """Message `QueryInstalledChaincodeResultChaincode`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        name: "str" = "",
+        version: "str" = "",
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -549,11 +926,20 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryInstalledChaincodeResultReferences(betterproto2.Message):
+    """Message `QueryInstalledChaincodeResultReferences`."""
+
     chaincodes: "list[QueryInstalledChaincodeResultChaincode]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        chaincodes: "list[QueryInstalledChaincodeResultChaincode]" = MISSING,
+    ) -> None:
+        self.chaincodes = [] if chaincodes is MISSING else chaincodes
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -563,9 +949,16 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryInstalledChaincodesArgs(betterproto2.Message):
+    """Message `QueryInstalledChaincodesArgs`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -573,11 +966,22 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryInstalledChaincodesResult(betterproto2.Message):
+    """Message `QueryInstalledChaincodesResult`."""
+
     installed_chaincodes: "list[QueryInstalledChaincodesResultInstalledChaincode]" = (
         betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     )
+
+    def __init__(
+        self,
+        installed_chaincodes: "list[QueryInstalledChaincodesResultInstalledChaincode]" = MISSING,
+    ) -> None:
+        self.installed_chaincodes = (
+            [] if installed_chaincodes is MISSING else installed_chaincodes
+        )
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -585,11 +989,22 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryInstalledChaincodesResultChaincode(betterproto2.Message):
+    """Message `QueryInstalledChaincodesResultChaincode`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        name: "str" = "",
+        version: "str" = "",
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -599,8 +1014,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryInstalledChaincodesResultInstalledChaincode(betterproto2.Message):
+    """Message `QueryInstalledChaincodesResultInstalledChaincode`."""
+
     package_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     label: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -615,6 +1032,17 @@ class QueryInstalledChaincodesResultInstalledChaincode(betterproto2.Message):
         )
     )
 
+    def __init__(
+        self,
+        package_id: "str" = "",
+        label: "str" = "",
+        references: "dict[str, QueryInstalledChaincodesResultReferences]" = MISSING,
+    ) -> None:
+        self.package_id = package_id
+        self.label = label
+        self.references = {} if references is MISSING else references
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "lifecycle",
@@ -623,11 +1051,20 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryInstalledChaincodesResultReferences(betterproto2.Message):
+    """Message `QueryInstalledChaincodesResultReferences`."""
+
     chaincodes: "list[QueryInstalledChaincodesResultChaincode]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        chaincodes: "list[QueryInstalledChaincodesResultChaincode]" = MISSING,
+    ) -> None:
+        self.chaincodes = [] if chaincodes is MISSING else chaincodes
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -637,7 +1074,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class StateData(betterproto2.Message):
     """
 
@@ -658,15 +1095,37 @@ class StateData(betterproto2.Message):
         3, betterproto2.TYPE_STRING, optional=True, group="Type"
     )
 
+    def __init__(
+        self,
+        int_64: "int | None" = None,
+        bytes: "builtins.bytes | None" = None,
+        string: "str | None" = None,
+    ) -> None:
+        self.int_64 = int_64
+        self.bytes = bytes
+        self.string = string
+        self.__post_init__()
+
 
 default_message_pool.register_message("lifecycle", "StateData", StateData)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class StateMetadata(betterproto2.Message):
+    """Message `StateMetadata`."""
+
     datatype: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     fields: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
+
+    def __init__(
+        self,
+        datatype: "str" = "",
+        fields: "list[str]" = MISSING,
+    ) -> None:
+        self.datatype = datatype
+        self.fields = [] if fields is MISSING else fields
+        self.__post_init__()
 
 
 default_message_pool.register_message("lifecycle", "StateMetadata", StateMetadata)

@@ -17,7 +17,7 @@ __all__ = (
     "SigningIdentityInfo",
 )
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -27,20 +27,33 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class FabricCryptoConfig(betterproto2.Message):
+    """Message `FabricCryptoConfig`."""
+
     signature_hash_family: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     identity_identifier_hash_function: "str" = betterproto2.field(
         2, betterproto2.TYPE_STRING
     )
 
+    def __init__(
+        self,
+        signature_hash_family: "str" = "",
+        identity_identifier_hash_function: "str" = "",
+    ) -> None:
+        self.signature_hash_family = signature_hash_family
+        self.identity_identifier_hash_function = identity_identifier_hash_function
+        self.__post_init__()
+
 
 default_message_pool.register_message("msp", "FabricCryptoConfig", FabricCryptoConfig)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class FabricMspConfig(betterproto2.Message):
+    """Message `FabricMspConfig`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     root_certs: "list[bytes]" = betterproto2.field(
@@ -83,12 +96,49 @@ class FabricMspConfig(betterproto2.Message):
         11, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        name: "str" = "",
+        root_certs: "list[bytes]" = MISSING,
+        intermediate_certs: "list[bytes]" = MISSING,
+        admins: "list[bytes]" = MISSING,
+        revocation_list: "list[bytes]" = MISSING,
+        signing_identity: "SigningIdentityInfo | None" = None,
+        organizational_unit_identifiers: "list[FabricOuIdentifier]" = MISSING,
+        crypto_config: "FabricCryptoConfig | None" = None,
+        tls_root_certs: "list[bytes]" = MISSING,
+        tls_intermediate_certs: "list[bytes]" = MISSING,
+        fabric_node_ous: "FabricNodeOUs | None" = None,
+    ) -> None:
+        self.name = name
+        self.root_certs = [] if root_certs is MISSING else root_certs
+        self.intermediate_certs = (
+            [] if intermediate_certs is MISSING else intermediate_certs
+        )
+        self.admins = [] if admins is MISSING else admins
+        self.revocation_list = [] if revocation_list is MISSING else revocation_list
+        self.signing_identity = signing_identity
+        self.organizational_unit_identifiers = (
+            []
+            if organizational_unit_identifiers is MISSING
+            else organizational_unit_identifiers
+        )
+        self.crypto_config = crypto_config
+        self.tls_root_certs = [] if tls_root_certs is MISSING else tls_root_certs
+        self.tls_intermediate_certs = (
+            [] if tls_intermediate_certs is MISSING else tls_intermediate_certs
+        )
+        self.fabric_node_ous = fabric_node_ous
+        self.__post_init__()
+
 
 default_message_pool.register_message("msp", "FabricMSPConfig", FabricMspConfig)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class FabricNodeOUs(betterproto2.Message):
+    """Message `FabricNodeOUs`."""
+
     enable: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
     client_ou_identifier: "FabricOuIdentifier | None" = betterproto2.field(
@@ -107,24 +157,52 @@ class FabricNodeOUs(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        enable: "bool" = False,
+        client_ou_identifier: "FabricOuIdentifier | None" = None,
+        peer_ou_identifier: "FabricOuIdentifier | None" = None,
+        admin_ou_identifier: "FabricOuIdentifier | None" = None,
+        orderer_ou_identifier: "FabricOuIdentifier | None" = None,
+    ) -> None:
+        self.enable = enable
+        self.client_ou_identifier = client_ou_identifier
+        self.peer_ou_identifier = peer_ou_identifier
+        self.admin_ou_identifier = admin_ou_identifier
+        self.orderer_ou_identifier = orderer_ou_identifier
+        self.__post_init__()
+
 
 default_message_pool.register_message("msp", "FabricNodeOUs", FabricNodeOUs)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class FabricOuIdentifier(betterproto2.Message):
+    """Message `FabricOuIdentifier`."""
+
     certificate: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     organizational_unit_identifier: "str" = betterproto2.field(
         2, betterproto2.TYPE_STRING
     )
 
+    def __init__(
+        self,
+        certificate: "bytes" = b"",
+        organizational_unit_identifier: "str" = "",
+    ) -> None:
+        self.certificate = certificate
+        self.organizational_unit_identifier = organizational_unit_identifier
+        self.__post_init__()
+
 
 default_message_pool.register_message("msp", "FabricOUIdentifier", FabricOuIdentifier)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class IdemixMspConfig(betterproto2.Message):
+    """Message `IdemixMspConfig`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     ipk: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -137,12 +215,29 @@ class IdemixMspConfig(betterproto2.Message):
 
     epoch: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
 
+    def __init__(
+        self,
+        name: "str" = "",
+        ipk: "bytes" = b"",
+        signer: "IdemixMspSignerConfig | None" = None,
+        revocation_pk: "bytes" = b"",
+        epoch: "int" = 0,
+    ) -> None:
+        self.name = name
+        self.ipk = ipk
+        self.signer = signer
+        self.revocation_pk = revocation_pk
+        self.epoch = epoch
+        self.__post_init__()
+
 
 default_message_pool.register_message("msp", "IdemixMSPConfig", IdemixMspConfig)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class IdemixMspSignerConfig(betterproto2.Message):
+    """Message `IdemixMspSignerConfig`."""
+
     cred: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     sk: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -159,34 +254,75 @@ class IdemixMspSignerConfig(betterproto2.Message):
         6, betterproto2.TYPE_BYTES
     )
 
+    def __init__(
+        self,
+        cred: "bytes" = b"",
+        sk: "bytes" = b"",
+        organizational_unit_identifier: "str" = "",
+        role: "int" = 0,
+        enrollment_id: "str" = "",
+        credential_revocation_information: "bytes" = b"",
+    ) -> None:
+        self.cred = cred
+        self.sk = sk
+        self.organizational_unit_identifier = organizational_unit_identifier
+        self.role = role
+        self.enrollment_id = enrollment_id
+        self.credential_revocation_information = credential_revocation_information
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "msp", "IdemixMSPSignerConfig", IdemixMspSignerConfig
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KeyInfo(betterproto2.Message):
+    """Message `KeyInfo`."""
+
     key_identifier: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key_material: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        key_identifier: "str" = "",
+        key_material: "bytes" = b"",
+    ) -> None:
+        self.key_identifier = key_identifier
+        self.key_material = key_material
+        self.__post_init__()
 
 
 default_message_pool.register_message("msp", "KeyInfo", KeyInfo)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MspConfig(betterproto2.Message):
+    """Message `MspConfig`."""
+
     type: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     config: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        type: "int" = 0,
+        config: "bytes" = b"",
+    ) -> None:
+        self.type = type
+        self.config = config
+        self.__post_init__()
 
 
 default_message_pool.register_message("msp", "MSPConfig", MspConfig)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SerializedIdemixIdentity(betterproto2.Message):
+    """Message `SerializedIdemixIdentity`."""
+
     nym_x: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     nym_y: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -197,29 +333,66 @@ class SerializedIdemixIdentity(betterproto2.Message):
 
     proof: "bytes" = betterproto2.field(5, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        nym_x: "bytes" = b"",
+        nym_y: "bytes" = b"",
+        ou: "bytes" = b"",
+        role: "bytes" = b"",
+        proof: "bytes" = b"",
+    ) -> None:
+        self.nym_x = nym_x
+        self.nym_y = nym_y
+        self.ou = ou
+        self.role = role
+        self.proof = proof
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "msp", "SerializedIdemixIdentity", SerializedIdemixIdentity
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SerializedIdentity(betterproto2.Message):
+    """Message `SerializedIdentity`."""
+
     mspid: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     id_bytes: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        mspid: "str" = "",
+        id_bytes: "bytes" = b"",
+    ) -> None:
+        self.mspid = mspid
+        self.id_bytes = id_bytes
+        self.__post_init__()
 
 
 default_message_pool.register_message("msp", "SerializedIdentity", SerializedIdentity)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SigningIdentityInfo(betterproto2.Message):
+    """Message `SigningIdentityInfo`."""
+
     public_signer: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     private_signer: "KeyInfo | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    def __init__(
+        self,
+        public_signer: "bytes" = b"",
+        private_signer: "KeyInfo | None" = None,
+    ) -> None:
+        self.public_signer = public_signer
+        self.private_signer = private_signer
+        self.__post_init__()
 
 
 default_message_pool.register_message("msp", "SigningIdentityInfo", SigningIdentityInfo)

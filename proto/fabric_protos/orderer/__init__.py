@@ -23,7 +23,7 @@ __all__ = (
     "SeekSpecified",
 )
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -71,41 +71,83 @@ class SeekInfoSeekErrorResponse(betterproto2.Enum):
     BEST_EFFORT = 1
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BatchSize(betterproto2.Message):
+    """Message `BatchSize`."""
+
     max_message_count: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
 
     absolute_max_bytes: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
 
     preferred_max_bytes: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
 
+    def __init__(
+        self,
+        max_message_count: "int" = 0,
+        absolute_max_bytes: "int" = 0,
+        preferred_max_bytes: "int" = 0,
+    ) -> None:
+        self.max_message_count = max_message_count
+        self.absolute_max_bytes = absolute_max_bytes
+        self.preferred_max_bytes = preferred_max_bytes
+        self.__post_init__()
+
 
 default_message_pool.register_message("orderer", "BatchSize", BatchSize)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BatchTimeout(betterproto2.Message):
+    """Message `BatchTimeout`."""
+
     timeout: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        timeout: "str" = "",
+    ) -> None:
+        self.timeout = timeout
+        self.__post_init__()
 
 
 default_message_pool.register_message("orderer", "BatchTimeout", BatchTimeout)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BroadcastResponse(betterproto2.Message):
+    """Message `BroadcastResponse`."""
+
     status: "_common__.Status" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: _common__.Status(0)
     )
 
     info: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
+    def __init__(
+        self,
+        status: "_common__.Status" = MISSING,
+        info: "str" = "",
+    ) -> None:
+        self.status = _common__.Status(0) if status is MISSING else status
+        self.info = info
+        self.__post_init__()
+
 
 default_message_pool.register_message("orderer", "BroadcastResponse", BroadcastResponse)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChannelRestrictions(betterproto2.Message):
+    """Message `ChannelRestrictions`."""
+
     max_count: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+
+    def __init__(
+        self,
+        max_count: "int" = 0,
+    ) -> None:
+        self.max_count = max_count
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -113,8 +155,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConsensusType(betterproto2.Message):
+    """Message `ConsensusType`."""
+
     type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -123,11 +167,22 @@ class ConsensusType(betterproto2.Message):
         3, betterproto2.TYPE_ENUM, default_factory=lambda: ConsensusTypeState(0)
     )
 
+    def __init__(
+        self,
+        type: "str" = "",
+        metadata: "bytes" = b"",
+        state: "ConsensusTypeState" = MISSING,
+    ) -> None:
+        self.type = type
+        self.metadata = metadata
+        self.state = ConsensusTypeState(0) if state is MISSING else state
+        self.__post_init__()
+
 
 default_message_pool.register_message("orderer", "ConsensusType", ConsensusType)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class DeliverResponse(betterproto2.Message):
     """
 
@@ -144,22 +199,42 @@ class DeliverResponse(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True, group="Type"
     )
 
+    def __init__(
+        self,
+        status: "_common__.Status | None" = None,
+        block: "_common__.Block | None" = None,
+    ) -> None:
+        self.status = status
+        self.block = block
+        self.__post_init__()
+
 
 default_message_pool.register_message("orderer", "DeliverResponse", DeliverResponse)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KafkaBrokers(betterproto2.Message):
+    """Message `KafkaBrokers`."""
+
     brokers: "list[str]" = betterproto2.field(
         1, betterproto2.TYPE_STRING, repeated=True
     )
+
+    def __init__(
+        self,
+        brokers: "list[str]" = MISSING,
+    ) -> None:
+        self.brokers = [] if brokers is MISSING else brokers
+        self.__post_init__()
 
 
 default_message_pool.register_message("orderer", "KafkaBrokers", KafkaBrokers)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SeekInfo(betterproto2.Message):
+    """Message `SeekInfo`."""
+
     start: "SeekPosition | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -180,35 +255,77 @@ class SeekInfo(betterproto2.Message):
         5, betterproto2.TYPE_ENUM, default_factory=lambda: SeekInfoSeekContentType(0)
     )
 
+    def __init__(
+        self,
+        start: "SeekPosition | None" = None,
+        stop: "SeekPosition | None" = None,
+        behavior: "SeekInfoSeekBehavior" = MISSING,
+        error_response: "SeekInfoSeekErrorResponse" = MISSING,
+        content_type: "SeekInfoSeekContentType" = MISSING,
+    ) -> None:
+        self.start = start
+        self.stop = stop
+        self.behavior = SeekInfoSeekBehavior(0) if behavior is MISSING else behavior
+        self.error_response = (
+            SeekInfoSeekErrorResponse(0)
+            if error_response is MISSING
+            else error_response
+        )
+        self.content_type = (
+            SeekInfoSeekContentType(0) if content_type is MISSING else content_type
+        )
+        self.__post_init__()
+
 
 default_message_pool.register_message("orderer", "SeekInfo", SeekInfo)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SeekNewest(betterproto2.Message):
+    """Message `SeekNewest`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message("orderer", "SeekNewest", SeekNewest)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SeekNextCommit(betterproto2.Message):
+    """Message `SeekNextCommit`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message("orderer", "SeekNextCommit", SeekNextCommit)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SeekOldest(betterproto2.Message):
+    """Message `SeekOldest`."""
+
     pass
+
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
 
 
 default_message_pool.register_message("orderer", "SeekOldest", SeekOldest)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SeekPosition(betterproto2.Message):
     """
 
@@ -233,13 +350,35 @@ class SeekPosition(betterproto2.Message):
         4, betterproto2.TYPE_MESSAGE, optional=True, group="Type"
     )
 
+    def __init__(
+        self,
+        newest: "SeekNewest | None" = None,
+        oldest: "SeekOldest | None" = None,
+        specified: "SeekSpecified | None" = None,
+        next_commit: "SeekNextCommit | None" = None,
+    ) -> None:
+        self.newest = newest
+        self.oldest = oldest
+        self.specified = specified
+        self.next_commit = next_commit
+        self.__post_init__()
+
 
 default_message_pool.register_message("orderer", "SeekPosition", SeekPosition)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SeekSpecified(betterproto2.Message):
+    """Message `SeekSpecified`."""
+
     number: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+
+    def __init__(
+        self,
+        number: "int" = 0,
+    ) -> None:
+        self.number = number
+        self.__post_init__()
 
 
 default_message_pool.register_message("orderer", "SeekSpecified", SeekSpecified)

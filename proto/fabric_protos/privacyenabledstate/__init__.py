@@ -5,7 +5,7 @@
 
 __all__ = ("SnapshotRecord",)
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -15,8 +15,10 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SnapshotRecord(betterproto2.Message):
+    """Message `SnapshotRecord`."""
+
     key: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     value: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -24,6 +26,19 @@ class SnapshotRecord(betterproto2.Message):
     metadata: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
     version: "bytes" = betterproto2.field(4, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        key: "bytes" = b"",
+        value: "bytes" = b"",
+        metadata: "bytes" = b"",
+        version: "bytes" = b"",
+    ) -> None:
+        self.key = key
+        self.value = value
+        self.metadata = metadata
+        self.version = version
+        self.__post_init__()
 
 
 default_message_pool.register_message(

@@ -90,7 +90,7 @@ __all__ = (
 )
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -252,8 +252,10 @@ class WriteRecordType(betterproto2.Enum):
     PURGE_PRIVATE_DATA = 23
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class AcLs(betterproto2.Message):
+    """Message `AcLs`."""
+
     acls: "dict[str, ApiResource]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
@@ -262,39 +264,75 @@ class AcLs(betterproto2.Message):
         ),
     )
 
+    def __init__(
+        self,
+        acls: "dict[str, ApiResource]" = MISSING,
+    ) -> None:
+        self.acls = {} if acls is MISSING else acls
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ACLs", AcLs)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class AnchorPeer(betterproto2.Message):
+    """Message `AnchorPeer`."""
+
     host: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     port: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+
+    def __init__(
+        self,
+        host: "str" = "",
+        port: "int" = 0,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "AnchorPeer", AnchorPeer)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class AnchorPeers(betterproto2.Message):
+    """Message `AnchorPeers`."""
+
     anchor_peers: "list[AnchorPeer]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        anchor_peers: "list[AnchorPeer]" = MISSING,
+    ) -> None:
+        self.anchor_peers = [] if anchor_peers is MISSING else anchor_peers
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "AnchorPeers", AnchorPeers)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ApiResource(betterproto2.Message):
+    """Message `ApiResource`."""
+
     policy_ref: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        policy_ref: "str" = "",
+    ) -> None:
+        self.policy_ref = policy_ref
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "APIResource", ApiResource)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ApplicationPolicy(betterproto2.Message):
     """
 
@@ -311,12 +349,23 @@ class ApplicationPolicy(betterproto2.Message):
         2, betterproto2.TYPE_STRING, optional=True, group="Type"
     )
 
+    def __init__(
+        self,
+        signature_policy: "_common__.SignaturePolicyEnvelope | None" = None,
+        channel_config_policy_reference: "str | None" = None,
+    ) -> None:
+        self.signature_policy = signature_policy
+        self.channel_config_policy_reference = channel_config_policy_reference
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ApplicationPolicy", ApplicationPolicy)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class BlockAndPrivateData(betterproto2.Message):
+    """Message `BlockAndPrivateData`."""
+
     block: "_common__.Block | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -329,23 +378,43 @@ class BlockAndPrivateData(betterproto2.Message):
         ),
     )
 
+    def __init__(
+        self,
+        block: "_common__.Block | None" = None,
+        private_data_map: "dict[int, _rwset__.TxPvtReadWriteSet]" = MISSING,
+    ) -> None:
+        self.block = block
+        self.private_data_map = {} if private_data_map is MISSING else private_data_map
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "protos", "BlockAndPrivateData", BlockAndPrivateData
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CdsData(betterproto2.Message):
+    """Message `CdsData`."""
+
     hash: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     metadatahash: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        hash: "bytes" = b"",
+        metadatahash: "bytes" = b"",
+    ) -> None:
+        self.hash = hash
+        self.metadatahash = metadatahash
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "CDSData", CdsData)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeAction(betterproto2.Message):
     """
     results is a rwset.TxReadWriteSet, events a ChaincodeEvent.
@@ -363,17 +432,41 @@ class ChaincodeAction(betterproto2.Message):
         4, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        results: "bytes" = b"",
+        events: "bytes" = b"",
+        response: "Response | None" = None,
+        chaincode_id: "ChaincodeId | None" = None,
+    ) -> None:
+        self.results = results
+        self.events = events
+        self.response = response
+        self.chaincode_id = chaincode_id
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ChaincodeAction", ChaincodeAction)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeActionPayload(betterproto2.Message):
+    """Message `ChaincodeActionPayload`."""
+
     chaincode_proposal_payload: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     action: "ChaincodeEndorsedAction | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    def __init__(
+        self,
+        chaincode_proposal_payload: "bytes" = b"",
+        action: "ChaincodeEndorsedAction | None" = None,
+    ) -> None:
+        self.chaincode_proposal_payload = chaincode_proposal_payload
+        self.action = action
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -381,7 +474,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeAdditionalParams(betterproto2.Message):
     """
     Payload of READY: what the peer offers beyond the base protocol.
@@ -395,14 +488,29 @@ class ChaincodeAdditionalParams(betterproto2.Message):
 
     max_size_get_multiple_keys: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
 
+    def __init__(
+        self,
+        use_write_batch: "bool" = False,
+        max_size_write_batch: "int" = 0,
+        use_get_multiple_keys: "bool" = False,
+        max_size_get_multiple_keys: "int" = 0,
+    ) -> None:
+        self.use_write_batch = use_write_batch
+        self.max_size_write_batch = max_size_write_batch
+        self.use_get_multiple_keys = use_get_multiple_keys
+        self.max_size_get_multiple_keys = max_size_get_multiple_keys
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "protos", "ChaincodeAdditionalParams", ChaincodeAdditionalParams
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeCall(betterproto2.Message):
+    """Message `ChaincodeCall`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection_names: "list[str]" = betterproto2.field(
@@ -419,12 +527,31 @@ class ChaincodeCall(betterproto2.Message):
 
     disregard_namespace_policy: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
 
+    def __init__(
+        self,
+        name: "str" = "",
+        collection_names: "list[str]" = MISSING,
+        no_private_reads: "bool" = False,
+        no_public_writes: "bool" = False,
+        key_policies: "list[_common__.SignaturePolicyEnvelope]" = MISSING,
+        disregard_namespace_policy: "bool" = False,
+    ) -> None:
+        self.name = name
+        self.collection_names = [] if collection_names is MISSING else collection_names
+        self.no_private_reads = no_private_reads
+        self.no_public_writes = no_public_writes
+        self.key_policies = [] if key_policies is MISSING else key_policies
+        self.disregard_namespace_policy = disregard_namespace_policy
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ChaincodeCall", ChaincodeCall)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeData(betterproto2.Message):
+    """Message `ChaincodeData`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -445,17 +572,49 @@ class ChaincodeData(betterproto2.Message):
         betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True)
     )
 
+    def __init__(
+        self,
+        name: "str" = "",
+        version: "str" = "",
+        escc: "str" = "",
+        vscc: "str" = "",
+        policy: "_common__.SignaturePolicyEnvelope | None" = None,
+        data: "bytes" = b"",
+        id: "bytes" = b"",
+        instantiation_policy: "_common__.SignaturePolicyEnvelope | None" = None,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.escc = escc
+        self.vscc = vscc
+        self.policy = policy
+        self.data = data
+        self.id = id
+        self.instantiation_policy = instantiation_policy
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ChaincodeData", ChaincodeData)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeDeploymentSpec(betterproto2.Message):
+    """Message `ChaincodeDeploymentSpec`."""
+
     chaincode_spec: "ChaincodeSpec | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
 
     code_package: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        chaincode_spec: "ChaincodeSpec | None" = None,
+        code_package: "bytes" = b"",
+    ) -> None:
+        self.chaincode_spec = chaincode_spec
+        self.code_package = code_package
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -463,13 +622,24 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeEndorsedAction(betterproto2.Message):
+    """Message `ChaincodeEndorsedAction`."""
+
     proposal_response_payload: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     endorsements: "list[Endorsement]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        proposal_response_payload: "bytes" = b"",
+        endorsements: "list[Endorsement]" = MISSING,
+    ) -> None:
+        self.proposal_response_payload = proposal_response_payload
+        self.endorsements = [] if endorsements is MISSING else endorsements
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -477,9 +647,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeEndorsement(betterproto2.Message):
+    """Message `ChaincodeEndorsement`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        name: "str" = "",
+    ) -> None:
+        self.name = name
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -487,8 +666,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeEvent(betterproto2.Message):
+    """Message `ChaincodeEvent`."""
+
     chaincode_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     tx_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -497,15 +678,37 @@ class ChaincodeEvent(betterproto2.Message):
 
     payload: "bytes" = betterproto2.field(4, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        chaincode_id: "str" = "",
+        tx_id: "str" = "",
+        event_name: "str" = "",
+        payload: "bytes" = b"",
+    ) -> None:
+        self.chaincode_id = chaincode_id
+        self.tx_id = tx_id
+        self.event_name = event_name
+        self.payload = payload
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ChaincodeEvent", ChaincodeEvent)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeHeaderExtension(betterproto2.Message):
+    """Message `ChaincodeHeaderExtension`."""
+
     chaincode_id: "ChaincodeId | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    def __init__(
+        self,
+        chaincode_id: "ChaincodeId | None" = None,
+    ) -> None:
+        self.chaincode_id = chaincode_id
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -513,23 +716,47 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeId(betterproto2.Message):
+    """Message `ChaincodeId`."""
+
     path: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     version: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
+    def __init__(
+        self,
+        path: "str" = "",
+        name: "str" = "",
+        version: "str" = "",
+    ) -> None:
+        self.path = path
+        self.name = name
+        self.version = version
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ChaincodeID", ChaincodeId)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeIdentifier(betterproto2.Message):
+    """Message `ChaincodeIdentifier`."""
+
     hash: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        hash: "bytes" = b"",
+        version: "str" = "",
+    ) -> None:
+        self.hash = hash
+        self.version = version
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -537,8 +764,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeInfo(betterproto2.Message):
+    """Message `ChaincodeInfo`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -553,11 +782,30 @@ class ChaincodeInfo(betterproto2.Message):
 
     id: "bytes" = betterproto2.field(7, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        name: "str" = "",
+        version: "str" = "",
+        path: "str" = "",
+        input: "str" = "",
+        escc: "str" = "",
+        vscc: "str" = "",
+        id: "bytes" = b"",
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.path = path
+        self.input = input
+        self.escc = escc
+        self.vscc = vscc
+        self.id = id
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ChaincodeInfo", ChaincodeInfo)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeInput(betterproto2.Message):
     """
     is_init asks for the initialisation a definition requires.
@@ -575,25 +823,54 @@ class ChaincodeInput(betterproto2.Message):
 
     is_init: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
 
+    def __init__(
+        self,
+        args: "list[bytes]" = MISSING,
+        decorations: "dict[str, bytes]" = MISSING,
+        is_init: "bool" = False,
+    ) -> None:
+        self.args = [] if args is MISSING else args
+        self.decorations = {} if decorations is MISSING else decorations
+        self.is_init = is_init
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ChaincodeInput", ChaincodeInput)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeInterest(betterproto2.Message):
+    """Message `ChaincodeInterest`."""
+
     chaincodes: "list[ChaincodeCall]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        chaincodes: "list[ChaincodeCall]" = MISSING,
+    ) -> None:
+        self.chaincodes = [] if chaincodes is MISSING else chaincodes
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "ChaincodeInterest", ChaincodeInterest)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeInvocationSpec(betterproto2.Message):
+    """Message `ChaincodeInvocationSpec`."""
+
     chaincode_spec: "ChaincodeSpec | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    def __init__(
+        self,
+        chaincode_spec: "ChaincodeSpec | None" = None,
+    ) -> None:
+        self.chaincode_spec = chaincode_spec
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -601,7 +878,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeMessage(betterproto2.Message):
     """
     One message of the stream, in either direction; the type decides what the payload holds.
@@ -632,11 +909,30 @@ class ChaincodeMessage(betterproto2.Message):
 
     channel_id: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
 
+    def __init__(
+        self,
+        type: "ChaincodeMessageType" = MISSING,
+        timestamp: "datetime.datetime | None" = None,
+        payload: "bytes" = b"",
+        txid: "str" = "",
+        proposal: "SignedProposal | None" = None,
+        chaincode_event: "ChaincodeEvent | None" = None,
+        channel_id: "str" = "",
+    ) -> None:
+        self.type = ChaincodeMessageType(0) if type is MISSING else type
+        self.timestamp = timestamp
+        self.payload = payload
+        self.txid = txid
+        self.proposal = proposal
+        self.chaincode_event = chaincode_event
+        self.channel_id = channel_id
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ChaincodeMessage", ChaincodeMessage)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeProposalPayload(betterproto2.Message):
     """
     The transient map stays out of the transaction and of the proposal hash.
@@ -652,17 +948,35 @@ class ChaincodeProposalPayload(betterproto2.Message):
         ),
     )
 
+    def __init__(
+        self,
+        input: "bytes" = b"",
+        transient_map: "dict[str, bytes]" = MISSING,
+    ) -> None:
+        self.input = input
+        self.transient_map = {} if transient_map is MISSING else transient_map
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "protos", "ChaincodeProposalPayload", ChaincodeProposalPayload
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeQueryResponse(betterproto2.Message):
+    """Message `ChaincodeQueryResponse`."""
+
     chaincodes: "list[ChaincodeInfo]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        chaincodes: "list[ChaincodeInfo]" = MISSING,
+    ) -> None:
+        self.chaincodes = [] if chaincodes is MISSING else chaincodes
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -670,8 +984,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeSpec(betterproto2.Message):
+    """Message `ChaincodeSpec`."""
+
     type: "ChaincodeSpecType" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: ChaincodeSpecType(0)
     )
@@ -686,15 +1002,39 @@ class ChaincodeSpec(betterproto2.Message):
 
     timeout: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
 
+    def __init__(
+        self,
+        type: "ChaincodeSpecType" = MISSING,
+        chaincode_id: "ChaincodeId | None" = None,
+        input: "ChaincodeInput | None" = None,
+        timeout: "int" = 0,
+    ) -> None:
+        self.type = ChaincodeSpecType(0) if type is MISSING else type
+        self.chaincode_id = chaincode_id
+        self.input = input
+        self.timeout = timeout
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ChaincodeSpec", ChaincodeSpec)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChaincodeValidation(betterproto2.Message):
+    """Message `ChaincodeValidation`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     argument: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        name: "str" = "",
+        argument: "bytes" = b"",
+    ) -> None:
+        self.name = name
+        self.argument = argument
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -702,19 +1042,37 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChannelInfo(betterproto2.Message):
+    """Message `ChannelInfo`."""
+
     channel_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        channel_id: "str" = "",
+    ) -> None:
+        self.channel_id = channel_id
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "ChannelInfo", ChannelInfo)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ChannelQueryResponse(betterproto2.Message):
+    """Message `ChannelQueryResponse`."""
+
     channels: "list[ChannelInfo]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        channels: "list[ChannelInfo]" = MISSING,
+    ) -> None:
+        self.channels = [] if channels is MISSING else channels
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -722,7 +1080,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CollectionConfig(betterproto2.Message):
     """
 
@@ -735,15 +1093,31 @@ class CollectionConfig(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, optional=True, group="payload"
     )
 
+    def __init__(
+        self,
+        static_collection_config: "StaticCollectionConfig | None" = None,
+    ) -> None:
+        self.static_collection_config = static_collection_config
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "CollectionConfig", CollectionConfig)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CollectionConfigPackage(betterproto2.Message):
+    """Message `CollectionConfigPackage`."""
+
     config: "list[CollectionConfig]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        config: "list[CollectionConfig]" = MISSING,
+    ) -> None:
+        self.config = [] if config is MISSING else config
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -751,7 +1125,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CollectionPolicyConfig(betterproto2.Message):
     """
 
@@ -764,14 +1138,23 @@ class CollectionPolicyConfig(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, optional=True, group="payload"
     )
 
+    def __init__(
+        self,
+        signature_policy: "_common__.SignaturePolicyEnvelope | None" = None,
+    ) -> None:
+        self.signature_policy = signature_policy
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "protos", "CollectionPolicyConfig", CollectionPolicyConfig
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ConfigTree(betterproto2.Message):
+    """Message `ConfigTree`."""
+
     channel_config: "_common__.Config | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -780,11 +1163,20 @@ class ConfigTree(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        channel_config: "_common__.Config | None" = None,
+        resources_config: "_common__.Config | None" = None,
+    ) -> None:
+        self.channel_config = channel_config
+        self.resources_config = resources_config
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ConfigTree", ConfigTree)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class DeliverResponse(betterproto2.Message):
     """
 
@@ -809,32 +1201,69 @@ class DeliverResponse(betterproto2.Message):
         4, betterproto2.TYPE_MESSAGE, optional=True, group="Type"
     )
 
+    def __init__(
+        self,
+        status: "_common__.Status | None" = None,
+        block: "_common__.Block | None" = None,
+        filtered_block: "FilteredBlock | None" = None,
+        block_and_private_data: "BlockAndPrivateData | None" = None,
+    ) -> None:
+        self.status = status
+        self.block = block
+        self.filtered_block = filtered_block
+        self.block_and_private_data = block_and_private_data
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "DeliverResponse", DeliverResponse)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class DelState(betterproto2.Message):
+    """Message `DelState`."""
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        key: "str" = "",
+        collection: "str" = "",
+    ) -> None:
+        self.key = key
+        self.collection = collection
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "DelState", DelState)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Endorsement(betterproto2.Message):
+    """Message `Endorsement`."""
+
     endorser: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     signature: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        endorser: "bytes" = b"",
+        signature: "bytes" = b"",
+    ) -> None:
+        self.endorser = endorser
+        self.signature = signature
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "Endorsement", Endorsement)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class FilteredBlock(betterproto2.Message):
+    """Message `FilteredBlock`."""
+
     channel_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     number: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -843,15 +1272,37 @@ class FilteredBlock(betterproto2.Message):
         4, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        channel_id: "str" = "",
+        number: "int" = 0,
+        filtered_transactions: "list[FilteredTransaction]" = MISSING,
+    ) -> None:
+        self.channel_id = channel_id
+        self.number = number
+        self.filtered_transactions = (
+            [] if filtered_transactions is MISSING else filtered_transactions
+        )
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "FilteredBlock", FilteredBlock)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class FilteredChaincodeAction(betterproto2.Message):
+    """Message `FilteredChaincodeAction`."""
+
     chaincode_event: "ChaincodeEvent | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    def __init__(
+        self,
+        chaincode_event: "ChaincodeEvent | None" = None,
+    ) -> None:
+        self.chaincode_event = chaincode_event
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -859,7 +1310,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class FilteredTransaction(betterproto2.Message):
     """
 
@@ -882,17 +1333,43 @@ class FilteredTransaction(betterproto2.Message):
         4, betterproto2.TYPE_MESSAGE, optional=True, group="Data"
     )
 
+    def __init__(
+        self,
+        txid: "str" = "",
+        type: "_common__.HeaderType" = MISSING,
+        tx_validation_code: "TxValidationCode" = MISSING,
+        transaction_actions: "FilteredTransactionActions | None" = None,
+    ) -> None:
+        self.txid = txid
+        self.type = _common__.HeaderType(0) if type is MISSING else type
+        self.tx_validation_code = (
+            TxValidationCode(0) if tx_validation_code is MISSING else tx_validation_code
+        )
+        self.transaction_actions = transaction_actions
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "protos", "FilteredTransaction", FilteredTransaction
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class FilteredTransactionActions(betterproto2.Message):
+    """Message `FilteredTransactionActions`."""
+
     chaincode_actions: "list[FilteredChaincodeAction]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        chaincode_actions: "list[FilteredChaincodeAction]" = MISSING,
+    ) -> None:
+        self.chaincode_actions = (
+            [] if chaincode_actions is MISSING else chaincode_actions
+        )
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -900,38 +1377,73 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class GetHistoryForKey(betterproto2.Message):
+    """Message `GetHistoryForKey`."""
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        key: "str" = "",
+    ) -> None:
+        self.key = key
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "GetHistoryForKey", GetHistoryForKey)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class GetQueryResult(betterproto2.Message):
+    """Message `GetQueryResult`."""
+
     query: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     metadata: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        query: "str" = "",
+        collection: "str" = "",
+        metadata: "bytes" = b"",
+    ) -> None:
+        self.query = query
+        self.collection = collection
+        self.metadata = metadata
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "GetQueryResult", GetQueryResult)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class GetState(betterproto2.Message):
+    """Message `GetState`."""
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        key: "str" = "",
+        collection: "str" = "",
+    ) -> None:
+        self.key = key
+        self.collection = collection
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "GetState", GetState)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class GetStateByRange(betterproto2.Message):
+    """Message `GetStateByRange`."""
+
     start_key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     end_key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -940,31 +1452,66 @@ class GetStateByRange(betterproto2.Message):
 
     metadata: "bytes" = betterproto2.field(4, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        start_key: "str" = "",
+        end_key: "str" = "",
+        collection: "str" = "",
+        metadata: "bytes" = b"",
+    ) -> None:
+        self.start_key = start_key
+        self.end_key = end_key
+        self.collection = collection
+        self.metadata = metadata
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "GetStateByRange", GetStateByRange)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class GetStateMetadata(betterproto2.Message):
+    """Message `GetStateMetadata`."""
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        key: "str" = "",
+        collection: "str" = "",
+    ) -> None:
+        self.key = key
+        self.collection = collection
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "GetStateMetadata", GetStateMetadata)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class GetStateMultiple(betterproto2.Message):
+    """Message `GetStateMultiple`."""
+
     keys: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        keys: "list[str]" = MISSING,
+        collection: "str" = "",
+    ) -> None:
+        self.keys = [] if keys is MISSING else keys
+        self.collection = collection
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "GetStateMultiple", GetStateMultiple)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class GetStateMultipleResult(betterproto2.Message):
     """
     One value per requested key, in the order of the keys; empty when the key does not exist.
@@ -974,17 +1521,35 @@ class GetStateMultipleResult(betterproto2.Message):
         1, betterproto2.TYPE_BYTES, repeated=True
     )
 
+    def __init__(
+        self,
+        values: "list[bytes]" = MISSING,
+    ) -> None:
+        self.values = [] if values is MISSING else values
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "protos", "GetStateMultipleResult", GetStateMultipleResult
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class JoinBySnapshotStatus(betterproto2.Message):
+    """Message `JoinBySnapshotStatus`."""
+
     in_progress: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
     bootstrapping_snapshot_dir: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        in_progress: "bool" = False,
+        bootstrapping_snapshot_dir: "str" = "",
+    ) -> None:
+        self.in_progress = in_progress
+        self.bootstrapping_snapshot_dir = bootstrapping_snapshot_dir
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -992,21 +1557,41 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class LifecycleEvent(betterproto2.Message):
+    """Message `LifecycleEvent`."""
+
     chaincode_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        chaincode_name: "str" = "",
+    ) -> None:
+        self.chaincode_name = chaincode_name
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "LifecycleEvent", LifecycleEvent)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ProcessedTransaction(betterproto2.Message):
+    """Message `ProcessedTransaction`."""
+
     transaction_envelope: "_common__.Envelope | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
 
     validation_code: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+
+    def __init__(
+        self,
+        transaction_envelope: "_common__.Envelope | None" = None,
+        validation_code: "int" = 0,
+    ) -> None:
+        self.transaction_envelope = transaction_envelope
+        self.validation_code = validation_code
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -1014,7 +1599,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Proposal(betterproto2.Message):
     """
     header is a common.Header, payload a ChaincodeProposalPayload.
@@ -1026,12 +1611,25 @@ class Proposal(betterproto2.Message):
 
     extension: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        header: "bytes" = b"",
+        payload: "bytes" = b"",
+        extension: "bytes" = b"",
+    ) -> None:
+        self.header = header
+        self.payload = payload
+        self.extension = extension
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "Proposal", Proposal)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ProposalResponse(betterproto2.Message):
+    """Message `ProposalResponse`."""
+
     version: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     timestamp: "datetime.datetime | None" = betterproto2.field(
@@ -1055,15 +1653,43 @@ class ProposalResponse(betterproto2.Message):
         7, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        version: "int" = 0,
+        timestamp: "datetime.datetime | None" = None,
+        response: "Response | None" = None,
+        payload: "bytes" = b"",
+        endorsement: "Endorsement | None" = None,
+        interest: "ChaincodeInterest | None" = None,
+    ) -> None:
+        self.version = version
+        self.timestamp = timestamp
+        self.response = response
+        self.payload = payload
+        self.endorsement = endorsement
+        self.interest = interest
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "ProposalResponse", ProposalResponse)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ProposalResponsePayload(betterproto2.Message):
+    """Message `ProposalResponsePayload`."""
+
     proposal_hash: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     extension: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        proposal_hash: "bytes" = b"",
+        extension: "bytes" = b"",
+    ) -> None:
+        self.proposal_hash = proposal_hash
+        self.extension = extension
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -1071,29 +1697,53 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class PurgePrivateState(betterproto2.Message):
+    """Message `PurgePrivateState`."""
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        key: "str" = "",
+        collection: "str" = "",
+    ) -> None:
+        self.key = key
+        self.collection = collection
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "PurgePrivateState", PurgePrivateState)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class PutState(betterproto2.Message):
+    """Message `PutState`."""
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     value: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
     collection: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
+    def __init__(
+        self,
+        key: "str" = "",
+        value: "bytes" = b"",
+        collection: "str" = "",
+    ) -> None:
+        self.key = key
+        self.value = value
+        self.collection = collection
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "PutState", PutState)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class PutStateMetadata(betterproto2.Message):
     """
     Number 2 is unused.
@@ -1107,25 +1757,56 @@ class PutStateMetadata(betterproto2.Message):
         4, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        key: "str" = "",
+        collection: "str" = "",
+        metadata: "StateMetadata | None" = None,
+    ) -> None:
+        self.key = key
+        self.collection = collection
+        self.metadata = metadata
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "PutStateMetadata", PutStateMetadata)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryMetadata(betterproto2.Message):
+    """Message `QueryMetadata`."""
+
     page_size: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     bookmark: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        page_size: "int" = 0,
+        bookmark: "str" = "",
+    ) -> None:
+        self.page_size = page_size
+        self.bookmark = bookmark
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "QueryMetadata", QueryMetadata)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryPendingSnapshotsResponse(betterproto2.Message):
+    """Message `QueryPendingSnapshotsResponse`."""
+
     block_numbers: "list[int]" = betterproto2.field(
         1, betterproto2.TYPE_UINT64, repeated=True
     )
+
+    def __init__(
+        self,
+        block_numbers: "list[int]" = MISSING,
+    ) -> None:
+        self.block_numbers = [] if block_numbers is MISSING else block_numbers
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -1133,7 +1814,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryResponse(betterproto2.Message):
     """
     One page of an iterator; metadata is a QueryResponseMetadata when the query was paginated.
@@ -1149,15 +1830,39 @@ class QueryResponse(betterproto2.Message):
 
     metadata: "bytes" = betterproto2.field(4, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        results: "list[QueryResultBytes]" = MISSING,
+        has_more: "bool" = False,
+        id: "str" = "",
+        metadata: "bytes" = b"",
+    ) -> None:
+        self.results = [] if results is MISSING else results
+        self.has_more = has_more
+        self.id = id
+        self.metadata = metadata
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "QueryResponse", QueryResponse)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryResponseMetadata(betterproto2.Message):
+    """Message `QueryResponseMetadata`."""
+
     fetched_records_count: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     bookmark: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        fetched_records_count: "int" = 0,
+        bookmark: "str" = "",
+    ) -> None:
+        self.fetched_records_count = fetched_records_count
+        self.bookmark = bookmark
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -1165,44 +1870,86 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryResultBytes(betterproto2.Message):
+    """Message `QueryResultBytes`."""
+
     result_bytes: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        result_bytes: "bytes" = b"",
+    ) -> None:
+        self.result_bytes = result_bytes
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "QueryResultBytes", QueryResultBytes)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryStateClose(betterproto2.Message):
+    """Message `QueryStateClose`."""
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        id: "str" = "",
+    ) -> None:
+        self.id = id
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "QueryStateClose", QueryStateClose)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class QueryStateNext(betterproto2.Message):
+    """Message `QueryStateNext`."""
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        id: "str" = "",
+    ) -> None:
+        self.id = id
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "QueryStateNext", QueryStateNext)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Response(betterproto2.Message):
+    """Message `Response`."""
+
     status: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     payload: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        status: "int" = 0,
+        message: "str" = "",
+        payload: "bytes" = b"",
+    ) -> None:
+        self.status = status
+        self.message = message
+        self.payload = payload
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "Response", Response)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SignedChaincodeDeploymentSpec(betterproto2.Message):
+    """Message `SignedChaincodeDeploymentSpec`."""
+
     chaincode_deployment_spec: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     instantiation_policy: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -1211,13 +1958,26 @@ class SignedChaincodeDeploymentSpec(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        chaincode_deployment_spec: "bytes" = b"",
+        instantiation_policy: "bytes" = b"",
+        owner_endorsements: "list[Endorsement]" = MISSING,
+    ) -> None:
+        self.chaincode_deployment_spec = chaincode_deployment_spec
+        self.instantiation_policy = instantiation_policy
+        self.owner_endorsements = (
+            [] if owner_endorsements is MISSING else owner_endorsements
+        )
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "protos", "SignedChaincodeDeploymentSpec", SignedChaincodeDeploymentSpec
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SignedProposal(betterproto2.Message):
     """
     The signature covers proposal_bytes exactly as received.
@@ -1227,12 +1987,23 @@ class SignedProposal(betterproto2.Message):
 
     signature: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        proposal_bytes: "bytes" = b"",
+        signature: "bytes" = b"",
+    ) -> None:
+        self.proposal_bytes = proposal_bytes
+        self.signature = signature
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "SignedProposal", SignedProposal)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SignedSnapshotRequest(betterproto2.Message):
+    """Message `SignedSnapshotRequest`."""
+
     request: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
     A SnapshotRequest, or a SnapshotQuery for QueryPendings.
@@ -1240,26 +2011,48 @@ class SignedSnapshotRequest(betterproto2.Message):
 
     signature: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        request: "bytes" = b"",
+        signature: "bytes" = b"",
+    ) -> None:
+        self.request = request
+        self.signature = signature
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "protos", "SignedSnapshotRequest", SignedSnapshotRequest
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SnapshotQuery(betterproto2.Message):
+    """Message `SnapshotQuery`."""
+
     signature_header: "_common__.SignatureHeader | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
 
     channel_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
+    def __init__(
+        self,
+        signature_header: "_common__.SignatureHeader | None" = None,
+        channel_id: "str" = "",
+    ) -> None:
+        self.signature_header = signature_header
+        self.channel_id = channel_id
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "SnapshotQuery", SnapshotQuery)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SnapshotRequest(betterproto2.Message):
+    """Message `SnapshotRequest`."""
+
     signature_header: "_common__.SignatureHeader | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -1268,11 +2061,22 @@ class SnapshotRequest(betterproto2.Message):
 
     block_number: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
 
+    def __init__(
+        self,
+        signature_header: "_common__.SignatureHeader | None" = None,
+        channel_id: "str" = "",
+        block_number: "int" = 0,
+    ) -> None:
+        self.signature_header = signature_header
+        self.channel_id = channel_id
+        self.block_number = block_number
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "SnapshotRequest", SnapshotRequest)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class StateMetadata(betterproto2.Message):
     """
     One entry of a key's metadata.
@@ -1282,15 +2086,33 @@ class StateMetadata(betterproto2.Message):
 
     value: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        metakey: "str" = "",
+        value: "bytes" = b"",
+    ) -> None:
+        self.metakey = metakey
+        self.value = value
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "StateMetadata", StateMetadata)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class StateMetadataResult(betterproto2.Message):
+    """Message `StateMetadataResult`."""
+
     entries: "list[StateMetadata]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        entries: "list[StateMetadata]" = MISSING,
+    ) -> None:
+        self.entries = [] if entries is MISSING else entries
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -1298,8 +2120,10 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class StaticCollectionConfig(betterproto2.Message):
+    """Message `StaticCollectionConfig`."""
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     member_orgs_policy: "CollectionPolicyConfig | None" = betterproto2.field(
@@ -1320,41 +2144,91 @@ class StaticCollectionConfig(betterproto2.Message):
         8, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    def __init__(
+        self,
+        name: "str" = "",
+        member_orgs_policy: "CollectionPolicyConfig | None" = None,
+        required_peer_count: "int" = 0,
+        maximum_peer_count: "int" = 0,
+        block_to_live: "int" = 0,
+        member_only_read: "bool" = False,
+        member_only_write: "bool" = False,
+        endorsement_policy: "ApplicationPolicy | None" = None,
+    ) -> None:
+        self.name = name
+        self.member_orgs_policy = member_orgs_policy
+        self.required_peer_count = required_peer_count
+        self.maximum_peer_count = maximum_peer_count
+        self.block_to_live = block_to_live
+        self.member_only_read = member_only_read
+        self.member_only_write = member_only_write
+        self.endorsement_policy = endorsement_policy
+        self.__post_init__()
+
 
 default_message_pool.register_message(
     "protos", "StaticCollectionConfig", StaticCollectionConfig
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Transaction(betterproto2.Message):
+    """Message `Transaction`."""
+
     actions: "list[TransactionAction]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        actions: "list[TransactionAction]" = MISSING,
+    ) -> None:
+        self.actions = [] if actions is MISSING else actions
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "Transaction", Transaction)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class TransactionAction(betterproto2.Message):
+    """Message `TransactionAction`."""
+
     header: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     payload: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        header: "bytes" = b"",
+        payload: "bytes" = b"",
+    ) -> None:
+        self.header = header
+        self.payload = payload
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "TransactionAction", TransactionAction)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class VsccArgs(betterproto2.Message):
+    """Message `VsccArgs`."""
+
     endorsement_policy_ref: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    def __init__(
+        self,
+        endorsement_policy_ref: "str" = "",
+    ) -> None:
+        self.endorsement_policy_ref = endorsement_policy_ref
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "VSCCArgs", VsccArgs)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class WriteBatchState(betterproto2.Message):
     """
     Writes of one transaction sent together, applied in order.
@@ -1364,12 +2238,21 @@ class WriteBatchState(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        rec: "list[WriteRecord]" = MISSING,
+    ) -> None:
+        self.rec = [] if rec is MISSING else rec
+        self.__post_init__()
+
 
 default_message_pool.register_message("protos", "WriteBatchState", WriteBatchState)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class WriteRecord(betterproto2.Message):
+    """Message `WriteRecord`."""
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     value: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -1383,6 +2266,21 @@ class WriteRecord(betterproto2.Message):
     type: "WriteRecordType" = betterproto2.field(
         5, betterproto2.TYPE_ENUM, default_factory=lambda: WriteRecordType(0)
     )
+
+    def __init__(
+        self,
+        key: "str" = "",
+        value: "bytes" = b"",
+        collection: "str" = "",
+        metadata: "StateMetadata | None" = None,
+        type: "WriteRecordType" = MISSING,
+    ) -> None:
+        self.key = key
+        self.value = value
+        self.collection = collection
+        self.metadata = metadata
+        self.type = WriteRecordType(0) if type is MISSING else type
+        self.__post_init__()
 
 
 default_message_pool.register_message("protos", "WriteRecord", WriteRecord)

@@ -9,7 +9,7 @@ __all__ = (
 )
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -19,7 +19,7 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KeyModification(betterproto2.Message):
     """
     One entry of a key's history.
@@ -38,17 +38,43 @@ class KeyModification(betterproto2.Message):
 
     is_delete: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
 
+    def __init__(
+        self,
+        tx_id: "str" = "",
+        value: "bytes" = b"",
+        timestamp: "datetime.datetime | None" = None,
+        is_delete: "bool" = False,
+    ) -> None:
+        self.tx_id = tx_id
+        self.value = value
+        self.timestamp = timestamp
+        self.is_delete = is_delete
+        self.__post_init__()
+
 
 default_message_pool.register_message("queryresult", "KeyModification", KeyModification)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Kv(betterproto2.Message):
+    """Message `Kv`."""
+
     namespace: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     value: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        namespace: "str" = "",
+        key: "str" = "",
+        value: "bytes" = b"",
+    ) -> None:
+        self.namespace = namespace
+        self.key = key
+        self.value = value
+        self.__post_init__()
 
 
 default_message_pool.register_message("queryresult", "KV", Kv)

@@ -13,7 +13,7 @@ __all__ = (
     "TxReadWriteSetDataModel",
 )
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -27,13 +27,26 @@ class TxReadWriteSetDataModel(betterproto2.Enum):
     KV = 0
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CollectionHashedReadWriteSet(betterproto2.Message):
+    """Message `CollectionHashedReadWriteSet`."""
+
     collection_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     hashed_rwset: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
     pvt_rwset_hash: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        collection_name: "str" = "",
+        hashed_rwset: "bytes" = b"",
+        pvt_rwset_hash: "bytes" = b"",
+    ) -> None:
+        self.collection_name = collection_name
+        self.hashed_rwset = hashed_rwset
+        self.pvt_rwset_hash = pvt_rwset_hash
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -41,11 +54,22 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class CollectionPvtReadWriteSet(betterproto2.Message):
+    """Message `CollectionPvtReadWriteSet`."""
+
     collection_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     rwset: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    def __init__(
+        self,
+        collection_name: "str" = "",
+        rwset: "bytes" = b"",
+    ) -> None:
+        self.collection_name = collection_name
+        self.rwset = rwset
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -53,20 +77,35 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class NsPvtReadWriteSet(betterproto2.Message):
+    """Message `NsPvtReadWriteSet`."""
+
     namespace: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection_pvt_rwset: "list[CollectionPvtReadWriteSet]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        namespace: "str" = "",
+        collection_pvt_rwset: "list[CollectionPvtReadWriteSet]" = MISSING,
+    ) -> None:
+        self.namespace = namespace
+        self.collection_pvt_rwset = (
+            [] if collection_pvt_rwset is MISSING else collection_pvt_rwset
+        )
+        self.__post_init__()
+
 
 default_message_pool.register_message("rwset", "NsPvtReadWriteSet", NsPvtReadWriteSet)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class NsReadWriteSet(betterproto2.Message):
+    """Message `NsReadWriteSet`."""
+
     namespace: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     rwset: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -75,12 +114,27 @@ class NsReadWriteSet(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        namespace: "str" = "",
+        rwset: "bytes" = b"",
+        collection_hashed_rwset: "list[CollectionHashedReadWriteSet]" = MISSING,
+    ) -> None:
+        self.namespace = namespace
+        self.rwset = rwset
+        self.collection_hashed_rwset = (
+            [] if collection_hashed_rwset is MISSING else collection_hashed_rwset
+        )
+        self.__post_init__()
+
 
 default_message_pool.register_message("rwset", "NsReadWriteSet", NsReadWriteSet)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class TxPvtReadWriteSet(betterproto2.Message):
+    """Message `TxPvtReadWriteSet`."""
+
     data_model: "TxReadWriteSetDataModel" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: TxReadWriteSetDataModel(0)
     )
@@ -89,12 +143,25 @@ class TxPvtReadWriteSet(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    def __init__(
+        self,
+        data_model: "TxReadWriteSetDataModel" = MISSING,
+        ns_pvt_rwset: "list[NsPvtReadWriteSet]" = MISSING,
+    ) -> None:
+        self.data_model = (
+            TxReadWriteSetDataModel(0) if data_model is MISSING else data_model
+        )
+        self.ns_pvt_rwset = [] if ns_pvt_rwset is MISSING else ns_pvt_rwset
+        self.__post_init__()
+
 
 default_message_pool.register_message("rwset", "TxPvtReadWriteSet", TxPvtReadWriteSet)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class TxReadWriteSet(betterproto2.Message):
+    """Message `TxReadWriteSet`."""
+
     data_model: "TxReadWriteSetDataModel" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: TxReadWriteSetDataModel(0)
     )
@@ -102,6 +169,17 @@ class TxReadWriteSet(betterproto2.Message):
     ns_rwset: "list[NsReadWriteSet]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        data_model: "TxReadWriteSetDataModel" = MISSING,
+        ns_rwset: "list[NsReadWriteSet]" = MISSING,
+    ) -> None:
+        self.data_model = (
+            TxReadWriteSetDataModel(0) if data_model is MISSING else data_model
+        )
+        self.ns_rwset = [] if ns_rwset is MISSING else ns_rwset
+        self.__post_init__()
 
 
 default_message_pool.register_message("rwset", "TxReadWriteSet", TxReadWriteSet)

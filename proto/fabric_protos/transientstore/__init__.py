@@ -5,7 +5,7 @@
 
 __all__ = ("TxPvtReadWriteSetWithConfigInfo",)
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -15,8 +15,10 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class TxPvtReadWriteSetWithConfigInfo(betterproto2.Message):
+    """Message `TxPvtReadWriteSetWithConfigInfo`."""
+
     endorsed_at: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     pvt_rwset: "_rwset__.TxPvtReadWriteSet | None" = betterproto2.field(
@@ -32,6 +34,19 @@ class TxPvtReadWriteSetWithConfigInfo(betterproto2.Message):
             ),
         )
     )
+
+    def __init__(
+        self,
+        endorsed_at: "int" = 0,
+        pvt_rwset: "_rwset__.TxPvtReadWriteSet | None" = None,
+        collection_configs: "dict[str, _protos__.CollectionConfigPackage]" = MISSING,
+    ) -> None:
+        self.endorsed_at = endorsed_at
+        self.pvt_rwset = pvt_rwset
+        self.collection_configs = (
+            {} if collection_configs is MISSING else collection_configs
+        )
+        self.__post_init__()
 
 
 default_message_pool.register_message(

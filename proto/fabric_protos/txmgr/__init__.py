@@ -8,7 +8,7 @@ __all__ = (
     "Updates",
 )
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -18,8 +18,10 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class KvWrite(betterproto2.Message):
+    """Message `KvWrite`."""
+
     namespace: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -32,15 +34,41 @@ class KvWrite(betterproto2.Message):
 
     version_bytes: "bytes" = betterproto2.field(6, betterproto2.TYPE_BYTES)
 
+    def __init__(
+        self,
+        namespace: "str" = "",
+        collection: "str" = "",
+        key: "bytes" = b"",
+        is_delete: "bool" = False,
+        value: "bytes" = b"",
+        version_bytes: "bytes" = b"",
+    ) -> None:
+        self.namespace = namespace
+        self.collection = collection
+        self.key = key
+        self.is_delete = is_delete
+        self.value = value
+        self.version_bytes = version_bytes
+        self.__post_init__()
+
 
 default_message_pool.register_message("txmgr", "KVWrite", KvWrite)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Updates(betterproto2.Message):
+    """Message `Updates`."""
+
     kvwrites: "list[KvWrite]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    def __init__(
+        self,
+        kvwrites: "list[KvWrite]" = MISSING,
+    ) -> None:
+        self.kvwrites = [] if kvwrites is MISSING else kvwrites
+        self.__post_init__()
 
 
 default_message_pool.register_message("txmgr", "Updates", Updates)

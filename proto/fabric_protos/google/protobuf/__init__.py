@@ -11,7 +11,7 @@ __all__ = (
 
 import datetime
 import typing
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 import dateutil.parser
@@ -23,7 +23,7 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Any(betterproto2.Message):
     """
     `Any` contains an arbitrary serialized protocol buffer message along with a
@@ -95,6 +95,15 @@ class Any(betterproto2.Message):
     """
     Holds a Protobuf serialization of the type described by type_url.
     """
+
+    def __init__(
+        self,
+        type_url: "str" = "",
+        value: "bytes" = b"",
+    ) -> None:
+        self.type_url = type_url
+        self.value = value
+        self.__post_init__()
 
     @classmethod
     def pack(
@@ -176,7 +185,7 @@ class Any(betterproto2.Message):
 default_message_pool.register_message("google.protobuf", "Any", Any)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Empty(betterproto2.Message):
     """
     A generic empty message that you can re-use to avoid defining duplicated
@@ -190,11 +199,16 @@ class Empty(betterproto2.Message):
 
     pass
 
+    def __init__(
+        self,
+    ) -> None:
+        self.__post_init__()
+
 
 default_message_pool.register_message("google.protobuf", "Empty", Empty)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Timestamp(betterproto2.Message):
     """
     A Timestamp represents a point in time independent of any time zone or local
@@ -303,6 +317,15 @@ class Timestamp(betterproto2.Message):
     values that count forward in time. Must be between 0 and 999,999,999
     inclusive.
     """
+
+    def __init__(
+        self,
+        seconds: "int" = 0,
+        nanos: "int" = 0,
+    ) -> None:
+        self.seconds = seconds
+        self.nanos = nanos
+        self.__post_init__()
 
     @classmethod
     def from_datetime(cls, dt: datetime.datetime) -> Self:

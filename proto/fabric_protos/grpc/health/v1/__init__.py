@@ -9,7 +9,7 @@ __all__ = (
     "HealthCheckResponseServingStatus",
 )
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import betterproto2
 
@@ -32,12 +32,21 @@ class HealthCheckResponseServingStatus(betterproto2.Enum):
     """
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class HealthCheckRequest(betterproto2.Message):
+    """Message `HealthCheckRequest`."""
+
     service: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     Empty for the server as a whole.
     """
+
+    def __init__(
+        self,
+        service: "str" = "",
+    ) -> None:
+        self.service = service
+        self.__post_init__()
 
 
 default_message_pool.register_message(
@@ -45,13 +54,24 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class HealthCheckResponse(betterproto2.Message):
+    """Message `HealthCheckResponse`."""
+
     status: "HealthCheckResponseServingStatus" = betterproto2.field(
         1,
         betterproto2.TYPE_ENUM,
         default_factory=lambda: HealthCheckResponseServingStatus(0),
     )
+
+    def __init__(
+        self,
+        status: "HealthCheckResponseServingStatus" = MISSING,
+    ) -> None:
+        self.status = (
+            HealthCheckResponseServingStatus(0) if status is MISSING else status
+        )
+        self.__post_init__()
 
 
 default_message_pool.register_message(
