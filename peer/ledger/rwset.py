@@ -1,6 +1,6 @@
 """Build the read-write set of one simulation.
 
-Room:      peer.ledger   (imports fabric_protos; used by simulator)
+Room:      peer.ledger   (imports fabric_protos, snapshot; used by simulator)
 Loop:      none
 Lifetime:  one simulation
 Fabric:    core/ledger/kvledger/txmgmt/rwsetutil/rwset_builder.go (release-2.5)
@@ -43,6 +43,7 @@ from fabric_protos.rwset import (
 )
 from peer.ledger.api import SimulationResults, Version
 from peer.ledger.merkle import RangeReads
+from peer.ledger.snapshot import ScannedRow
 
 Metadata = Mapping[str, bytes]
 
@@ -62,10 +63,11 @@ class RangeQuery:
         """The end asked for once it was seen, until then the last key returned."""
         return self._end_key if self.is_exhausted else self._last_key
 
-    def add(self, key: str, version: Version) -> None:
-        """Record one result."""
-        self._reads.add(kv_read(key, version))
-        self._last_key = key
+    def add(self, rows: Sequence[ScannedRow]) -> None:
+        """Record results, at least one."""
+        for key, _, block, tx in rows:
+            self._reads.add(key, block, tx)
+        self._last_key = rows[-1][0].decode()
 
     def info(self) -> RangeQueryInfo:
         """Return the message of the read set. Call once."""

@@ -59,19 +59,19 @@ class RangeIterator:
             rows += found
             is_exhausted = len(found) < wanted
             if found:
-                position = found[-1].key + b"\0"  # the least key after the last one
+                position = found[-1][0] + b"\0"  # the least key after the last one
         self._position, self._is_exhausted = position, is_exhausted
-        records = [KV(self._namespace, row.key.decode(), row.value) for row in rows]
         if self._recorded is not None:
-            for record, row in zip(records, rows, strict=True):
-                self._recorded.add(record.key, row.version)
+            if rows:
+                self._recorded.add(rows)
             self._recorded.is_exhausted = is_exhausted
-        return records
+        namespace = self._namespace
+        return [KV(namespace, key.decode(), value) for key, value, _, _ in rows]
 
     def bookmark(self) -> str:
         """Return the next key there is, empty at the end."""
         found = [] if self._is_exhausted else self._scan(self._position, 1)
-        return found[0].key.decode() if found else ""
+        return found[0][0].decode() if found else ""
 
     def close(self) -> None:
         """Do nothing: between two calls only the simulation's snapshot is held."""

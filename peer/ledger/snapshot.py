@@ -36,18 +36,8 @@ class Stored(NamedTuple):
     version: Version
 
 
-class ScannedRow(NamedTuple):
-    """One row of a range, with the bytes its key is ordered by."""
-
-    key: bytes
-    value: bytes
-    block: int
-    tx: int
-
-    @property
-    def version(self) -> Version:
-        """Who wrote it."""
-        return Version(self.block, self.tx)
+ScannedRow = tuple[bytes, bytes, int, int]
+"""One row of a range: the bytes its key is ordered by, the value, block and transaction."""
 
 
 class DocumentRow(NamedTuple):
@@ -102,10 +92,10 @@ class Snapshot:
                 cursor = self.connection.execute(SCAN_TO_END, (namespace, start, end, limit))
             else:
                 cursor = self.connection.execute(SCAN_TO_THE_LAST, (namespace, start, limit))
-            rows = cursor.fetchall()
+            rows: list[ScannedRow] = cursor.fetchall()
         except sqlite3.Error as exc:
             raise failure(self._path, exc) from exc
-        return list(map(ScannedRow._make, rows))
+        return rows
 
     def scan_documents(
         self, namespace: str, start: bytes, literal: str, limit: int

@@ -36,7 +36,6 @@ from fabric_protos.txmgr import KvWrite, Updates
 from peer.ledger.api import ValidationCode, Version
 from peer.ledger.blocks import version_bytes
 from peer.ledger.merkle import RangeReads, UnusableSummary
-from peer.ledger.rwset import kv_read
 from peer.ledger.snapshot import Snapshot, Stored, hash_namespace, private_namespace
 from peer.ledger.store import HistoryWrite, StateChanges, StateRow
 from peer.ledger.transactions import CollectionSet, NamespaceSet
@@ -118,9 +117,9 @@ class Overlay:
         self, namespace: str, start: bytes, end: bytes
     ) -> Iterator[tuple[bytes, Version]]:
         while rows := self.snapshot.scan(namespace, start, end, CHUNK_ROWS):
-            for row in rows:
-                yield row.key, row.version
-            start = rows[-1].key + b"\0"
+            for key, _, block, tx in rows:
+                yield key, Version(block, tx)
+            start = rows[-1][0] + b"\0"
 
     def apply(self, namespace: str, changes: Changes, version: Version) -> None:
         """Apply what one transaction does to one namespace.
@@ -317,7 +316,7 @@ async def _same_summary(
 ) -> bool:
     reads = RangeReads(recorded.max_degree)
     for count, (key, version) in enumerate(found, start=1):
-        reads.add(kv_read(key.decode(), version))
+        reads.add(key, *version)
         if count % CHUNK_ROWS == 0:
             await trio.lowlevel.checkpoint()
     match reads.done():

@@ -81,6 +81,8 @@ def varint_bytes(value: int) -> bytes:
     """Encode an unsigned integer below 2**64."""
     if value < 0x80:
         return ONE_BYTE[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -98,8 +100,10 @@ def checked(value: object, cls: type[V], field: str) -> V:
 
 def utf8(value: str, field: str) -> bytes:
     """Encode a string, which must hold no lone surrogate."""
+    if type(value) is not str:
+        checked(value, str, field)
     try:
-        return checked(value, str, field).encode()
+        return value.encode()
     except UnicodeEncodeError:
         raise EncodeError(f"{field} holds a lone surrogate") from None
 

@@ -30,9 +30,7 @@ from peer.ledger.api import (
     TxSimulator,
     ValidationCode,
 )
-from peer.ledger.api import Version as Height
 from peer.ledger.merkle import RangeReads
-from peer.ledger.rwset import kv_read
 from tests.unordered import CommittingTransaction, commit_unordered
 
 VALID, CONFLICT, PHANTOM = (
@@ -193,7 +191,7 @@ async def test_a_summary_must_fit_in_every_part(channel: Any) -> None:
 
     reads = RangeReads(2)
     for key in keys:
-        reads.add(kv_read(key, Height(0, 0)))
+        reads.add(key.encode(), 0, 0)
     true = reads.done()
     assert isinstance(true, QueryReadsMerkleSummary)
     codes = await channel.commit(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from fabric_protos.codec import encode
 from fabric_protos.kvrwset import KvRead, QueryReads, QueryReadsMerkleSummary
+from fabric_protos.kvrwset import Version as VersionMessage
 from peer.ledger.api import Version
 from peer.ledger.merkle import RangeReads, UnusableSummary
 from peer.ledger.rwset import RangeQuery, kv_read
@@ -24,7 +27,8 @@ def reads(count: int, key: str = "k{:02}") -> list[KvRead]:
 def summary_of(items: list[KvRead], degree: int) -> QueryReads | QueryReadsMerkleSummary:
     collected = RangeReads(degree)
     for item in items:
-        collected.add(item)
+        height = item.version or VersionMessage()
+        collected.add(item.key.encode(), height.block_num, height.tx_num)
     return collected.done()
 
 
@@ -35,6 +39,25 @@ def leaf(items: list[KvRead]) -> bytes:
 def test_reads_marshal_as_in_fabric() -> None:
     expected = "0a09 0a036b3030 12020801 0a0b 0a036b3031 120408011001 0a0b 0a036b3032 120408011002"
     assert encode(QueryReads(kv_reads=reads(3))) == bytes.fromhex(expected)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+            st.integers(0, 2**64 - 1),
+            st.integers(0, 2**64 - 1),
+        ),
+        min_size=3,
+        max_size=3,
+    )
+)
+@example([("k" * 127, 127, 128), ("k" * 128, 0, 0), ("k" * 16_384, 16_384, 2**64 - 1)])
+def test_a_leaf_is_the_hash_of_the_marshalled_reads(rows: list[tuple[str, int, int]]) -> None:
+    items = [kv_read(key, Version(block, tx)) for key, block, tx in rows]
+    summary = summary_of(items, 2)
+    assert isinstance(summary, QueryReadsMerkleSummary)
+    assert summary.max_level_hashes == [leaf(items)]
 
 
 @pytest.mark.parametrize(("degree", "count"), [(2, 0), (2, 2), (50, 50)])
@@ -89,8 +112,7 @@ def test_levels_are_concatenations_of_the_leaves() -> None:
 
 def test_range_of_51_keys_marshals_as_in_fabric() -> None:
     query = RangeQuery("k000", "k999")
-    for i in range(51):
-        query.add(f"k{i:03}", Version(1, i))
+    query.add([(b"k%03d" % i, b"v", 1, i) for i in range(51)])
     query.is_exhausted = True
     expected = "0a046b303030 12046b393939 1801 2a26 0832 1001 1a20" + LEAF_OF_51
     assert encode(query.info()) == bytes.fromhex(expected)

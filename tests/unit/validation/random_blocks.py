@@ -242,8 +242,8 @@ def range_info(query: model.Range, degree: int) -> RangeQueryInfo:
         start_key=query.start, end_key=query.end, itr_exhausted=not query.includes_end
     )
     recorded = RangeReads(degree or 999)
-    for read in reads(query.found):
-        recorded.add(read)
+    for key, height in query.found:
+        recorded.add(key.encode(), *height)
     match recorded.done():
         case QueryReads() as raw:
             info.raw_reads = raw
