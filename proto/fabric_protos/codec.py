@@ -44,10 +44,14 @@ def decode(cls: type[M], data: bytes) -> M:
     Raises:
         DecodeError: *data* is no *cls*: cut short, a known field of a wrong wire type, a group, an
             impossible field number or varint, a string that is not UTF-8, a timestamp `datetime`
-            cannot hold, or more than `wire.MAX_DEPTH` levels of nesting.
+            cannot hold, more than `wire.MAX_DEPTH` levels of nesting, or than `wire.MAX_FIELDS`
+            fields.
     """
     codec = _codecs.get(cls) or _compiled(cls)
-    message: M = codec[0](data, 0, len(data), wire.MAX_DEPTH)
+    size = len(data)
+    if size > wire.MAX_FIELDS:
+        wire.count_fields(data, codec[2])
+    message: M = codec[0](data, 0, size, wire.MAX_DEPTH)
     return message
 
 
@@ -131,7 +135,7 @@ class _Members(dict[int, Any]):
         return self._enum(number)
 
 
-_Codec = tuple[Callable[..., Any], Callable[[Any], bytes]]
+_Codec = tuple[Callable[..., Any], Callable[[Any], bytes], "wire.Nested"]
 
 _codecs: dict[type, _Codec] = {}
 _names: dict[type, str] = {}
@@ -179,7 +183,9 @@ def _compile(cls: type[betterproto2.Message], referred: list[type[betterproto2.M
                 name=f"{cls.__name__}.{field.name}", cls="Entry", fields=field.entry
             )
             _define(f"{field.read}(data, pos, end, depth, m=None)", source.reader(entry))
-    return _globals[f"read_{name}"], _globals[f"write_{name}"]
+    inside: wire.Nested = _globals[f"nested_{name}"]
+    inside.update(eval(source.nested(message), _globals))
+    return _globals[f"read_{name}"], _globals[f"write_{name}"], inside
 
 
 def _define(signature: str, body: str) -> None:
@@ -193,6 +199,7 @@ def _name(cls: type) -> str:
         name = _names[cls] = f"{cls.__name__}_{len(_names)}"
         is_enum = issubclass(cls, betterproto2.Enum)
         _globals[name] = _Members(cls).__getitem__ if is_enum else cls
+        _globals[f"nested_{name}"] = {}  # filled when the class is compiled
     return _names[cls]
 
 
@@ -251,17 +258,19 @@ def _single(
     part: str = "",
 ) -> source.Field:
     """Describe a field by what one of its values is, or a part of the entry of a map."""
-    read = write = target = ""
+    read = write = target = nested = ""
     python = partial(_class, cls, name, 1 if part == "value" else 0)
     if meta.unwrap:
         if python() is not datetime:
             raise TypeError(f"{cls.__name__}.{name}: no codec for {python().__name__}")
         read, write, target = "read_datetime", "datetime_bytes({value}, {where})", "datetime"
+        nested = "{}"
     elif meta.proto_type == betterproto2.TYPE_MESSAGE:
         found = python()
         referred.append(found)
         target = _name(found)
         read, write = f"read_{target}", f"write_{target}({{value}})"
+        nested = f"nested_{target}"
     elif meta.proto_type == betterproto2.TYPE_ENUM:
         target = _name(python())
     return source.Field(
@@ -273,4 +282,5 @@ def _single(
         cls=target,
         read=read,
         write=write,
+        nested=nested,
     )

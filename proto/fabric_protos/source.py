@@ -32,6 +32,7 @@ class Field:
         read: name of the sub-message's reader; of a map, of its entry's.
         write: expression that encodes the sub-message; ``{value}`` stands for it, ``{where}`` for
             the name of the field.
+        nested: of a message, the expression that tells what is inside, see `wire.Nested`.
         entry: key and value of a map.
     """
 
@@ -44,6 +45,7 @@ class Field:
     cls: str = ""
     read: str = ""
     write: str = ""
+    nested: str = ""
     entry: tuple[Field, ...] = ()
 
 
@@ -114,6 +116,22 @@ def reader(message: Message) -> str:
 def writer(message: Message) -> str:
     """Return the body of the writer of *message*."""
     return "\n".join(_writer(message))
+
+
+def nested(message: Message) -> str:
+    """Return the expression of what is inside the fields of *message*, a `wire.Nested`."""
+    inside = ((field.number, _nested(field)) for field in message.fields)
+    return f"{{{', '.join(f'{number}: {text}' for number, text in inside if text)}}}"
+
+
+def _nested(field: Field) -> str:
+    match field.type:
+        case "message":
+            return field.nested
+        case "map":
+            return nested(Message(name="", cls="Entry", fields=field.entry))
+        case kind:
+            return "None" if field.repeated and kind in _NUMERIC else ""
 
 
 def _reader(message: Message) -> Iterator[str]:

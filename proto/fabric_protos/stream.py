@@ -4158,3 +4158,23 @@ class StateMetadataResult(Message):
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
+
+
+SignaturePolicyEnvelope._nested.update({2: SignaturePolicy._nested, 3: MspPrincipal._nested})
+SignaturePolicy._nested.update({2: SignaturePolicyNOutOf._nested})
+SignaturePolicyNOutOf._nested.update({2: SignaturePolicy._nested})
+ChannelHeader._nested.update({3: Timestamp._nested})
+ChaincodeInput._nested.update({2: {}})
+ChaincodeSpec._nested.update({2: ChaincodeId._nested, 3: ChaincodeInput._nested})
+ChaincodeInvocationSpec._nested.update({1: ChaincodeSpec._nested})
+ChaincodeHeaderExtension._nested.update({2: ChaincodeId._nested})
+ChaincodeProposalPayload._nested.update({2: {}})
+KeyModification._nested.update({3: Timestamp._nested})
+ChaincodeMessage._nested.update(
+    {2: Timestamp._nested, 5: SignedProposal._nested, 6: ChaincodeEvent._nested}
+)
+PutStateMetadata._nested.update({4: StateMetadata._nested})
+WriteBatchState._nested.update({1: WriteRecord._nested})
+WriteRecord._nested.update({4: StateMetadata._nested})
+QueryResponse._nested.update({1: QueryResultBytes._nested})
+StateMetadataResult._nested.update({1: StateMetadata._nested})

@@ -16,13 +16,21 @@ from .errors import DecodeError, EncodeError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, ClassVar, Final, Self, TypeVar
+    from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
     K = TypeVar("K")
     V = TypeVar("V")
+    Nested: TypeAlias = "dict[int, Nested | None]"
+    """The fields of a message that have others inside, by number; None where these are packed."""
 
 MAX_DEPTH: Final = 100
 """How many messages may be nested in one another below the outermost one."""
+
+MAX_FIELDS: Final = 1 << 22
+"""How many fields a message may have, with those of the messages in it.
+
+An object takes a hundred bytes and more, its field two. Of what is shorter than that many bytes
+nothing need be counted."""
 
 ONE_BYTE: Final = tuple(bytes((n,)) for n in range(128))
 """The varints of a single byte."""
@@ -75,6 +83,46 @@ def skip(tag: int, data: bytes, pos: int, known: tuple[int, ...], message: str) 
         case wire_type:
             raise DecodeError(f"{message}: field {number} has wire type {wire_type}")
     return pos
+
+
+def count_fields(data: bytes, nested: Nested) -> None:
+    """Refuse a message of too many fields, before there is an object for each.
+
+    Raises:
+        DecodeError: there are more than `MAX_FIELDS`.
+    """
+    try:
+        left = _fields_left(data, 0, len(data), nested, MAX_DEPTH, MAX_FIELDS)
+    except (IndexError, DecodeError):
+        return  # a reader gets no further, and tells what is wrong
+    if left < 0:
+        raise DecodeError(f"the message has more than {MAX_FIELDS} fields")
+
+
+def _fields_left(data: bytes, pos: int, end: int, nested: Nested, depth: int, left: int) -> int:
+    """Return how many of *left* fields remain behind ``data[pos:end]``, negative if too few."""
+    if depth < 0:
+        raise DecodeError("nested too deep")
+    while pos < end and left >= 0:
+        left -= 1
+        tag = data[pos]
+        pos += 1
+        if tag > 0x7F:
+            tag, pos = varint(tag, data, pos)
+        if tag & 7 != 2 or tag >> 3 not in nested:
+            pos = skip(tag, data, pos, (), "")
+            continue
+        size = data[pos]
+        pos += 1
+        if size > 0x7F:
+            size, pos = varint(size, data, pos)
+        inner = nested[tag >> 3]
+        if inner is None:
+            left -= size
+        else:
+            left = _fields_left(data, pos, pos + size, inner, depth - 1, left)
+        pos += size
+    return left
 
 
 def varint_bytes(value: int) -> bytes:
@@ -190,16 +238,23 @@ class Message:
     """What every message class of `fabric_protos.stream` can do."""
 
     __slots__: tuple[str, ...] = ()
+    _nested: ClassVar[Nested]
     _read: ClassVar[Callable[..., Any]]
+
+    def __init_subclass__(cls) -> None:
+        cls._nested = {}
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Read one message.
 
         Raises:
-            DecodeError: *data* is no such message.
+            DecodeError: *data* is no such message, or has more than `MAX_FIELDS` fields.
         """
-        return cls._read(data, 0, len(data), MAX_DEPTH)  # type: ignore[no-any-return]
+        size = len(data)
+        if size > MAX_FIELDS:
+            count_fields(data, cls._nested)
+        return cls._read(data, 0, size, MAX_DEPTH)  # type: ignore[no-any-return]
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):

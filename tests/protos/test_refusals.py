@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import betterproto2
 import pytest
 
-from fabric_protos import codec, errors, stream
+from fabric_protos import codec, errors, stream, wire
 from fabric_protos.codec import DecodeError, EncodeError
 from fabric_protos.common import ConfigGroup
+from fabric_protos.kvrwset import KvRead, KvrwSet, KvWrite, Version
 from fabric_protos.protos import ChaincodeInput, ChaincodeMessage, ChaincodeMessageType, GetState
 from tests.protos.schema import EVERY
 
@@ -123,6 +126,104 @@ def test_a_hundred_levels_of_nesting(read: Reader, tag: bytes) -> None:
         read(nested(tag, 101))
     with pytest.raises(DecodeError, match=r"nested too deep$"):
         read(nested(tag, 5000))
+
+
+def writes(count: int) -> bytes:
+    """Return a list with messages of nothing in it."""
+    return b"\x0a\0" * count
+
+
+@pytest.mark.parametrize(
+    ("read", "data", "fields"),
+    [
+        pytest.param(stream.WriteBatchState.decode, writes(20), 20, id="messages, stream"),
+        pytest.param(stream.ChaincodeInput.decode, b"\x0a\1x" * 20, 20, id="bytes, stream"),
+        pytest.param(stream.ChaincodeInput.decode, b"\x12\2\x0a\0" * 9, 18, id="maps, stream"),
+        pytest.param(
+            stream.ChaincodeSpec.decode, b"\x1a\x10" + b"\x0a\0" * 8, 9, id="within, stream"
+        ),
+        pytest.param(
+            stream.SignaturePolicy.decode, nested(b"\x12", 20), 20, id="recursion, stream"
+        ),
+        pytest.param(lambda data: codec.decode(KvrwSet, data), writes(20), 20, id="messages"),
+        pytest.param(
+            lambda data: codec.decode(KvrwSet, data),
+            b"\x0a\x06\x12\x04\x08\1\x10\1" * 5,
+            20,
+            id="within",
+        ),
+        pytest.param(
+            lambda data: codec.decode(ConfigGroup, data), nested(b"\x12", 9), 9, id="maps"
+        ),
+        pytest.param(lambda data: codec.decode(One, data), nested(b"\x42", 20), 20, id="recursion"),
+        pytest.param(
+            lambda data: codec.decode(Many, data), b"\x12\x0f" + bytes(15), 16, id="packed"
+        ),
+        pytest.param(lambda data: codec.decode(Many, data), b"\x10\1" * 12, 12, id="numbers"),
+        pytest.param(
+            lambda data: codec.decode(Many, data),
+            b"\x92\1\x04\x08\1\x10\1" * 4,
+            12,
+            id="timestamps",
+        ),
+        pytest.param(lambda data: codec.decode(Every, data), b"\xf2\x7f\0" * 9, 9, id="unknown"),
+    ],
+)
+def test_fields_are_counted(
+    monkeypatch: pytest.MonkeyPatch, read: Reader, data: bytes, fields: int
+) -> None:
+    monkeypatch.setattr(wire, "MAX_FIELDS", fields)
+    assert len(data) > fields  # or nobody would count
+    read(data)
+    monkeypatch.setattr(wire, "MAX_FIELDS", fields - 1)
+    with pytest.raises(DecodeError, match=f"^the message has more than {fields - 1} fields$"):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (writes(20) + b"\x0a", "WriteBatchState is cut short"),
+        (writes(20) + b"\x0a\x02\0\0", "WriteRecord: 0 is no field number"),
+        (writes(20) + b"\x0b", "WriteBatchState: field 1 has wire type 3"),
+    ],
+)
+def test_counting_leaves_it_to_the_reader_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, text: str
+) -> None:
+    monkeypatch.setattr(wire, "MAX_FIELDS", 30)
+    assert len(data) > 30
+    with pytest.raises(DecodeError, match=f"^{text}$"):
+        stream.WriteBatchState.decode(data)
+
+
+def test_tiny_fields_are_refused_before_there_are_objects_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "MAX_FIELDS", 30_000)
+    data = writes(30_001)
+    for read in (stream.WriteBatchState.decode, lambda data: codec.decode(KvrwSet, data)):
+        with suppress(DecodeError):
+            read(data)  # compiles what it needs
+        tracemalloc.start()
+        try:
+            with pytest.raises(DecodeError, match="more than 30000 fields"):
+                read(data)
+            assert tracemalloc.get_traced_memory()[1] < 100_000  # the objects would take millions
+        finally:
+            tracemalloc.stop()
+
+
+def test_what_transactions_may_be_is_read() -> None:
+    keys = [f"key-of-an-asset-{number:09}" for number in range(100_000)]
+    version = Version(block_num=1_000_000, tx_num=1000)
+    message = KvrwSet(
+        reads=[KvRead(key=key, version=version) for key in keys],
+        writes=[KvWrite(key=key, value=b"v" * 20) for key in keys],
+    )
+    data = codec.encode(message)
+    assert len(data) > wire.MAX_FIELDS
+    assert codec.decode(KvrwSet, data) == message
 
 
 @pytest.mark.parametrize(
