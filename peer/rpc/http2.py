@@ -4,8 +4,8 @@ Room:      peer.rpc   (imports grpclib; used by streams, listener, connector, cl
 Loop:      asyncio
 Lifetime:  connection
 
-grpclib is pinned exactly because of this module and `http2_server`, and a test fails on any other
-version. Nothing else touches private names of grpclib or h2.
+grpclib is pinned exactly because of this module, `http2_server` and `fabric_protos.data_frames`,
+and a test fails on any other version. Nothing else touches private names of grpclib or h2.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ from h2.connection import ConnectionInputs, ConnectionState
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event
 from h2.exceptions import ProtocolError
+
+from fabric_protos.data_frames import Deframer as Deframer
+from fabric_protos.data_frames import DirectProtocol
+from fabric_protos.data_frames import MessageRefused as MessageRefused
+from fabric_protos.data_frames import grpc_frame as grpc_frame
 
 # "No new streams" is no reason to drop the one that runs, nor what arrives right behind it; a Java
 # service says this 5 s after every connection. GOAWAY with an error still ends the connection.
@@ -81,7 +86,7 @@ class Processor(EventsProcessor):
         super().process(event)
 
 
-class Protocol(H2Protocol):
+class Protocol(DirectProtocol):
     """One connection, either side.
 
     Attributes:
@@ -119,12 +124,6 @@ class Protocol(H2Protocol):
         super().connection_lost(exc)
         self.begun.set()
         self.lost.set()
-
-    def resume_writing(self) -> None:
-        """Wake who waits to write; calls served in Trio wait for nothing else."""
-        super().resume_writing()
-        for stream in self.processor.streams.values():
-            stream.window_updated.set()
 
 
 def server_protocol(
@@ -324,70 +323,3 @@ def send_now(stream: H2Stream, frame: bytes) -> bool:
     h2.send_data(stream.id, frame)
     connection.flush()
     return True
-
-
-def grpc_frame(message: bytes) -> bytes:
-    """Return a message with gRPC's prefix: not compressed, length."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
-
-
-class Deframer:
-    """Cuts a byte stream into gRPC messages.
-
-    Raises:
-        MessageRefused: from `feed`, for a compressed message or one over the limit, on its first
-            bytes, before the rest is taken in.
-    """
-
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self._partial = bytearray()
-        self._needed = FRAME_HEADER
-
-    def feed(self, data: bytes, deliver: Callable[[bytes], None]) -> None:
-        """Hand every message that is complete to `deliver`."""
-        if self._partial:
-            self._partial += data
-            if len(self._partial) < self._needed:
-                return
-            data, self._partial = bytes(self._partial), bytearray()
-        position, end = 0, len(data)
-        self._needed = FRAME_HEADER
-        while end - position >= FRAME_HEADER:
-            size = int.from_bytes(data[position + 1 : position + FRAME_HEADER], "big")
-            if data[position]:
-                raise MessageRefused("UNIMPLEMENTED", "compressed messages are not supported")
-            if size > self._limit:
-                raise MessageRefused(
-                    "RESOURCE_EXHAUSTED",
-                    f"grpc: received message larger than max ({size} vs. {self._limit})",
-                )
-            stop = position + FRAME_HEADER + size
-            if stop > end:
-                self._needed = FRAME_HEADER + size
-                break
-            deliver(data[position + FRAME_HEADER : stop])
-            position = stop
-        if position < end:
-            self._partial += data[position:]
-
-    def clear(self) -> None:
-        """Forget what has arrived of a message."""
-        self._partial = bytearray()
-
-    @property
-    def is_between_messages(self) -> bool:
-        """No message has begun to arrive."""
-        return not self._partial
-
-
-class MessageRefused(Exception):
-    """A message the other side should not have sent.
-
-    Attributes:
-        code: gRPC status name.
-    """
-
-    def __init__(self, code: str, text: str) -> None:
-        self.code = code
-        super().__init__(text)

@@ -73,8 +73,9 @@ class Watch(trio.abc.Instrument):
             self.tasks.append(task.name)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """A crossing between the loops is a step of a task that is not trio-asyncio's own."""
-        if self.is_on and not task.name.startswith("trio_asyncio."):
+        """A crossing between the loops is a step of a task that neither runs one nor reads."""
+        reading = ("trio_asyncio.", "peer.rpc.transport.")
+        if self.is_on and not task.name.startswith(reading):
             self.tasks.append(task.name)
 
 

@@ -12,7 +12,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import StreamClosedError
 
 from peer.chaincode.stream import MessageStream, StreamClosed, StreamRefused
-from peer.rpc import streams
+from peer.rpc.streams import GrpcStream
 from runtimes.api import TcpOrigin, UnixOrigin
 
 from .conftest import Server, listening, settle
@@ -332,18 +332,14 @@ class TestBrokenConnections:
             await served.wait_ended()
             assert "GOAWAY" in served.reasons[0]
 
-    async def test_a_send_that_fails_ends_the_stream(
-        self, served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def fail(*args: object) -> bool:
-            raise StreamClosedError(1)
-
+    async def test_a_send_that_fails_ends_the_stream(self, served: Server, tmp_path: Path) -> None:
         async with listening(served, tmp_path) as endpoint, client(endpoint.address) as chaincode:
             await self.ready(chaincode)
-            with monkeypatch.context() as patched:
-                patched.setattr(streams.http2, "send_now", fail)
-                with pytest.raises(StreamClosed, match="error sending"):
-                    served.streams[0].send(b"x")
+            stream = served.streams[0]
+            assert isinstance(stream, GrpcStream)
+            stream._stream.reset_nowait()
+            with pytest.raises(StreamClosed, match="error sending"):
+                stream.send(b"x")
             await served.wait_ended()
         assert "error sending" in served.reasons[0]
 

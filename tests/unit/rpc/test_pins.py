@@ -1,20 +1,31 @@
-"""The exact releases `peer.rpc.http2` was written for."""
+"""The exact releases that `peer.rpc` and `fabric_protos.data_frames` were written for."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import tomllib
+from pathlib import Path
 
 import grpclib
 import h2.connection
 from grpclib import events, protocol, server
+from grpclib.utils import Wrapper
+from h2.connection import H2Connection
+from h2.stream import StreamState
 
 import peer.rpc
 
+from .frames import REQUEST
 
-def test_grpclib_is_the_release_this_was_written_for() -> None:
-    """`peer.rpc.http2` reaches into these; on another release, read its changes first."""
+PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+
+
+def test_these_are_the_releases_this_was_written_for() -> None:
+    """Private names of these are used; on another release, read its changes first."""
     assert importlib.metadata.version("grpclib") == grpclib.__version__ == "0.4.9"
+    assert importlib.metadata.version("h2") == h2.__version__ == "4.4.1"
+    assert {"grpclib==0.4.9", "h2==4.4.1"} <= set(PROJECT["project"]["dependencies"])
 
 
 def test_the_private_names_exist() -> None:
@@ -22,6 +33,23 @@ def test_the_private_names_exist() -> None:
     assert {"_unacked", "_eof"} <= set(vars(protocol.Buffer(lambda size: None)))
     assert hasattr(server.Handler, "accept")
     assert isinstance(h2.connection.H2ConnectionStateMachine._transitions, dict)
+
+
+def test_the_private_names_of_data_frames_exist() -> None:
+    client = H2Connection()
+    client.initiate_connection()
+    client.send_headers(1, REQUEST)
+    stream = client.streams[1]
+    assert stream._expected_content_length is None
+    assert stream.state_machine.state is StreamState.OPEN
+    windows = (client._inbound_flow_control_window_manager, stream._inbound_window_manager)
+    for window in windows:
+        assert window.current_window_size == window.max_window_size == 65535
+    assert client.outbound_flow_control_window == stream.outbound_flow_control_window == 65535
+    assert client.max_outbound_frame_size == client.max_inbound_frame_size == 16384
+    assert client.incoming_buffer._data == bytearray()
+    assert client.incoming_buffer._headers_buffer == []
+    assert Wrapper()._error is None
 
 
 def test_asyncio_outside_trio_is_left_alone() -> None:
