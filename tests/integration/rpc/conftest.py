@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from peer.chaincode.certificates import CertificateAuthority, KeyPair
 from peer.chaincode.stream import MessageStream, StreamClosed, StreamRefused
 from peer.rpc.listener import FIRST_CALL_S, ChaincodeListeners, OpenListener
 from peer.rpc.loop import open_loop
+from peer.rpc.streams import GrpcStream
 from peer.rpc.tls import server_context
 
 
@@ -81,6 +83,14 @@ class Server:
     async def wait_ended(self) -> None:
         with trio.fail_after(10):
             await self.ended.wait()
+
+
+@pytest.fixture(params=[True, False], ids=["past h2", "through h2"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DATA of chaincode streams takes either way."""
+    stream = partial(GrpcStream, is_direct=request.param)
+    monkeypatch.setattr("peer.rpc.listener.GrpcStream", stream)
+    monkeypatch.setattr("peer.rpc.connector.GrpcStream", stream)
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from peer.rpc.loop import open_loop
 from .conftest import Server, settle
 from .raw import RawPeer, frame, goaway, server
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 def info(
     address: str, *, tls: ClientTls | None = None, timeout_s: float = 5.0

@@ -18,6 +18,8 @@ from runtimes.api import TcpOrigin, UnixOrigin
 from .conftest import Server, listening, settle
 from .raw import client, dial, frame, goaway
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED = 0, 3, 8, 12
 PERMISSION_DENIED, FAILED_PRECONDITION, INTERNAL = 7, 9, 13
 

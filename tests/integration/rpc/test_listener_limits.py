@@ -15,6 +15,8 @@ from peer.rpc.listener import MAX_CONNECTIONS
 from .conftest import Server, listening, settle
 from .raw import client, dial
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED = 0, 3, 8, 12
 PERMISSION_DENIED, FAILED_PRECONDITION, INTERNAL = 7, 9, 13
 
