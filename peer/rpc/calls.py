@@ -30,6 +30,7 @@ from peer.errors import CallRefused, Code
 from peer.metrics import GrpcMeters
 from peer.reading import read_apart
 from peer.rpc import http2, http2_server
+from peer.rpc.served_stream import HEADERS, Headers, ServedStream
 from peer.services.api import Caller, Decode, Method, Streaming, Unary
 
 log = logging.getLogger("peer.rpc")
@@ -42,7 +43,6 @@ MAX_TEXT = 2048
 """Characters of a sentence in trailers: many clients take 8 KiB of trailers at most."""
 MAX_DETAILS = 4
 DETAIL_TYPE = "type.googleapis.com/gateway.ErrorDetail"
-HEADERS = ((":status", "200"), ("content-type", "application/grpc+proto"))
 
 _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -75,7 +75,6 @@ class Call:
         is_taken_back: the client has reset it soon, and nothing had been sent.
 
     Args:
-        release: forgets the stream.
         stall_s: how long a response may wait for the client without getting any further, seconds.
         slot: raises `CallRefused` where too many calls of its service are being answered.
         room: what all requests are held in.
@@ -90,8 +89,7 @@ class Call:
 
     def __init__(
         self,
-        stream: http2.H2Stream,
-        release: http2_server.Release,
+        stream: ServedStream,
         method: Method,
         caller: Caller,
         *,
@@ -108,7 +106,6 @@ class Call:
         self.method = method
         self.is_taken_back = False
         self._stream = stream
-        self._release = release
         self._caller = caller
         self._max_send = max_send
         self._stall_s = stall_s
@@ -126,14 +123,14 @@ class Call:
         self._all_arrived = False
         self._has_begun = False
         self._has_headers = False
+        self._has_ended = False
         self._is_gone = False
         self._is_stopping = False
         self._refusal: CallRefused | None = None
         self._arrived = trio.Event()
         self._writable = trio.Event()
         self._scope = trio.CancelScope(deadline=trio.current_time() + timeout_s)
-        http2.take_over_input(stream, self)
-        http2_server.call_when_writable(stream, lambda: self._writable.set())
+        stream.attach(self, lambda: self._writable.set())
 
     def add(self, data: bytes, size: int) -> None:
         """Take in DATA; called by the connection."""
@@ -159,10 +156,6 @@ class Call:
         """The client sends no more; called by the connection."""
         self._all_arrived = True
         self._arrived.set()
-
-    def unacked_size(self) -> int:
-        """Return the bytes not acknowledged yet; called when the stream is released."""
-        return self._unacknowledged
 
     def cancel(self, error: Exception) -> None:
         """End the call, as the client has; called by the connection, also when it is lost."""
@@ -216,13 +209,13 @@ class Call:
                 late = CallRefused(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
                 refusal = self._refusal or late
         finally:
-            if not self._is_gone:
+            if not (self._is_gone or self._has_ended):
                 self._end(refusal)
             self._give_back(self.held)
-            self._release()
+            self._stream.release(self._unacknowledged)
             code = Code.CANCELLED if self._is_gone else refusal.code if refusal else Code.OK
             took_s = trio.current_time() - began
-            unanswered = self._is_gone and not self._has_headers
+            unanswered = self._is_gone and not (self._has_headers or self._has_ended)
             self.is_taken_back = unanswered and took_s < http2_server.RESET_S
             self._meters.call_ended(path, code, took_s, is_stream=is_stream)
 
@@ -255,7 +248,12 @@ class Call:
         with self._slot(method.path):
             request = await _decoded(method.decode, self._messages.popleft())
             response = await method.call(request, self._caller)
-        await self._send(method.encode(response))
+        encoded = method.encode(response)
+        if len(encoded) <= self._max_send and self._stream.respond(encoded):
+            self._has_ended = True
+            self._sent()
+        else:
+            await self._send(encoded)
 
     def __aiter__(self) -> Call:
         """Return itself: the requests of a streaming call."""
@@ -289,14 +287,14 @@ class Call:
     def _acknowledge(self) -> None:
         """Give credit for what has been taken, and for the parts of a message not complete yet."""
         if not self._messages and self._unacknowledged:
-            http2.acknowledge(self._stream, self._unacknowledged)
+            self._stream.acknowledge(self._unacknowledged)
             self._unacknowledged = 0
 
     async def _send_response(self, response: object) -> None:
         await trio.lowlevel.checkpoint()
         await self._send(self.method.encode(response))
         self._meters.message_sent(self.method.path)
-        http2_server.flush(self._stream)
+        self._stream.flush()
 
     async def _send(self, message: bytes) -> None:
         """Send a message, as fast as the client takes it; the last of it with the next flush."""
@@ -304,18 +302,18 @@ class Call:
             text = f"trying to send message larger than max ({len(message)} vs. {self._max_send})"
             raise CallRefused(Code.RESOURCE_EXHAUSTED, text)
         if not self._has_headers:
-            http2_server.queue_headers(self._stream, HEADERS)
+            self._stream.queue_headers(HEADERS)
             self._has_headers = True
         rest = memoryview(http2.grpc_frame(message))
         with trio.move_on_after(self._stall_s) as stalled:
             while True:
-                if size := http2_server.write(self._stream, rest):
+                if size := self._stream.write(rest):
                     stalled.deadline = trio.current_time() + self._stall_s
                 rest = rest[size:]
                 self._sent()
                 if not rest:
                     return
-                http2_server.flush(self._stream)
+                self._stream.flush()
                 self._writable = trio.Event()
                 await self._writable.wait()
         raise CallRefused(Code.DEADLINE_EXCEEDED, "the response is not being read")
@@ -325,7 +323,7 @@ class Call:
         if refusal is not None:
             code, text, details = refusal.code, refusal.message[:MAX_TEXT], _details(refusal)
         fields = http2_server.trailers(code, text, details)
-        http2_server.end(self._stream, fields if self._has_headers else [*HEADERS, *fields])
+        self._stream.finish(fields if self._has_headers else [*HEADERS, *fields])
         self._sent()
 
 
@@ -343,7 +341,7 @@ def timeout_of(headers: dict[str, str]) -> float:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def refused(code: Code, text: str) -> http2_server.Headers:
+def refused(code: Code, text: str) -> Headers:
     """Return all headers of a call that is refused before it begins."""
     return [*HEADERS, *http2_server.trailers(code, text, b"")]
 

@@ -15,26 +15,22 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import cast
 
 from grpclib.config import Configuration
 from grpclib.metadata import encode_bin_value, encode_grpc_message
 from grpclib.protocol import AbstractHandler
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
-from h2.events import PingReceived, RemoteSettingsChanged
-from h2.exceptions import StreamClosedError
+from h2.events import PingReceived, RemoteSettingsChanged, RequestReceived
 from h2.settings import SettingCodes
 
 from peer.rpc import http2
-
-Headers = Sequence[tuple[str, str]]
-Release = Callable[[], None]
+from peer.rpc.served_stream import Headers, ServedStream
 
 MAX_BACKLOG_BYTES = 1 << 20
 """Of answers to frames, such as pings, that the far end makes us write and does not read."""
-MAX_FRAME_BYTES = 1 << 16
-"""Some clients take frames of megabytes, which would fill the backlog at once."""
 PORTION_BYTES = 1 << 14
 PORTION_FRAMES = 4
 """What is taken in of one connection before another's turn; small frames cost as much as large."""
@@ -107,6 +103,11 @@ class _Processor(http2.Processor):
         self.protocol.begun.set()
         super().process_remote_settings_changed(event)
 
+    def process_request_received(self, event: RequestReceived) -> None:
+        stream = ServedStream(self, event.stream_id)
+        headers = cast("list[tuple[str, str]]", event.headers)  # `header_encoding` makes them str
+        self.handler.accept(stream, headers, stream.release)
+
     def process_ping_received(self, event: PingReceived) -> None:
         if not self.protocol.pings.allows():
             self.protocol.go_away(ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
@@ -128,8 +129,10 @@ class ServerProtocol(http2.Protocol):
         h2_config = H2Configuration(
             client_side=False,
             header_encoding="utf-8",
-            normalize_outbound_headers=False,  # they are all ours, and in order
-            validate_outbound_headers=False,
+            validate_inbound_headers=False,  # what a call is made of is looked at there
+            normalize_inbound_headers=False,
+            validate_outbound_headers=False,  # they are all ours, and in order
+            normalize_outbound_headers=False,
         )
         super().__init__(handler, config.__for_server__(), h2_config)
         self.pings = pings
@@ -188,76 +191,6 @@ class ServerProtocol(http2.Protocol):
         last = self.connection._connection.highest_inbound_stream_id
         head = struct.pack(">BHBBI", 0, 8 + len(text), GOAWAY, 0, 0)
         self.transport.write(head + struct.pack(">II", last, code) + text)
-
-
-class Waker:
-    """Stands in a stream for the event that grpclib sets when more may be written."""
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self.set = wake
-
-
-def call_when_writable(stream: http2.H2Stream, wake: Callable[[], None]) -> None:
-    """Call `wake` whenever `write` may get further than before."""
-    stream.window_updated = Waker(wake)  # type: ignore[assignment]  # of the event, only `set` is used
-
-
-def queue_headers(stream: http2.H2Stream, headers: Headers, *, ends: bool = False) -> None:
-    """Send headers, or trailers, with the next `flush`.
-
-    Raises:
-        H2Error: the stream or its connection is closed.
-    """
-    assert stream.id is not None
-    h2 = stream._h2_connection
-    if stream.connection.is_closing() or stream.id not in h2.streams:  # h2 would open it again
-        raise StreamClosedError(stream.id)
-    h2.send_headers(stream.id, headers, end_stream=ends)
-
-
-def write(stream: http2.H2Stream, data: memoryview) -> int:
-    """Send as much as flow control lets through, return how much; the last of it with `flush`.
-
-    Raises:
-        H2Error: the stream or its connection is closed.
-    """
-    connection, h2, sent = stream.connection, stream._h2_connection, 0
-    assert stream.id is not None
-    while sent < len(data) and connection.write_ready.is_set():
-        if connection.is_closing():
-            raise StreamClosedError(stream.id)
-        window = h2.local_flow_control_window(stream.id)
-        size = min(window, h2.max_outbound_frame_size, MAX_FRAME_BYTES)
-        if size <= 0:
-            break
-        h2.send_data(stream.id, data[sent : sent + size])
-        sent = min(sent + size, len(data))
-        if sent < len(data):
-            connection.flush()
-    return sent
-
-
-def flush(stream: http2.H2Stream) -> None:
-    """Hand what is queued to the connection."""
-    if not stream.connection.is_closing():
-        stream.connection.flush()
-
-
-def end(stream: http2.H2Stream, headers: Headers) -> None:
-    """Send the last headers of a call; the client need not send the rest of its own."""
-    try:
-        queue_headers(stream, headers, ends=True)
-        if stream.closable:
-            stream.reset_nowait(ErrorCodes.NO_ERROR)
-    except http2.H2Error:
-        return
-    flush(stream)
-
-
-def refuse(stream: http2.H2Stream) -> None:
-    """Refuse a stream that nothing was done for; the client may try it elsewhere."""
-    if stream.closable:
-        stream.reset_nowait(ErrorCodes.REFUSED_STREAM)
 
 
 def trailers(code: int, message: str, details: bytes) -> Headers:

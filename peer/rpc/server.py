@@ -16,7 +16,7 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -30,6 +30,7 @@ from peer.errors import CallRefused, Code
 from peer.metrics import GrpcMeters, Registry
 from peer.rpc import accepted, http2, http2_server
 from peer.rpc.calls import Call, Held, refused, timeout_of
+from peer.rpc.served_stream import Headers, ServedStream
 from peer.services.api import Caller, Method, Unary
 
 log = logging.getLogger("peer.rpc")
@@ -294,20 +295,21 @@ class _Connection(AbstractHandler):
     def accept(
         self,
         stream: http2.H2Stream,
-        headers: http2_server.Headers,
-        release_stream: http2_server.Release,
+        headers: Headers,
+        release_stream: Callable[[], None],
     ) -> None:
         """Begin a call; called by the connection with the client's headers."""
+        assert isinstance(stream, ServedStream)
         if self._is_closing:
-            http2_server.refuse(stream)
+            stream.refuse()
             release_stream()
             return
         try:
-            call = self._call(stream, dict(headers), release_stream)
+            call = self._call(stream, dict(headers))
             if not self._server.call_begins(call):
                 raise _NoCall(refused(Code.RESOURCE_EXHAUSTED, "too many calls at once"))
         except _NoCall as exc:
-            http2_server.end(stream, exc.headers)
+            stream.finish(exc.headers)
             release_stream()
             return
         self.calls.add(call)
@@ -334,9 +336,7 @@ class _Connection(AbstractHandler):
             self.protocol.go_away(ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_resets")
             http2.close_connection(self.protocol, "the client takes back too many calls")
 
-    def _call(
-        self, stream: http2.H2Stream, headers: dict[str, str], release: http2_server.Release
-    ) -> Call:
+    def _call(self, stream: ServedStream, headers: dict[str, str]) -> Call:
         if headers.get(":method") != "POST":
             raise _NoCall([(":status", "405")])
         if headers.get("content-type", "").partition(";")[0] not in CONTENT_TYPES:
@@ -355,7 +355,6 @@ class _Connection(AbstractHandler):
         limits = self._server.limits
         return Call(
             stream,
-            release,
             method,
             Caller(self.address, certificate),
             timeout_s=timeout_s,
@@ -373,6 +372,6 @@ class _Connection(AbstractHandler):
 class _NoCall(Exception):
     """A request that is answered with these headers alone."""
 
-    def __init__(self, headers: http2_server.Headers) -> None:
+    def __init__(self, headers: Headers) -> None:
         self.headers = headers
         super().__init__(headers)
