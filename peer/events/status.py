@@ -80,13 +80,14 @@ class CommitStatuses:
         if self._is_closed:
             await trio.lowlevel.checkpoint()
             raise _closed()
-        # Listening begins before the look into the ledger, so no block passes between the two.
+        found = self._ledger.find_transaction(tx_id)
+        if found is not None:
+            await trio.lowlevel.checkpoint()
+            return CommitStatus(found.code, found.version.block)
+        # Nothing is awaited between the look into the ledger and this, so no block passes.
         waiter = _Waiter()
         self._waiting.setdefault(tx_id, set()).add(waiter)
         try:
-            found = await self._ledger.transaction_by_id(tx_id)
-            if found is not None:
-                return CommitStatus(found.code, found.version.block)
             await waiter.event.wait()
             if isinstance(waiter.outcome, PeerError):
                 raise waiter.outcome

@@ -15,9 +15,12 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from fabric_protos.common import Block, BlockchainInfo
+
+if TYPE_CHECKING:
+    from peer.ledger.transactions import Contents
 
 
 class Version(NamedTuple):
@@ -270,6 +273,13 @@ class CommittedTransaction(NamedTuple):
     version: Version
 
 
+class FoundTransaction(NamedTuple):
+    """Verdict and place of a transaction."""
+
+    code: ValidationCode
+    version: Version
+
+
 class MissingSet(NamedTuple):
     """A private write set this peer should have and has not."""
 
@@ -382,6 +392,7 @@ class Ledger(Protocol):
         block: Block,
         verdicts: Sequence[ValidationCode],
         private: Mapping[int, bytes] = MappingProxyType({}),
+        known: Mapping[int, Contents] = MappingProxyType({}),
     ) -> CommittedBlock:
         """Commit the next block.
 
@@ -395,6 +406,7 @@ class Ledger(Protocol):
             private: index of a transaction to its marshalled ``rwset.TxPvtReadWriteSet``, for
                 what came with the block. The rest is looked for among what was endorsed here;
                 what is nowhere is recorded as missing.
+            known: index of a transaction to its contents, for those that have been read already.
 
         Raises:
             BlockError: it is not the next block.
@@ -439,6 +451,10 @@ class Ledger(Protocol):
 
     def has_transaction(self, tx_id: str) -> bool:
         """Tell whether a block holds a transaction of this id, valid or not."""
+        ...
+
+    def find_transaction(self, tx_id: str) -> FoundTransaction | None:
+        """Return verdict and place of the first transaction of this id, without reading it."""
         ...
 
     async def block_by_number(self, number: int) -> Block | None:

@@ -5,8 +5,8 @@ Loop:      `BlockCommit.judge` on Trio; `write` and `write_again` in the writing
 Lifetime:  a chain as long as the ledger is open, a `BlockCommit` for one block
 Fabric:    core/ledger/kvledger/kv_ledger.go, .../txmgmt/validation/batch_preparer.go (release-2.5)
 
-The order on disk is private data, block, databases; each is durable before the next begins. So the
-block file tells what is committed: what lies in the private store without a block counts for
+The order is private data, block, databases; the first two are durable before the next begins. So
+the block file tells what is committed: what lies in the private store without a block counts for
 nothing, and what the databases lack is made from the blocks when the ledger opens.
 """
 
@@ -56,6 +56,7 @@ from peer.ledger.store import (
 )
 from peer.ledger.transactions import (
     UNREADABLE,
+    Contents,
     NamespaceSet,
     PrivateSets,
     TransactionHeader,
@@ -149,17 +150,22 @@ class BlockCommit:
         self._history: list[HistoryWrite] = []
         self._private = PrivateBatch()
 
-    async def judge(self, envelope: bytes, verdict: ValidationCode, private: bytes) -> None:
+    async def judge(
+        self, envelope: bytes, verdict: ValidationCode, private: bytes, known: Contents | None
+    ) -> None:
         """Check the next transaction and take its changes over if it is valid.
 
         Args:
             private: its ``TxPvtReadWriteSet``, as far as that came with the block.
+            known: what has been read of it already.
         """
-        header, code = read_header(envelope), verdict
-        sets: list[NamespaceSet] = []
-        kind = TransactionKind()
-        if code is VALID:
-            code, sets, kind = _read(header)
+        if verdict is not VALID:
+            code, contents = verdict, Contents(read_header(envelope), TransactionKind(), [])
+        elif known is None:
+            code, contents = _read(read_header(envelope))
+        else:
+            code, contents = VALID, known
+        header, kind, sets = contents
         self._kinds.append(kind)
         if code is VALID:
             code = await self._validation.check(sets)
@@ -180,7 +186,7 @@ class BlockCommit:
         header = read_header(envelope)
         sets: list[NamespaceSet] = []
         if code is VALID:
-            readable, sets, _ = _read(header)
+            readable, (_, _, sets) = _read(header)
             if readable is not VALID:
                 raise DecodeError(f"transaction {header.tx_id} is recorded as valid")
             for key, collection in written_collections(sets):
@@ -344,29 +350,23 @@ class _StateAfter:
         return None if found is None else found.value
 
 
-class _Read(NamedTuple):
-    code: ValidationCode
-    sets: list[NamespaceSet]
-    kind: TransactionKind
-
-
-def _read(header: TransactionHeader) -> _Read:
-    """Return the sets of a transaction, and VALID unless they cannot be read."""
+def _read(header: TransactionHeader) -> tuple[ValidationCode, Contents]:
+    """Return the contents of a transaction, and VALID unless they cannot be read."""
     kind = TransactionKind(header.type)
     if header.type == UNREADABLE:
-        return _Read(ValidationCode.INVALID_OTHER_REASON, [], kind)
+        return ValidationCode.INVALID_OTHER_REASON, Contents(header, kind, [])
     if header.type != HeaderType.ENDORSER_TRANSACTION:
-        return _Read(VALID, [], kind)
+        return VALID, Contents(header, kind, [])
     action = read_action(header.data)
     if action is None:
-        return _Read(ValidationCode.NIL_TXACTION, [], kind)
+        return ValidationCode.NIL_TXACTION, Contents(header, kind, [])
     if (endorsed := action.chaincode_id) is not None:
         kind = TransactionKind(header.type, f"{endorsed.name}:{endorsed.version}")
     try:
-        return _Read(VALID, read_sets(action.results), kind)
+        return VALID, Contents(header, kind, read_sets(action.results))
     except DecodeError as exc:
         log.warning("transaction %s is invalid: %s", header.tx_id, exc)
-        return _Read(ValidationCode.INVALID_OTHER_REASON, [], kind)
+        return ValidationCode.INVALID_OTHER_REASON, Contents(header, kind, [])
 
 
 def _written_keys(block: Block, where: Expiring) -> Iterator[bytes]:
@@ -374,7 +374,8 @@ def _written_keys(block: Block, where: Expiring) -> Iterator[bytes]:
     for envelope, flag in zip(envelopes_of(block), flags_of(block), strict=True):
         if flag != VALID:
             continue
-        for namespace in _read(read_header(envelope)).sets:
+        _, contents = _read(read_header(envelope))
+        for namespace in contents.sets:
             for collection in namespace.collections:
                 if (namespace.name, collection.name) == (where.namespace, where.collection):
                     hashed = collection.hashed

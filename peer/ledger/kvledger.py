@@ -28,6 +28,7 @@ from peer.ledger.api import (
     CommittedBlock,
     CommittedTransaction,
     DefinedCollections,
+    FoundTransaction,
     Ledger,
     MissingSet,
     ValidationCode,
@@ -45,6 +46,8 @@ from peer.ledger.requests import SnapshotRequests
 from peer.ledger.simulator import CollectionNames, QueryExecutor, TxSimulator
 from peer.ledger.snapshot import Stored, private_namespace
 from peer.ledger.store import BlockRow
+from peer.ledger.transactions import Contents
+from peer.ledger.turns import Turn
 from peer.ledger.validation import CHANNEL_CONFIG_KEY
 
 log = logging.getLogger(__name__)
@@ -113,13 +116,14 @@ class KVLedger:
         block: Block,
         verdicts: Sequence[ValidationCode],
         private: Mapping[int, bytes] = MappingProxyType({}),
+        known: Mapping[int, Contents] = MappingProxyType({}),
     ) -> CommittedBlock:
         """Commit the next block; see `peer.ledger.api.Ledger.commit`.
 
         One block is committed at a time; a second caller waits.
         """
         async with self._committer:
-            return await self._commit(block, verdicts, private)
+            return await self._commit(block, verdicts, private, known)
 
     async def set_indexes(self, chaincode: str, definitions: Mapping[str, Sequence[bytes]]) -> None:
         """Replace the indexes of a chaincode; see `peer.ledger.api.Ledger.set_indexes`."""
@@ -183,6 +187,16 @@ class KVLedger:
         """Tell whether a block holds a transaction of this id, valid or not."""
         return self._find(tx_id) is not None or self._is_inherited(tx_id)
 
+    def find_transaction(self, tx_id: str) -> FoundTransaction | None:
+        """Return verdict and place of the first transaction of this id, without reading it."""
+        found = self._find(tx_id)
+        if found is None:
+            if self._is_inherited(tx_id):
+                raise BeforeSnapshot(tx_id, self.first_block)
+            return None
+        version, code = found
+        return FoundTransaction(ValidationCode(code), version)
+
     async def block_by_number(self, number: int) -> Block | None:
         """Return a block with its verdicts; None when there is none yet."""
         if 0 <= number < self.first_block:
@@ -195,19 +209,19 @@ class KVLedger:
 
     async def block_by_tx_id(self, tx_id: str) -> Block | None:
         """Return the first block that holds a transaction of this id."""
-        found = self._find_here(tx_id)
-        return await self.block_by_number(self.height if found is None else found[0].block)
+        found = self.find_transaction(tx_id)
+        return await self.block_by_number(self.height if found is None else found.version.block)
 
     async def transaction_by_id(self, tx_id: str) -> CommittedTransaction | None:
         """Return the first transaction of this id."""
-        found = self._find_here(tx_id)
+        found = self.find_transaction(tx_id)
         if found is None:
             await trio.lowlevel.checkpoint()
             return None
-        version, code = found
+        code, version = found
         block = await self.block_by_number(version.block)
         assert block is not None, "a transaction is indexed with its block"
-        return CommittedTransaction(envelopes_of(block)[version.tx], ValidationCode(code), version)
+        return CommittedTransaction(envelopes_of(block)[version.tx], code, version)
 
     def channel_config(self) -> bytes | None:
         """Return the configuration that holds; None before the first block."""
@@ -248,12 +262,6 @@ class KVLedger:
         finally:
             snapshot.release()
 
-    def _find_here(self, tx_id: str) -> tuple[Version, int] | None:
-        found = self._find(tx_id)
-        if found is None and self._is_inherited(tx_id):
-            raise BeforeSnapshot(tx_id, self.first_block)
-        return found
-
     def _is_inherited(self, tx_id: str) -> bool:
         """Tell whether a snapshot that the ledger began with stands for a transaction."""
         return self.first_block > 0 and self._store.is_inherited(tx_id)
@@ -271,7 +279,11 @@ class KVLedger:
         return record.block
 
     async def _commit(
-        self, block: Block, verdicts: Sequence[ValidationCode], private: Mapping[int, bytes]
+        self,
+        block: Block,
+        verdicts: Sequence[ValidationCode],
+        private: Mapping[int, bytes],
+        known: Mapping[int, Contents],
     ) -> CommittedBlock:
         store = self._store
         if store.checkpoint_is_due():
@@ -281,10 +293,11 @@ class KVLedger:
         snapshot = store.snapshot()
         try:
             work = BlockCommit(self._chain, block, snapshot)
+            turn = Turn()
             judged = zip(envelopes_of(block), verdicts, strict=True)
             for tx, (envelope, verdict) in enumerate(judged):
-                await trio.lowlevel.checkpoint()
-                await work.judge(envelope, verdict, private.get(tx, b""))
+                await turn.give_way()
+                await work.judge(envelope, verdict, private.get(tx, b""), known.get(tx))
         finally:
             snapshot.release()
         store.renew()

@@ -1,6 +1,7 @@
 """Run rich queries: CouchDB's query language over the JSON objects of a snapshot.
 
-Room:      peer.ledger   (imports api, mango, collation, snapshot; used by simulator and planning)
+Room:      peer.ledger   (imports api, mango, collation, snapshot, turns; used by simulator and
+           planning)
 Loop:      Trio; other tasks get their turn about every two milliseconds
 Lifetime:  a query of an execution
 Fabric:    core/ledger/kvledger/txmgmt/statedb/statecouchdb/statecouchdb.go (release-2.5)
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ from peer.ledger.collation import (
 )
 from peer.ledger.mango import Selector, parse_selector
 from peer.ledger.snapshot import DocumentRow
+from peer.ledger.turns import Turn
 
 CHUNK_ROWS = 200
 RUN_ROWS = 1000
-TURN_S = 0.002
 
 NO_BOOKMARK = "nil"
 """What CouchDB gives, and takes, where there is no bookmark."""
@@ -163,7 +163,7 @@ class QueryResults:
         """
         peek = self._peek_sorted if self._query.sort else self._peek
         rows, position = await peek(count)
-        turn, records = _Turn(), []
+        turn, records = Turn(), []
         for row in rows:
             await turn.give_way()
             records.append(KV(self._namespace, row.key.decode(), self._result(row)))
@@ -189,7 +189,7 @@ class QueryResults:
     async def _peek_sorted(self, count: int) -> tuple[list[DocumentRow], Position]:
         if self._sorted is None:
             self._sorted = await self._sort()
-        turn = _Turn()
+        turn = Turn()
         rows: list[DocumentRow] = []
         passed = self._position.skip
         for _, key in self._sorted[passed : passed + count]:
@@ -208,7 +208,7 @@ class QueryResults:
                 if (order := _order(document, query)) is not None
             ]
             runs.append(sorted(ranks, reverse=query.is_descending))
-        turn, in_order = _Turn(), []
+        turn, in_order = Turn(), []
         for rank in heapq.merge(*runs, reverse=query.is_descending):
             await turn.give_way()
             if self._after is None or (
@@ -222,7 +222,7 @@ class QueryResults:
     ) -> tuple[list[tuple[DocumentRow, dict[str, Json]]], Position]:
         """Return the next matches with their documents, and where to go on."""
         selector = self._query.selector
-        turn = _Turn()
+        turn = Turn()
         found: list[tuple[DocumentRow, dict[str, Json]]] = []
         start, skip, is_exhausted = position
         while len(found) < count and not is_exhausted:
@@ -248,18 +248,6 @@ class QueryResults:
         assert row.value is not None  # it matched
         fields = self._query.fields
         return row.value if fields is None else project(row.value, fields)
-
-
-class _Turn:
-    """Lets other tasks run when it has been this one's turn for long enough."""
-
-    def __init__(self) -> None:
-        self._ends = time.perf_counter() + TURN_S
-
-    async def give_way(self) -> None:
-        if time.perf_counter() > self._ends:
-            await trio.lowlevel.checkpoint()
-            self._ends = time.perf_counter() + TURN_S
 
 
 def _matched(row: DocumentRow, selector: Selector) -> dict[str, Json] | None:

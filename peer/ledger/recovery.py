@@ -81,14 +81,12 @@ def _catch_up(chain: Chain) -> Position:
     """Bring the databases to the last whole block; return its end."""
     end = _last_known(chain)
     store, first = chain.store, chain.store.height
-    store.sync_blocks(each=False)
     for record in chain.files.scan(end):
         trio.from_thread.check_cancelled()
         if store.checkpoint_is_due():
             store.checkpoint()
         _repeat(chain, record)
         end = record.end
-    store.sync_blocks(each=True)
     if store.height > first:
         log.info("%s: caught up from block %d to %d", store.path, first, store.height - 1)
     return end

@@ -59,8 +59,17 @@ def hash_namespace(namespace: str, collection: str) -> str:
     return f"{namespace}$$h{collection}"
 
 
+KNOWN_ROWS = 4096
+KNOWN_BYTES = 1024
+"""How many small rows a snapshot keeps at most, and what small is."""
+
+
 class Snapshot:
-    """The state at one height, shared by everyone who began there."""
+    """The state at one height, shared by everyone who began there.
+
+    What is read is kept as long as the snapshot is: a block is judged by reading most keys three
+    times, and every simulation reads the definition of its chaincode.
+    """
 
     def __init__(
         self, connection: sqlite3.Connection, path: Path, retire: Callable[[Snapshot], None]
@@ -69,6 +78,7 @@ class Snapshot:
         self._retire = retire
         self.connection = connection
         self.users = 0
+        self._known: dict[tuple[str, bytes], Stored | None] = {}
         connection.execute("BEGIN")
         try:
             # The read transaction begins with the first read, so this pins the height.
@@ -79,11 +89,19 @@ class Snapshot:
 
     def get(self, namespace: str, key: bytes) -> Stored | None:
         """Return what is stored under a key, None when it does not exist."""
+        where = (namespace, key)
+        if where in self._known:
+            return self._known[where]
         try:
-            row = self.connection.execute(GET, (namespace, key)).fetchone()
+            row = self.connection.execute(GET, where).fetchone()
         except sqlite3.Error as exc:
             raise failure(self._path, exc) from exc
-        return stored(row)
+        found = stored(row)
+        if found is None or len(found.value) + len(found.metadata) <= KNOWN_BYTES:
+            if len(self._known) == KNOWN_ROWS:
+                self._known.clear()
+            self._known[where] = found
+        return found
 
     def scan(self, namespace: str, start: bytes, end: bytes, limit: int) -> list[ScannedRow]:
         """Return up to `limit` rows with start <= key < end; an empty end is no bound."""

@@ -11,6 +11,8 @@ commits sees the same state, so they share one connection and one read transacti
 commit, later ones begin on another connection.
 
 Everything here follows from the block files and the private store, and can be made from them again.
+So no block waits for the disk here: a machine that fails loses the last ones, in their order, and
+they are made again when the ledger opens.
 
 Namespaces follow Fabric: the private values of a collection live in ``<chaincode>$$p<collection>``,
 the public hashes in ``<chaincode>$$h<collection>`` under the hash of the key. Keys are stored as
@@ -234,6 +236,7 @@ class Store:
         with self._translated(), ExitStack() as opened:
             self._writer = open_writer(path, SCHEMA, SCHEMA_VERSION)
             opened.callback(self._writer.close)
+            self._writer.execute("PRAGMA synchronous = NORMAL")
             self._writer.execute("PRAGMA wal_autocheckpoint = 0")
             self._writer.execute(f"PRAGMA journal_size_limit = {16 * CHECKPOINT_BYTES}")
             self._reader = open_reader(path)
@@ -350,14 +353,8 @@ class Store:
         with self._translated():
             return stored(self._writer.execute(GET, (namespace, key)).fetchone())
 
-    def sync_blocks(self, each: bool) -> None:
-        """Choose whether each block is on disk when it is written, or only together with others."""
-        level = "FULL" if each else "NORMAL"
-        with self._translated():
-            self._writer.execute(f"PRAGMA synchronous = {level}")
-
     def write_block(self, rows: BlockRows) -> None:
-        """Write one block and return when it is durable; after an error nothing of it is there."""
+        """Write one block; after an error nothing of it is there."""
         with self._writing():
             touched = self._touched(rows.changes)
             with indexes.reindexed(self._writer, touched):

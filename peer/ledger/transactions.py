@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from fabric_protos.codec import DecodeError, decode
 from fabric_protos.common import Envelope, Payload
@@ -26,7 +27,7 @@ from fabric_protos.protos import (
 )
 from fabric_protos.rwset import TxPvtReadWriteSet, TxReadWriteSet
 from fabric_protos.stream import ChannelHeader, SignatureHeader
-from peer.ledger.api import Timestamp
+from peer.ledger.api import Timestamp, TransactionKind
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,24 @@ class NamespaceSet:
     collections: list[CollectionSet]
 
 
+class Contents(NamedTuple):
+    """What the ledger takes of a transaction.
+
+    Attributes:
+        sets: everything it read and wrote.
+    """
+
+    header: TransactionHeader
+    kind: TransactionKind
+    sets: list[NamespaceSet]
+
+
+def timestamp_of(header: ChannelHeader) -> Timestamp:
+    """Return the client's clock; zero where it gave none."""
+    clock = header.timestamp
+    return Timestamp(0) if clock is None else Timestamp(clock.seconds, clock.nanos)
+
+
 def read_header(envelope: bytes) -> TransactionHeader:
     """Return who a transaction is; `NO_HEADER` when it cannot be read."""
     try:
@@ -95,9 +114,7 @@ def read_header(envelope: bytes) -> TransactionHeader:
             tx_id = sha256(signer.nonce + signer.creator).hexdigest()
     except DecodeError:
         return NO_HEADER
-    clock = header.timestamp
-    timestamp = Timestamp(0) if clock is None else Timestamp(clock.seconds, clock.nanos)
-    return TransactionHeader(header.type, tx_id, timestamp, payload.data)
+    return TransactionHeader(header.type, tx_id, timestamp_of(header), payload.data)
 
 
 def read_action(data: bytes) -> ChaincodeAction | None:

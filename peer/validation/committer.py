@@ -61,7 +61,9 @@ class Committer:
             info = channel.ledger.blockchain_info()
             verify_block(channel.bundle, block, info.height, info.current_block_hash)
             verdicts = await validate(channel, block)
-            committed = await channel.ledger.commit(block, verdicts.codes, private)
+            committed = await channel.ledger.commit(
+                block, verdicts.codes, private, verdicts.contents
+            )
             channel.bundle = verdicts.bundle or channel.bundle
             if self._follow is not None:
                 with trio.CancelScope(shield=True):

@@ -120,8 +120,8 @@ class EndorsementCheck:
         self._definitions = Definitions(bundle, reader)
         self._changed: set[Key] = set()
 
-    def check(self, index: int, transaction: EndorserTransaction) -> None:
-        """Check a transaction, which has this index in its block.
+    def check(self, index: int, transaction: EndorserTransaction) -> Action:
+        """Check a transaction, which has this index in its block, and return what it did.
 
         Raises:
             Invalid: what it did is not endorsed as it had to be.
@@ -135,6 +135,7 @@ class EndorsementCheck:
             rules = self._definitions.rules(name)
             self._check_namespace(rules, written.get(name), Evaluation(signatures))
             self._take(written.get(name))
+        return action
 
     def settle(self, codes: list[Code]) -> None:
         """Change the verdicts on transactions that others of the block make invalid."""

@@ -18,6 +18,7 @@ from peer.msp.policies import from_envelope
 from peer.validation.definitions import Definitions, EndorsementRules
 from peer.validation.deployment import PRIVATE_DATA, DeploymentCheck
 from peer.validation.endorsement import (
+    Action,
     EndorsementCheck,
     Evaluation,
     endorsements_of,
@@ -49,7 +50,7 @@ class LegacyEndorsementCheck(EndorsementCheck):
         self._upgraded: dict[int, str] = {}
         self.allows_same_ids = "V1_1" not in self._capabilities
 
-    def check(self, index: int, transaction: EndorserTransaction) -> None:
+    def check(self, index: int, transaction: EndorserTransaction) -> Action:
         """See `EndorsementCheck.check`."""
         is_strict = "V1_2" in self._capabilities
         action = read_action(
@@ -81,6 +82,7 @@ class LegacyEndorsementCheck(EndorsementCheck):
                     self._upgraded[index] = deployment.name
             self._take(written.get(each))
         self._called[index] = name
+        return action
 
     def settle(self, codes: list[Code]) -> None:
         """Let a block upgrade each chaincode once, the last time, and not call it besides."""

@@ -66,29 +66,6 @@ async def test_a_transaction_that_is_there_already(world: World, statuses: Commi
     assert await statuses.wait(tx_id(transaction)) == (Code.VALID, 2)
 
 
-async def test_a_transaction_that_comes_while_the_ledger_is_asked(
-    world: World, statuses: CommitStatuses, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    transaction = world.forged(writes())
-    find = world.ledger.transaction_by_id
-    asked, committed = trio.Event(), trio.Event()
-
-    async def slow(tx_id: str) -> object:
-        found = await find(tx_id)
-        asked.set()
-        await committed.wait()
-        return found
-
-    monkeypatch.setattr(world.ledger, "transaction_by_id", slow)
-    heard: Heard = {}
-    nursery.start_soon(listen, statuses, tx_id(transaction), heard)
-    await asked.wait()
-    await world.commit(transaction.made())
-    committed.set()
-    await trio.testing.wait_all_tasks_blocked()
-    assert heard == {tx_id(transaction): (Code.VALID, 2)}
-
-
 async def test_of_two_with_one_id_in_a_block_the_first_counts(
     world: World, statuses: CommitStatuses, nursery: trio.Nursery
 ) -> None:

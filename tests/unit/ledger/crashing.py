@@ -45,6 +45,7 @@ class Kill:
 
     def __init__(self, directory: Path, point: int, seed: int) -> None:
         self._blocks = directory.resolve() / "ch" / "blocks"
+        self._log = directory.resolve() / "ch" / "ledger.sqlite-wal"
         self._left = point
         self._random = random.Random(seed)
         self._synced = {path: path.stat().st_size for path in self._blocks.glob("*")}
@@ -72,6 +73,8 @@ class Kill:
             for path in self._blocks.glob("*"):
                 size = path.stat().st_size
                 os.truncate(path, self._random.randint(min(size, self._synced.get(path, 0)), size))
+            if self._log.exists():  # synced only when it is moved into the main file
+                os.truncate(self._log, self._random.randint(0, self._log.stat().st_size))
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,33 @@ async def test_databases_that_lag_catch_up(
     async with open_ledger(tmp_path, "ch") as ledger:
         history = await ledger.new_history_query_executor().get_history_for_key("cc", "k").take(9)
         assert [each.value for each in history] == [b"4", b"3", b"2", b"1", b"0"]
+
+
+async def test_what_a_power_cut_takes_from_the_databases_is_made_again(
+    tmp_path: Path, wrap: Wrap
+) -> None:
+    """Nothing but the blocks has been waited for."""
+    copies = [tmp_path / f"cut{number}" for number in range(6)]
+    async with open_ledger(tmp_path, "ch") as ledger:
+        channel = wrap(ledger)
+        for number in range(BLOCKS):
+            await channel.put(k=b"%d" % number)
+        for copy in copies:
+            shutil.copytree(tmp_path / "ch", copy / "ch")
+    heights = set()
+    for number, copy in enumerate(copies):
+        log = copy / "ch" / "ledger.sqlite-wal"
+        os.truncate(log, log.stat().st_size * number // (len(copies) - 1))
+        database = sqlite3.connect(copy / "ch" / "ledger.sqlite")
+        with closing(database), suppress(sqlite3.OperationalError):  # not even tables are there
+            heights.add(database.execute("SELECT count(*) FROM blocks").fetchone())
+        assert await reopened(copy / "ch", wrap) == (BLOCKS, b"4")
+        async with open_ledger(copy, "ch") as ledger:
+            history = (
+                await ledger.new_history_query_executor().get_history_for_key("cc", "k").take(9)
+            )
+            assert [each.value for each in history] == [b"4", b"3", b"2", b"1", b"0"]
+    assert len(heights) > 2  # they really lagged, each by another number of blocks
 
 
 async def test_a_rebuilt_ledger_goes_on(home: Path, tmp_path: Path, wrap: Wrap) -> None:

@@ -24,7 +24,7 @@ from peer.errors import (
     LedgerLocked,
     LedgerStorageError,
 )
-from peer.ledger import database, durable, open_ledger, store
+from peer.ledger import database, durable, open_ledger, snapshot, store
 from peer.ledger.api import Ledger, TxSimulator, ValidationCode
 from tests.unordered import CommittingTransaction, commit_unordered
 
@@ -45,6 +45,30 @@ async def test_what_was_committed_is_there_after_reopening(tmp_path: Path, wrap:
     async with open_ledger(tmp_path, "ch") as ledger, open_ledger(tmp_path, "other") as other:
         assert (ledger.height, wrap(ledger).get("k")) == (1, b"v")
         assert (other.height, wrap(other).get("k")) == (0, None)
+
+
+async def test_a_snapshot_reads_a_small_row_once_and_forgets_when_it_is_full(
+    channel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "KNOWN_ROWS", 2)
+    large = b"x" * snapshot.KNOWN_BYTES
+    await channel.put(a=b"1", b=b"2", c=b"3", large=large + b"x")
+    reads: list[str] = []
+    simulator = channel.simulate()
+    connections = [each for each in gc.get_objects() if isinstance(each, sqlite3.Connection)]
+    for connection in connections:
+        connection.set_trace_callback(lambda text: reads.append(text[text.index("key = ") :]))
+    for key in ("a", "a", "none", "none", "b", "large", "large", "b", "c", "a"):
+        simulator.get_state("cc", key)
+    for connection in connections:
+        connection.set_trace_callback(None)
+    names = [bytes.fromhex(text.removeprefix("key = x").strip("'")).decode() for text in reads]
+    assert names == ["a", "none", "b", "large", "large", "c", "a"]
+    assert simulator.get_state("cc", "large") == large + b"x"
+    await channel.put(a=b"new", none=b"new")
+    assert (simulator.get_state("cc", "a"), simulator.get_state("cc", "none")) == (b"1", None)
+    assert (channel.get("a"), channel.get("none")) == (b"new", b"new")
+    simulator.done()
 
 
 async def test_every_simulation_keeps_the_state_of_its_begin(channel: Any) -> None:
