@@ -305,6 +305,8 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     for channel_id in channels.ids:
         await deployments.refresh(channel_id)
         await ordering.start(channel_id)
+    if not is_development:
+        instances.start_soon(deployments.launch_all, chaincode.launch)
     if network is not None and DEFAULT_CHANNEL not in channels:
         await ordering.create_channel(DEFAULT_CHANNEL)
     client, admin = (

@@ -13,7 +13,9 @@ files of its own, imported when one runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -79,6 +81,20 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.help) for name, lazy in sorted(self.lazy.items())])
+
+
+@contextmanager
+def importing_peer() -> Iterator[None]:
+    """Keep the garbage collector away from all that is imported here: the program stays.
+
+    It would look at that again and again, while it is imported and ever after.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:

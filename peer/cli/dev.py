@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from peer.cli import importing_peer
+
 DEBUG_PORT = 5678
 
 
@@ -63,7 +65,8 @@ def dev(
     A network of its own, a prompt for calls, and what each transaction reads and writes. Other
     terminals can call it, too. Ctrl-C ends it all.
     """
-    from peer.cli import developing
+    with importing_peer():
+        from peer.cli import developing
 
     wanted = developing.Wanted(
         path=path,

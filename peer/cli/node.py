@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from peer.cli import importing_peer
+
 CONFIG = click.option("--config", "path", type=click.Path(path_type=Path), help="A core.yaml.")
 CHANNEL = click.option("-c", "--channelID", "channel_id", required=True, help="The channel.")
 
@@ -26,7 +28,8 @@ def node() -> None:
 @click.option("--peer-chaincodedev", "dev", is_flag=True, help="Start chaincodes by hand.")
 def start(path: Path | None, runtime: str | None, dev: bool) -> int:
     """Run a peer until SIGTERM or SIGINT, then stop its chaincodes and leave."""
-    from peer.cli import running
+    with importing_peer():
+        from peer.cli import running
 
     return running.start(path, runtime, dev=dev)
 

@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import regex
-
 from peer.errors import QueryError
 from peer.ledger.collation import (
     MISSING,
@@ -290,6 +288,8 @@ def _mod(argument: Json, place: str) -> Predicate:
 
 
 def _regex(argument: Json, place: str) -> Predicate:
+    import regex  # few queries match by pattern, and every start would wait for it
+
     try:
         pattern = regex.compile(_string(argument, place), regex.ASCII)
     except (regex.error, RecursionError, OverflowError) as exc:

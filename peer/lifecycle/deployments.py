@@ -4,22 +4,23 @@ Room:      peer.lifecycle   (imports its room, peer.ledger; used by app)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/ledger/cceventmgmt/{mgr,lscc_state_listener}.go, core/chaincode/lifecycle/
-           event_broker.go (release-2.5)
+           {event_broker,custodian}.go (release-2.5)
 
 Definition and package come in any order: whichever is the later one brings the indexes. A package
 that is not here leaves them as they are; one without indexes, or none any more, removes them.
-Whoever moved a definition to another package, what runs of the former one is retired.
+Whoever moved a definition to another package, what runs of the former one is retired. A peer that
+starts launches what it has run before.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import trio
 
-from peer.errors import LedgerError, PackageError
+from peer.errors import LaunchError, LedgerError, PackageError
 from peer.ledger.api import CommittedBlock, Ledger
 from peer.lifecycle import state
 from peer.lifecycle.definitions import Definitions, Deployed
@@ -75,6 +76,22 @@ class Deployments:
         self._known = {where: known for where, known in self._known.items() if known[0] != ccid}
         for channel_id in self._channels():
             await self.refresh(channel_id)
+
+    async def launch_all(self, launch: Callable[[str], Awaitable[object]]) -> None:
+        """Launch what the definitions lead to, so that no first caller has to wait for it.
+
+        One after the other, as a start has other things to do. What fails is logged, and launched
+        again when it is called.
+
+        Cancellation: leaves the launch that goes on.
+        Source: ChaincodeCustodian.Work, core/chaincode/lifecycle/custodian.go (release-2.5).
+        """
+        for ccid in sorted(set(self._runs.values())):
+            if ccid and self._packages.is_installed(ccid):
+                try:
+                    await launch(ccid)
+                except LaunchError as exc:
+                    log.warning("%s", exc)
 
     async def refresh(self, channel_id: str) -> None:
         """Make the indexes on a channel those of its chaincodes; what cannot be made is logged.

@@ -204,6 +204,19 @@ async def test_a_package_of_lifecycle_v2(code: Code, tmp_path: Path, prefix: str
             assert await value_of(peer, code.label, "count") == ""  # names have their own state
 
 
+async def test_a_peer_that_starts_again_launches_what_it_ran(code: Code, tmp_path: Path) -> None:
+    path = tmp_path / "book.tar.gz"
+    path.write_bytes(package(archive(tree(code.book())), label=code.label))
+    data = str(tmp_path / "data")
+    async with watched_peer(file_system_path=data) as (peer, _):
+        await peer.install(path)
+        assert processes(code.label) == {}
+    async with watched_peer(file_system_path=data) as (peer, watch):
+        await watch.stage(code.label, "ready")
+        [process] = processes(code.label)
+        assert ok(await peer.query(CHANNEL, code.label, ["pid"])) == str(process)
+
+
 @pytest.mark.parametrize(
     ("name", "version", "text"),
     [

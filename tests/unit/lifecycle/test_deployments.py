@@ -14,7 +14,7 @@ import pytest
 from fabric_protos.codec import encode
 from fabric_protos.protos import ChaincodeData
 from peer.channel.network import Network, NetworkDescription, create
-from peer.errors import LedgerFull, PackageError
+from peer.errors import LedgerFull, PackageError, StartError
 from peer.ledger.api import CommittedBlock, Ledger
 from peer.lifecycle.deployments import Deployments
 from tests.unit.lifecycle.archives import files, package
@@ -155,6 +155,28 @@ async def test_at_the_start_everything_is_told_once_more(desk: Desk) -> None:
     await deployments.refresh(CHANNEL)
     await deployments.refresh(CHANNEL)
     assert desk.told == [("cc", {"": [OWNER]})] * 2
+
+
+async def test_at_the_start_what_is_here_and_defined_is_launched(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = [await desk.install(packed(label)) for label in ("one", "two", "undefined")]
+    gone = await desk.install(packed("gone"))
+    for name, ccid in (("cc1", here[0]), ("cc2", here[1]), ("alias", here[1]), ("cc3", gone)):
+        await desk.define(name=name, package_id=ccid)
+    await desk.site.packages.uninstall(gone)
+    launched: list[str] = []
+
+    async def launch(ccid: str) -> None:
+        launched.append(ccid)
+        if ccid == here[0]:
+            raise StartError(ccid, "no memory")
+
+    deployments = desk.restarted()
+    await deployments.refresh(CHANNEL)
+    await deployments.launch_all(launch)
+    assert launched == here[:2]
+    assert f"could not launch chaincode {here[0]}: no memory" in caplog.text
 
 
 async def test_trouble_is_logged_and_tried_again(
