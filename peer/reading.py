@@ -1,15 +1,16 @@
-"""Read what others send without holding everybody up.
+"""Read what others send, and work on it, without holding everybody up.
 
-Room:      peer.reading   (a leaf; used where large messages of strangers are read)
+Room:      peer.reading   (a leaf; used where strangers decide how much work there is)
 Loop:      Trio; much is read in a worker thread
 Lifetime:  one message
 
-A hundred megabytes of tiny fields take half a minute to read, and anybody may send them.
+Millions of tiny fields take seconds to read, and anybody may send them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -36,7 +37,18 @@ async def read_apart(read: Callable[[T], R], data: T, size: int) -> R:
     """
     if size <= AT_ONCE_BYTES:
         return read(data)
-    return await trio.to_thread.run_sync(read, data, abandon_on_cancel=True, limiter=_limiter())
+    return await apart(partial(read, data))
+
+
+async def apart(work: Callable[[], R]) -> R:
+    """Return ``work()``, done in one of few threads.
+
+    Args:
+        work: changes nothing that anybody else sees.
+
+    Cancellation: the result is thrown away.
+    """
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=_limiter())
 
 
 def _limiter() -> trio.CapacityLimiter:

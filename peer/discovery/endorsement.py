@@ -1,7 +1,8 @@
 """Which peers together satisfy all the policies that a transaction has to.
 
 Room:      peer.discovery   (imports ledger, lifecycle, msp, validation; used by service, gateway)
-Loop:      none; point reads of the state, and a test of each peer against each principal
+Loop:      Trio; point reads of the state, and a test of each peer against each principal. What
+           whoever asks has brought policies for is worked out in a thread
 Lifetime:  one question
 Fabric:    discovery/endorsement/{endorsement,collection}.go, common/policies/inquire (release-2.5)
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from fabric_protos.codec import encode
@@ -30,6 +32,7 @@ from peer.lifecycle import state
 from peer.lifecycle.collections import member_principals, organisation_of
 from peer.msp.policies import Policy, from_envelope
 from peer.msp.standard import Role, role_principal
+from peer.reading import apart
 from peer.validation.definitions import Definitions, EndorsementRules
 from peer.validation.verdict import Invalid
 
@@ -71,7 +74,7 @@ class Endorsements:
         self._peers = peers
         self._channel = channel
 
-    def descriptor(self, channel_id: str, interest: ChaincodeInterest) -> Descriptor:
+    async def descriptor(self, channel_id: str, interest: ChaincodeInterest) -> Descriptor:
         """Return who can endorse what touches certain chaincodes, collections and keys.
 
         Args:
@@ -80,6 +83,7 @@ class Endorsements:
         Raises:
             NoEndorsers: no peers that are known can, or something is not defined.
 
+        Cancellation: changes nothing.
         Source: `endorsementAnalyzer.PeersForEndorsement` (release-2.5).
         """
         with self._reading(channel_id, interest) as place:
@@ -90,10 +94,11 @@ class Endorsements:
         if not policies:
             raise NoEndorsers("no principal sets remained after filtering")
         principals = _Principals(place.channel.bundle, members)
-        needs = _merged([principals.needs(policy) for policy in policies], principals)
-        if not needs:
-            raise NoEndorsers("no peer combination can satisfy the endorsement policy")
-        return _descriptor(needs, principals, self._able(channel_id, interest, members))
+        able = self._able(channel_id, interest, members)
+        work = partial(_satisfied, list(policies), principals, able)
+        if any(call.key_policies for call in interest.chaincodes):
+            return await apart(work)
+        return work()
 
     def able(self, channel_id: str, interest: ChaincodeInterest) -> set[PeerNode]:
         """Return the peers that can run some chaincodes and may read what these read.
@@ -196,6 +201,19 @@ class _Principals:
         except (DecodeError, ValueError):
             return False
         return wide == encode(role_principal(organisation, Role.MEMBER))
+
+
+def _satisfied(
+    policies: Sequence[Policy], principals: _Principals, able: set[PeerNode]
+) -> Descriptor:
+    """
+    Raises:
+        NoEndorsers: the peers there are do not suffice.
+    """
+    needs = _merged([principals.needs(policy) for policy in policies], principals)
+    if not needs:
+        raise NoEndorsers("no peer combination can satisfy the endorsement policy")
+    return _descriptor(needs, principals, able)
 
 
 def _merged(needs: Sequence[list[Needs]], principals: _Principals) -> list[Needs]:

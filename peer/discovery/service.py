@@ -152,7 +152,7 @@ class Discovery:
         content = []
         for interest in query.interests:
             try:
-                found = self._endorsements.descriptor(channel.channel_id, interest)
+                found = await self._endorsements.descriptor(channel.channel_id, interest)
             except NoEndorsers as exc:
                 log.warning("nobody can endorse on channel %s: %s", channel.channel_id, exc)
                 names = ", ".join(call.name for call in interest.chaincodes)

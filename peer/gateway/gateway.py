@@ -243,7 +243,7 @@ class Gateway:
         else:
             with in_time("endorsement timeout expired while collecting first endorsement"):
                 interest = await self._first(asked, endorsing)
-            descriptor = self._enough(asked, interest)
+            descriptor = await self._enough(asked, interest)
         with in_time("endorsement timeout expired while collecting endorsements"):
             responses = await endorsing.satisfy(descriptor)
         if responses is None:
@@ -281,7 +281,7 @@ class Gateway:
                     "endorsing organization(s) to protect transient data"
                 )
                 raise CallRefused(Code.FAILED_PRECONDITION, text)
-            descriptor = self._descriptor(asked, plain)
+            descriptor = await self._descriptor(asked, plain)
             nodes = [node for name in descriptor.layouts[0] for node in descriptor.groups[name]]
         for node in nodes:
             if await endorsing.add(node):
@@ -291,13 +291,13 @@ class Gateway:
         text = "failed to endorse transaction, see attached details for more info"
         raise CallRefused(Code.ABORTED, text, endorsing.failures)
 
-    def _enough(self, asked: Asked, interest: ChaincodeInterest) -> Descriptor:
+    async def _enough(self, asked: Asked, interest: ChaincodeInterest) -> Descriptor:
         """Return who has to endorse, and with transient data only who may know them, too."""
         protected = []
         if asked.has_transient:
             protected = [call for call in interest.chaincodes if call.no_private_reads]
         if not protected:
-            return self._descriptor(asked, interest)
+            return await self._descriptor(asked, interest)
         careful = ChaincodeInterest(
             chaincodes=[
                 ChaincodeCall(
@@ -310,9 +310,10 @@ class Gateway:
             ]
         )
         try:
-            return self._descriptor(asked, careful)
+            return await self._descriptor(asked, careful)
         except CallRefused as exc:
-            self._descriptor(asked, interest)  # refuses what is impossible with less care, too
+            # refuses what is impossible with less care, too
+            await self._descriptor(asked, interest)
             collections = " ".join(name for call in protected for name in call.collection_names)
             text = (
                 "requires endorsement from organisation(s) that are not in the distribution "
@@ -321,9 +322,9 @@ class Gateway:
             )
             raise CallRefused(Code.FAILED_PRECONDITION, text) from exc
 
-    def _descriptor(self, asked: Asked, interest: ChaincodeInterest) -> Descriptor:
+    async def _descriptor(self, asked: Asked, interest: ChaincodeInterest) -> Descriptor:
         try:
-            return self._endorsements.descriptor(asked.channel_id, interest)
+            return await self._endorsements.descriptor(asked.channel_id, interest)
         except NoEndorsers as exc:
             text = (
                 "no combination of peers can be derived which satisfy the endorsement policy: "

@@ -25,6 +25,8 @@ Possible = Callable[[MspPrincipal], bool]
 
 SETS_LIMIT = 10_000
 """Of one policy; Fabric stops at as many."""
+PRINCIPALS_LIMIT = 1_000_000
+"""In all sets of one policy; a request may bring one of thousands of rules."""
 
 
 class SignedData(NamedTuple):
@@ -91,7 +93,7 @@ class Policy(ABC):
 
     @abstractmethod
     def principal_sets(self, possible: Possible) -> list[PrincipalSet]:
-        """Return the ways to satisfy the policy, the first `SETS_LIMIT` of them.
+        """Return the ways to satisfy the policy, the first ones if there are very many.
 
         Args:
             possible: tells which principals may be in them; the fewer, the less work.
@@ -126,8 +128,18 @@ class Policy(ABC):
 
 
 def ways_to_satisfy(n: int, parts: Sequence[Sequence[PrincipalSet]]) -> list[PrincipalSet]:
-    """Return the ways to satisfy any *n* of some parts, each with its own ways."""
+    """Return the ways to satisfy any *n* of some parts, each with its own ways.
+
+    There are at most `SETS_LIMIT`, and fewer if these have more than `PRINCIPALS_LIMIT` principals.
+    """
     possible = [ways for ways in parts if ways]
     chosen = combinations(possible, max(n, 0))
     found = chain.from_iterable(product(*each) for each in chosen)
-    return [tuple(chain.from_iterable(way)) for way in islice(found, SETS_LIMIT)]
+    ways: list[PrincipalSet] = []
+    principals = 0
+    for way in islice(found, SETS_LIMIT):
+        ways.append(tuple(chain.from_iterable(way)))
+        principals += len(ways[-1])
+        if principals >= PRINCIPALS_LIMIT:
+            break
+    return ways

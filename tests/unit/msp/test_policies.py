@@ -294,3 +294,12 @@ def test_of_too_many_ways_the_first_are_returned() -> None:
     )
     found = from_envelope(envelope, MSPS).principal_sets(lambda principal: True)
     assert (len(found), len(found[0])) == (10_000, 15)
+
+
+def test_of_ways_that_take_very_many_there_are_fewer() -> None:
+    half = SignaturePolicyNOutOf(n=4000, rules=[SignaturePolicy(signed_by=0)] * 8000)
+    envelope = SignaturePolicyEnvelope(
+        rule=SignaturePolicy(n_out_of=half), identities=[MspPrincipal()]
+    )
+    found = from_envelope(envelope, MSPS).principal_sets(lambda principal: True)
+    assert (len(found), {len(way) for way in found}) == (250, {4000})
