@@ -78,6 +78,12 @@ async def get_missing(site: Site) -> None:
 
 
 @case()
+async def get_again_and_again(site: Site) -> None:
+    await site.submit("put", "again", "value")
+    assert await site.evaluate("gets", "100", "again") == b"value"
+
+
+@case()
 async def delete(site: Site) -> None:
     await site.submit("put", "delete", "value")
     assert await site.submit("del", "delete") == b""

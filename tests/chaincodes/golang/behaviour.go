@@ -28,6 +28,7 @@ var functions = map[string]function{
 	"noop":            noop,
 	"put":             put,
 	"get":             get,
+	"gets":            gets,
 	"del":             del,
 	"fill":            fill,
 	"range":           stateRange,
@@ -114,6 +115,15 @@ func put(stub shim.ChaincodeStubInterface, args []string) ([]byte, error) {
 
 func get(stub shim.ChaincodeStubInterface, args []string) ([]byte, error) {
 	return stub.GetState(args[0])
+}
+
+func gets(stub shim.ChaincodeStubInterface, args []string) (value []byte, err error) {
+	for range number(args[0]) {
+		if value, err = stub.GetState(args[1]); err != nil {
+			return nil, err
+		}
+	}
+	return value, nil
 }
 
 func del(stub shim.ChaincodeStubInterface, args []string) ([]byte, error) {

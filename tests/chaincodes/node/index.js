@@ -13,6 +13,13 @@ const functions = {
     noop: async () => '',
     put: async (stub, [key], [, value]) => stub.putState(key, value),
     get: async (stub, [key]) => stub.getState(key),
+    gets: async (stub, [count, key]) => {
+        let value;
+        for (let i = 0; i < Number(count); i++) {
+            value = await stub.getState(key);
+        }
+        return value;
+    },
     del: async (stub, [key]) => stub.deleteState(key),
 
     fill: async (stub, [count]) => {

@@ -49,6 +49,14 @@ async def get(stub: Any, key: str) -> Payload:
 
 
 @function
+async def gets(stub: Any, count: str, key: str) -> Payload:
+    value = None
+    for _ in range(int(count)):
+        value = await stub.get_state(key)
+    return value
+
+
+@function
 async def del_(stub: Any, key: str) -> Payload:
     await stub.delete_state(key)
     return None

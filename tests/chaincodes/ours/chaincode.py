@@ -44,6 +44,12 @@ class Behaviour(Chaincode):
     async def get_(self, stub: ChaincodeStub, key: str) -> bytes | None:
         return await stub.get_state(key)
 
+    async def gets_(self, stub: ChaincodeStub, count: str, key: str) -> bytes | None:
+        value = None
+        for _ in range(int(count)):
+            value = await stub.get_state(key)
+        return value
+
     async def del_(self, stub: ChaincodeStub, key: str) -> None:
         await stub.del_state(key)
 

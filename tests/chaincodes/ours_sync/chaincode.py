@@ -44,6 +44,12 @@ class Behaviour(Chaincode):
     def get_(self, stub: SyncChaincodeStub, key: str) -> bytes | None:
         return stub.get_state(key)
 
+    def gets_(self, stub: SyncChaincodeStub, count: str, key: str) -> bytes | None:
+        value = None
+        for _ in range(int(count)):
+            value = stub.get_state(key)
+        return value
+
     def del_(self, stub: SyncChaincodeStub, key: str) -> None:
         stub.del_state(key)
 
