@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -31,7 +30,7 @@ from pathlib import Path
 
 import trio
 from engine_requests import STEPS, Replay, Watcher, spent
-from measure import Meter, Row, Samples, main
+from measure import Meter, Row, Samples, main, skipped
 
 from peer import PeerConfig, open_peer
 from tests.chaincodes.prepare import Unavailable, golang
@@ -72,7 +71,7 @@ def rows(quick: bool) -> list[Row]:
     try:
         code = golang().path
     except Unavailable as exc:
-        _skip("all", str(exc))
+        skipped("containers", exc)
         return []
     return trio.run(measure, engines, code, 3 if quick else 40)
 
@@ -85,7 +84,7 @@ def engines_in_use() -> Iterator[EngineInUse]:
         if given.startswith("unix://"):
             yield EngineInUse(name=name, socket=Path(given.removeprefix("unix://")), env={})
         elif given:
-            _skip(name, f"{variable} is no Unix socket")
+            skipped(name, f"{variable} is no Unix socket")
         elif own.is_ready():
             images = {
                 "CORE_CHAINCODE_BUILDER": own.images["builder"],
@@ -93,11 +92,7 @@ def engines_in_use() -> Iterator[EngineInUse]:
             }
             yield EngineInUse(name=name, socket=own.socket, env=images)
         else:
-            _skip(name, f"{variable} is not set, and the tests' own engine is not up")
-
-
-def _skip(what: str, why: str) -> None:
-    print(f"containers: {what} skipped: {why}", file=sys.stderr)
+            skipped(name, f"{variable} is not set, and the tests' own engine is not up")
 
 
 class Place:

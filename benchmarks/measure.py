@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
@@ -133,6 +134,16 @@ def main(subject: Callable[[bool], Sequence[Row]]) -> None:
     parser.add_argument("--quick", action="store_true", help="few samples: seconds, rough figures")
     for row in subject(parser.parse_args().quick):
         print(json.dumps(asdict(row), ensure_ascii=False), flush=True)
+
+
+def figure(value: float) -> str:
+    """Return three digits that mean something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def skipped(what: str, why: object) -> None:
+    """Say why there are no rows of something."""
+    print(f"{what} skipped: {why}", file=sys.stderr)
 
 
 def _cpu_clock(pid: int) -> int:

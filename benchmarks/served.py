@@ -8,6 +8,8 @@ Fabric:    none
 Usage: served.py DIRECTORY [--tls]
 
 Prints one line of JSON: addresses of the peer and of the orderer, process id of the chaincode.
+Answers lines of standard input with lines: `sample` begins to take samples of what the peer does,
+`stacks` ends it and tells them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import trio
 from measure import CHAINCODES
+from sampling import Sampler
 
 from peer import PeerConfig, open_peer
 
@@ -44,6 +47,16 @@ class Served:
     address: str
     orderer: str
     directory: Path
+    process: subprocess.Popen[bytes]
+
+    def ask(self, line: str) -> dict[str, float]:
+        """Have the process answer a line."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
+        answer: dict[str, float] = json.loads(self.process.stdout.readline())
+        return answer
 
 
 @contextmanager
@@ -55,7 +68,7 @@ def serving(directory: Path, *, tls: bool) -> Iterator[Served]:
         assert process.stdout is not None
         try:
             said = json.loads(process.stdout.readline())
-            yield Served(pid=process.pid, directory=directory, **said)
+            yield Served(pid=process.pid, directory=directory, process=process, **said)
         finally:
             process.stdin.close()
 
@@ -76,7 +89,10 @@ async def main(*args: str) -> None:
         pid = int((await peer.query(CHANNEL, "cc", ["pid"])).payload)
         said = {"address": peer.address, "orderer": peer.orderer_address, "chaincode": pid}
         print(json.dumps(said), flush=True)
-        await trio.to_thread.run_sync(sys.stdin.read)
+        sampler = Sampler()
+        while line := await trio.to_thread.run_sync(sys.stdin.readline):
+            answer = sampler.start() if line == "sample\n" else sampler.stop()
+            print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ ECHO = Path(__file__).with_name("echo.py")
 FLOOR = "health check"
 ECHO_NAME = "echo of 150 bytes over TCP, answering side"
 OPERATIONS = (FLOOR, "endorse nothing", "endorse a put", "evaluate a get")
+FIGURES = (("rate", "/s", 1), ("p50", "ms", 1e3), ("p99", "ms", 1e3), ("peer", CPU, 1e6))
 ROUTES = ("Broadcast and DeliverFiltered", "Gateway")
 T = TypeVar("T")
 
@@ -129,11 +130,15 @@ class Endorsed(NamedTuple):
 
 
 class Verdicts:
-    """Filtered blocks, as one client of the peer receives them for all."""
+    """Filtered blocks, as one client of the peer receives them for all.
+
+    Attributes:
+        told: transactions that are committed, and for which nobody has waited yet.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._waiting: dict[str, Resume] = {}
-        self._told: set[str] = set()
+        self.told: set[str] = set()
         self._blocks = connection.stream(FILTERED)
 
     def begin(self, known: Network) -> Client:
@@ -143,8 +148,8 @@ class Verdicts:
 
     def wait(self, tx_id: str, resume: Resume) -> None:
         """Call `resume` once the transaction is committed."""
-        if tx_id in self._told:
-            self._told.remove(tx_id)
+        if tx_id in self.told:
+            self.told.remove(tx_id)
             resume(b"")
         else:
             self._waiting[tx_id] = resume
@@ -159,7 +164,7 @@ class Verdicts:
             if resume := self._waiting.pop(transaction.txid, None):
                 resume(b"")
             else:
-                self._told.add(transaction.txid)
+                self.told.add(transaction.txid)
         self._blocks.next(self._take)
 
 
@@ -187,11 +192,18 @@ class Broadcasts:
         """Submit and wait for the commit."""
         yield from self._submit(transaction.tx_id, transaction.envelope)
 
+    def hand_in(self, transaction: Endorsed) -> Client:
+        """Submit, and wait for no more than that the orderer has it."""
+        yield from self._hand_in(transaction.tx_id, transaction.envelope)
+
     def _submit(self, tx_id: str, envelope: bytes) -> Client:
+        yield from self._hand_in(tx_id, envelope)
+        yield partial(self._verdicts.wait, tx_id)
+
+    def _hand_in(self, tx_id: str, envelope: bytes) -> Client:
         taken = decode(BroadcastResponse, (yield partial(self._broadcast.ask, envelope)))
         if taken.status != Status.SUCCESS:
             raise RuntimeError(f"{tx_id}: {taken}")
-        yield partial(self._verdicts.wait, tx_id)
 
 
 class Gateway:
@@ -306,9 +318,10 @@ class Bench:
                 wire.run(client(way, iter([known.put()]), []) for way in invokes)
                 proposals = [known.put() for _ in range(number)]
                 self._measure(wire, _name(f"invoke, {route}", clients), invokes, proposals)
-                endorsed = _endorsed(known, wire, peers, number)
+                puts = [known.put() for _ in range(number)]
+                transactions = endorsed(known, wire, peers, puts)
                 submits = [way.submit for way in ways]
-                self._measure(wire, _name(f"submit, {route}", clients), submits, endorsed)
+                self._measure(wire, _name(f"submit, {route}", clients), submits, transactions)
 
     def _measure(
         self, wire: Wire, name: str, ways: Sequence[Callable[[T], Client]], items: Sequence[T]
@@ -350,8 +363,8 @@ def _evaluate(peer: Connection, message: bytes) -> Client:
         raise RuntimeError(str(decode(EvaluateResponse, answer)))
 
 
-def _endorsed(
-    known: Network, wire: Wire, peers: Sequence[Connection], number: int
+def endorsed(
+    known: Network, wire: Wire, peers: Sequence[Connection], proposals: Sequence[PreparedProposal]
 ) -> list[Endorsed]:
     """Have transactions endorsed, and all of their requests signed."""
     found = []
@@ -361,8 +374,8 @@ def _endorsed(
         tx_id, envelope = proposal.tx_id, known.envelope(proposal, answer)
         found.append(Endorsed(tx_id, envelope, known.status_request(tx_id)))
 
-    proposals = iter([known.put() for _ in range(number)])
-    wire.run(client(partial(work, peer), proposals, []) for peer in peers)
+    queue = iter(proposals)
+    wire.run(client(partial(work, peer), queue, []) for peer in peers)
     return found
 
 
@@ -409,10 +422,9 @@ def _found(samples: Samples) -> Iterator[Row]:
             clients = name.rpartition(", ")[2]
             own = name + suffix
             floor = f"{FLOOR}, {clients}{suffix}"
-            yield samples.row(f"{own}, rate", "/s", scale=1)
-            yield samples.row(f"{own}, p50", "ms", scale=1e3)
-            yield samples.row(f"{own}, p99", "ms", scale=1e3)
-            yield samples.row(f"{own}, peer", CPU, to=f"{floor}, peer" if own != floor else "")
+            for figure, unit, scale in FIGURES:
+                to = f"{floor}, {figure}" if own != floor else ""
+                yield samples.row(f"{own}, {figure}", unit, scale=scale, to=to)
             yield samples.row(f"{own}, driver", "µs")
     yield samples.row(ECHO_NAME, CPU)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,9 @@ from tests.engines.engine import Engine
 ROOT = Path(__file__).parents[2]
 
 
-def benchmarks(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+def benchmarks(*args: str, program: str = "run.py", **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "run.py"), *args],
+        [sys.executable, str(ROOT / "benchmarks" / program), *args],
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
         capture_output=True,
         text=True,
@@ -118,6 +119,7 @@ def test_a_later_run_tells_what_has_changed_and_nothing_else(tmp_path: Path) -> 
     [
         (("--only", "nothing"), "--only nothing fits none of: codec, "),
         (("--compare", "/nowhere.json"), "--compare /nowhere.json: no such file"),
+        (("--markdown", "/nowhere.json"), "--markdown /nowhere.json: no such file"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_measured(
@@ -126,6 +128,111 @@ def test_a_wrong_option_is_refused_before_anything_is_measured(
     done = benchmarks(*args)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
+
+
+def test_round_trips_are_measured_with_every_library_beside_an_echo(tmp_path: Path) -> None:
+    path, empty = tmp_path / "roundtrip.json", tmp_path / "bin"
+    empty.mkdir()
+    done = benchmarks("--quick", "--only", "roundtrip", "--json", str(path), PATH=str(empty))
+    assert done.returncode == 0, done.stderr
+    for library, tool in (("Go", "go"), ("Node", "npm")):
+        assert f"{library} library skipped: {tool} is not installed" in done.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())["subjects"]["roundtrip"]}
+    for trips in ("1 outstanding", "32 outstanding"):
+        for name in ("library", "wire"):
+            both = rows[f"peer and chaincode, {name}, {trips}"]
+            assert both["value"] >= rows[f"peer, {name}, {trips}"]["low"] > 0
+            assert both["to"] == f"peer and chaincode, echo, {trips}"
+            assert both["ratio"] > 0
+        assert not any("Go library" in name for name in rows)
+
+
+@pytest.mark.parametrize("library", ["golang", "node"])
+def test_round_trips_are_measured_with_official_libraries(library: str, tmp_path: Path) -> None:
+    counterpart(library)
+    path = tmp_path / "roundtrip.json"
+    done = benchmarks("--quick", "--only", "roundtrip", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())["subjects"]["roundtrip"]}
+    name = {"golang": "Go library", "node": "Node library"}[library]
+    assert rows[f"peer, {name}, 1 outstanding"]["to"] == "peer, echo, 1 outstanding"
+    assert rows[f"peer, {name}, 1 outstanding"]["ratio"] > 1
+
+
+def test_blocks_are_measured_with_signatures_known_and_new(tmp_path: Path) -> None:
+    path = tmp_path / "blocks.json"
+    done = benchmarks("--quick", "--only", "blocks", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())["subjects"]["blocks"]}
+    for how in ("from the embedded orderer", "signatures never seen"):
+        for figure in ("wall", "peer"):
+            row = rows[f"a transaction of a block of 500, {how}: {figure}"]
+            assert 0 < row["low"] <= row["value"]
+            assert row["to"] == "two signatures, cryptography"
+    # Nobody can commit what nobody has seen for less than it takes to verify it.
+    assert rows["a transaction of a block of 500, signatures never seen: peer"]["ratio"] > 1
+
+
+def test_goals_are_told_of_what_was_kept_and_of_nothing_else(tmp_path: Path) -> None:
+    row = {"unit": "ms", "low": 1.0, "high": 99.0, "ratio": 0.5, "to": "a floor"}
+    kept = {
+        "machine": {"CPU": "a CPU"},
+        "subjects": {
+            "launch": [
+                {"name": "launch to READY", "value": 14.0, **row},
+                {"name": "launch to READY, zygote off", "value": 91.0, **row},
+                {"name": "no goal", "value": 1.0, **row},
+            ]
+        },
+        "others": {"launch": 0.75, "codec": 0.01},
+    }
+    path = tmp_path / "kept.json"
+    path.write_text(json.dumps(kept))
+    done = benchmarks("--markdown", str(path))
+    assert done.returncode == 0, done.stderr
+    heading, line, *rows, nothing, machine, company = done.stdout.splitlines()
+    assert heading == "| measured | figure | to the floor | goal |  | peer in Go |"
+    assert line == "| --- | --- | --- | --- | --- | --- |"
+    assert rows == [
+        "| launch to READY, process, zygote | 14 ms | 0.5 x | ≤ 15 | met |  |",
+        "| launch to READY, process, cold | 91 ms | 0.5 x | ≤ 90 | missed |  |",
+    ]
+    assert (nothing, machine) == ("", "CPU a CPU")
+    assert company.startswith("WARNING: others used the CPUs")
+    assert company.endswith("CPUs used: launch 0.8")
+
+
+def test_who_else_uses_the_cpus_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "codec.json"
+    burning = "import os; print(os.getpid(), flush=True)\nwhile True: pass"
+    command = [sys.executable, "-c", burning]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        try:
+            done = benchmarks("--quick", "--only", "codec", "--json", str(path))
+        finally:
+            other.kill()
+    assert done.returncode == 0, done.stderr
+    assert "WARNING: others used the CPUs" in done.stdout
+    assert json.loads(path.read_text())["others"]["codec"] > 0.1
+
+
+def test_where_time_goes_is_told_beside_an_earlier_run(tmp_path: Path) -> None:
+    path, flames = tmp_path / "before.json", tmp_path / "flames"
+    args = ("--quick", "--only", "endorse", "--json", str(path), "--flames", str(flames))
+    done = benchmarks(*args, program="profiled.py")
+    assert done.returncode == 0, done.stderr
+    [profile] = json.loads(path.read_text()).values()
+    assert sum(profile["packages"].values()) == pytest.approx(1, abs=1e-6)
+    assert 0 < profile["packages"]["peer.msp"] < 1
+    assert profile["cpu_us"] > 0
+    stacks = (flames / "endorse_a_put.txt").read_text()
+    assert re.search(r"^\S.*verify \(.*signatures\.py\) \d+$", stacks, re.MULTILINE)
+    done = benchmarks("--quick", "--only", "endorse", "--compare", str(path), program="profiled.py")
+    assert done.returncode == 0, done.stderr
+    assert "| package | before, µs | after, µs | share |" in done.stdout
+    assert f"| all | {profile['cpu_us']:.1f} |" in done.stdout
 
 
 def test_services_are_measured_beside_their_floor(tmp_path: Path) -> None:
