@@ -140,6 +140,7 @@ class Follower:
             await call.send(self._request(source, at(ledger.height), FOREVER))
             self._reached(source)
             while bundle is self._bundle or named == self._endpoints():
+                bundle = self._bundle
                 block = await self._next_block(call, source, named)
                 await committer.commit_block(block)
                 self._told.clear()

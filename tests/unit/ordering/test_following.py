@@ -15,7 +15,7 @@ from peer.channel.bundle import Bundle
 from peer.channel.network import Network
 from peer.errors import LedgerCorrupt, LedgerFull
 from peer.msp.identity import SigningIdentity
-from peer.ordering.endpoints import Override, Routes
+from peer.ordering.endpoints import Named, Override, Routes
 from peer.ordering.following import FIRST_PAUSE_S, PAUSE_GROWTH, Follower, Patience
 from peer.ordering.writer import BlockWriter
 from peer.remote import Endpoint
@@ -255,14 +255,23 @@ async def test_a_configuration_with_other_orderers_is_followed_there(
 
 
 async def test_a_configuration_with_the_same_orderers_changes_nothing(
-    scene: Scene, nursery: trio.Nursery
+    scene: Scene, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nursery.start_soon(scene.follower.run)
     await scene.settled()
-    scene.chain.bundles[1] = naming(scene.plain, A, B, C)
-    scene.order(2)
-    await scene.chain.reached(3)
+    looked: list[Bundle] = []
+    named = Routes.named
+
+    def counted(routes: Routes, bundle: Bundle) -> list[Named]:
+        looked.append(bundle)
+        return named(routes, bundle)
+
+    monkeypatch.setattr(Routes, "named", counted)
+    changed = scene.chain.bundles[2] = naming(scene.plain, A, B, C)
+    scene.order(5)
+    await scene.chain.reached(6)
     assert scene.source().asked == [1]
+    assert looked == [changed]  # once, not at each block from then on
 
 
 async def test_without_orderers_a_configuration_that_names_some_is_waited_for(
