@@ -16,7 +16,7 @@ import logging
 import math
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 import trio
@@ -44,8 +44,8 @@ MAX_TEXT = 2048
 MAX_DETAILS = 4
 DETAIL_TYPE = "type.googleapis.com/gateway.ErrorDetail"
 
-_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
-_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 Slot = Callable[[str], AbstractContextManager[None]]
 
@@ -327,17 +327,17 @@ class Call:
         self._sent()
 
 
-def timeout_of(headers: dict[str, str]) -> float:
+def timeout_of(headers: Mapping[bytes, bytes]) -> float:
     """Return how long a client waits, seconds.
 
     Raises:
         ValueError: ``grpc-timeout`` is malformed.
     """
-    text = headers.get("grpc-timeout")
+    text = headers.get(b"grpc-timeout")
     if text is None:
         return math.inf
     if not (match := _TIMEOUT.fullmatch(text)):
-        raise ValueError(f"malformed grpc-timeout: {text!r}")
+        raise ValueError(f"malformed grpc-timeout: {text.decode(errors='replace')!r}")
     return int(match[1]) * _UNITS[match[2]]
 
 

@@ -16,16 +16,21 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import Any
 
 from grpclib.config import Configuration
 from grpclib.metadata import encode_bin_value, encode_grpc_message
 from grpclib.protocol import AbstractHandler
 from h2.config import H2Configuration
+from h2.connection import AllowedStreamIDs, ConnectionState
 from h2.errors import ErrorCodes
 from h2.events import PingReceived, RemoteSettingsChanged, RequestReceived
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
+from h2.stream import StreamState
+from hpack import HPACKError
 
+from fabric_protos.data_frames import DATA
 from peer.rpc import http2
 from peer.rpc.served_stream import Headers, ServedStream
 
@@ -43,6 +48,9 @@ PING_SLACK = 0.9
 PREFACE_BYTES = 24
 FRAME_HEAD_BYTES = 9
 GOAWAY = 7
+CALL = 0x0104
+"""Type and flags of HEADERS that are complete, and not all there is."""
+LAST_DATA = 0x0001
 
 
 class PingPolicy:
@@ -104,8 +112,11 @@ class _Processor(http2.Processor):
         super().process_remote_settings_changed(event)
 
     def process_request_received(self, event: RequestReceived) -> None:
-        stream = ServedStream(self, event.stream_id)
-        headers = cast("list[tuple[str, str]]", event.headers)  # `header_encoding` makes them str
+        self.accept(event.stream_id, event.headers)
+
+    def accept(self, stream_id: int, headers: Any) -> None:
+        """Begin a call; names and values of its headers are bytes here, unlike grpclib's."""
+        stream = ServedStream(self, stream_id)
         self.handler.accept(stream, headers, stream.release)
 
     def process_ping_received(self, event: PingReceived) -> None:
@@ -117,18 +128,23 @@ class _Processor(http2.Processor):
 class ServerProtocol(http2.Protocol):
     """One connection that is served.
 
+    The headers of calls and the DATA of their requests go past h2, where nothing about them is
+    unusual: h2 is told what state their streams are in, and goes on from there.
+
     Args:
         handler: hears of calls.
         streams: how many calls a client may have open.
         pings: counts the client's.
     """
 
+    processor: _Processor
+
     def __init__(
         self, handler: AbstractHandler, config: Configuration, *, streams: int, pings: PingPolicy
     ) -> None:
         h2_config = H2Configuration(
             client_side=False,
-            header_encoding="utf-8",
+            header_encoding=None,
             validate_inbound_headers=False,  # what a call is made of is looked at there
             normalize_inbound_headers=False,
             validate_outbound_headers=False,  # they are all ours, and in order
@@ -147,6 +163,43 @@ class ServerProtocol(http2.Protocol):
         h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: self._streams})
         self.connection.flush()
         return _Processor(self)
+
+    @property
+    def takes_frames(self) -> bool:
+        """The client has sent its settings and a call, so that h2 knows this connection."""
+        return self.connection._connection.state_machine.state is ConnectionState.SERVER_OPEN
+
+    def take_frame(self, kind: int, stream_id: int, data: bytes, start: int, stop: int) -> bool:
+        """Take a call's headers, or what there is of its request; leave the rest to h2."""
+        if kind == CALL:
+            return self._take_call(stream_id, data[start:stop])
+        if kind in (DATA, LAST_DATA):
+            stream = self.processor.streams.get(stream_id)
+            is_last = kind == LAST_DATA
+            return isinstance(stream, ServedStream) and stream.take(data[start:stop], is_last)
+        return super().take_frame(kind, stream_id, data, start, stop)
+
+    def _take_call(self, stream_id: int, block: bytes) -> bool:
+        h2 = self.connection._connection
+        if (
+            stream_id <= h2.highest_inbound_stream_id
+            or len(h2.streams) >= self._streams
+            or not stream_id % 2
+        ):
+            return False
+        try:
+            headers = h2.decoder.decode(block, raw=True)
+            stream = h2._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
+            stream._initialize_content_length(headers)
+        except (HPACKError, ProtocolError):
+            h2._terminate_connection(ErrorCodes.PROTOCOL_ERROR)
+            self.connection.flush()
+            self.processor.close("Protocol error")
+            return True
+        machine = stream.state_machine
+        machine.state, machine.client, machine.headers_received = StreamState.OPEN, False, True
+        self.processor.accept(stream_id, headers)
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Take in what arrives, a portion at a time, so that others have their turns."""

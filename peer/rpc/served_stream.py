@@ -20,7 +20,7 @@ from h2.exceptions import StreamClosedError
 from h2.stream import StreamClosedBy, StreamState
 from hpack import Encoder, NeverIndexedHeaderTuple
 
-from fabric_protos.data_frames import DATA, FRAME_HEAD, Waker
+from fabric_protos.data_frames import DATA, FRAME_HEAD, WINDOW_UPDATE, Waker
 from peer.rpc import http2
 
 Headers = Sequence[tuple[str, str]]
@@ -74,10 +74,37 @@ class ServedStream(Stream):
         del self._streams[self.id]
         self.acknowledge(unacknowledged)
 
+    def take(self, data: bytes, is_last: bool) -> bool:
+        """Take a plain DATA frame; return False to leave it to h2."""
+        h2, size = self._h2_connection, len(data)
+        stream, shared = h2.streams.get(self.id), h2._inbound_flow_control_window_manager
+        if (
+            stream is None
+            or stream.state_machine.state is not StreamState.OPEN
+            or stream._expected_content_length is not None
+            or size > h2.max_inbound_frame_size
+            or size > stream._inbound_window_manager.current_window_size
+            or size > shared.current_window_size
+        ):
+            return False
+        stream._inbound_window_manager.current_window_size -= size
+        shared.current_window_size -= size
+        self.buffer.add(data, size)
+        if is_last:
+            stream.state_machine.state = StreamState.HALF_CLOSED_REMOTE
+            self.buffer.eof()
+        return True
+
     def acknowledge(self, size: int) -> None:
         """Give the client credit for data that has been dealt with."""
-        if not self.connection.is_closing():
+        h2 = self._h2_connection
+        if self.connection.is_closing():
+            return
+        if self.id in h2.streams:
             self.connection.ack(self.id, size)
+        elif credit := h2._inbound_flow_control_window_manager.process_bytes(size):
+            head = _frame_head(4, WINDOW_UPDATE, 0)
+            self._transport.write(head + credit.to_bytes(4, "big"))
 
     def respond(self, message: bytes) -> bool:
         """Answer a request that is in whole, successfully, and end the stream.
@@ -98,8 +125,8 @@ class ServedStream(Stream):
         ):
             return False
         h2.outbound_flow_control_window -= size
-        stream.state_machine.state = StreamState.CLOSED
-        stream.state_machine.stream_closed_by = StreamClosedBy.SEND_END_STREAM
+        del h2.streams[self.id]
+        h2._closed_streams[self.id] = StreamClosedBy.SEND_END_STREAM
         connection.flush()  # what h2 has to say of this stream comes first
         self._transport.write(
             b"".join(

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 from grpclib.config import Configuration
@@ -35,7 +36,7 @@ from peer.services.api import Caller, Method, Unary
 
 log = logging.getLogger("peer.rpc")
 
-CONTENT_TYPES = frozenset({"application/grpc", "application/grpc+proto"})
+CONTENT_TYPES = frozenset({b"application/grpc", b"application/grpc+proto"})
 STREAM_WINDOW_BYTES = 1 << 20
 CONNECTION_WINDOW_BYTES = 1 << 30
 """For all streams together, so that those that wait hold up no other; `Limits.held` bounds them."""
@@ -295,7 +296,7 @@ class _Connection(AbstractHandler):
     def accept(
         self,
         stream: http2.H2Stream,
-        headers: Headers,
+        headers: Any,
         release_stream: Callable[[], None],
     ) -> None:
         """Begin a call; called by the connection with the client's headers."""
@@ -336,12 +337,12 @@ class _Connection(AbstractHandler):
             self.protocol.go_away(ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_resets")
             http2.close_connection(self.protocol, "the client takes back too many calls")
 
-    def _call(self, stream: ServedStream, headers: dict[str, str]) -> Call:
-        if headers.get(":method") != "POST":
+    def _call(self, stream: ServedStream, headers: dict[bytes, bytes]) -> Call:
+        if headers.get(b":method") != b"POST":
             raise _NoCall([(":status", "405")])
-        if headers.get("content-type", "").partition(";")[0] not in CONTENT_TYPES:
+        if headers.get(b"content-type", b"").partition(b";")[0] not in CONTENT_TYPES:
             raise _NoCall([(":status", "415")])
-        path = headers.get(":path", "")
+        path = headers.get(b":path", b"").decode(errors="replace")
         method = self._server.methods.get(path)
         if method is None:
             service, _, name = path.lstrip("/").rpartition("/")

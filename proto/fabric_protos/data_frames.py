@@ -48,12 +48,10 @@ class DirectProtocol(H2Protocol):
         self.connection.direct = {}
 
     def data_received(self, data: bytes) -> None:
-        direct = self.connection.direct
-        if not direct:
+        if not self.takes_frames:
             super().data_received(data)
             return
-        h2 = self.connection._connection
-        frames = h2.incoming_buffer
+        frames = self.connection._connection.incoming_buffer
         if frames._data:
             frames._data += data
             if not _has_a_frame(frames._data):
@@ -67,20 +65,32 @@ class DirectProtocol(H2Protocol):
             stop = start + (high << 8 | low)
             if stop > end:
                 break
-            is_done = False
-            if not frames._headers_buffer:  # else the next frame must go on with the headers
-                if kind == DATA and stream_id in direct:
-                    is_done = direct[stream_id].take(data, start, stop)
-                elif kind == WINDOW_UPDATE:
-                    is_done = self._window_update(stream_id, data[start:stop])
-            if not is_done:
+            goes_on = frames._headers_buffer  # then the next frame must go on with the headers
+            if goes_on or not self.take_frame(kind, stream_id, data, start, stop):
                 if self.connection.is_closing():
                     return
                 super().data_received(data[position:stop])
             position = stop
         frames._data += data[position:]
-        for stream in [*direct.values()]:
+        for stream in [*self.connection.direct.values()]:
             stream.end_read()
+
+    @property
+    def takes_frames(self) -> bool:
+        """There are frames that `take_frame` would take."""
+        return bool(self.connection.direct)
+
+    def take_frame(self, kind: int, stream_id: int, data: bytes, start: int, stop: int) -> bool:
+        """Take a frame; return False to leave it to h2.
+
+        Args:
+            kind: type and flags, a byte each.
+            start: where its payload begins in `data`, which ends at `stop`.
+        """
+        if kind == DATA:
+            stream = self.connection.direct.get(stream_id)
+            return stream is not None and stream.take(data, start, stop)
+        return kind == WINDOW_UPDATE and self._window_update(stream_id, data[start:stop])
 
     def resume_writing(self) -> None:
         """Wake who waits to write; grpclib wakes only those that wait for nothing else."""
