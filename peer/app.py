@@ -216,7 +216,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         ledger=lambda channel_id: channels.get(channel_id).ledger,
         definitions=definitions,
         packages=packages,
-        retire=lambda ccid: instances.start_soon(chaincode.retire, ccid),
+        retire=lambda ccid: instances.start_soon(chaincode.retire, ccid, deployments.is_defined),
     )
     channels: Channels = Channels(
         home / LEDGERS,

@@ -195,12 +195,17 @@ class ChaincodeSupport:
         """Stop a chaincode; returns when its processes are gone. Executions on it fail at once."""
         await self._launcher.stop(ccid)
 
-    async def retire(self, ccid: str) -> None:
-        """Stop a chaincode that no definition leads to any more, once its executions are over."""
+    async def retire(self, ccid: str, is_wanted: Callable[[str], bool]) -> None:
+        """Stop a chaincode that no definition leads to any more, once its executions are over.
+
+        Args:
+            is_wanted: tells whether one leads to it again by then; it goes on running if so.
+        """
         handler = self._registry.handler(ccid)
         if handler is not None:
             await handler.wait_idle()
-        await self.stop(ccid)
+        if not is_wanted(ccid):
+            await self.stop(ccid)
 
     async def execute(
         self,

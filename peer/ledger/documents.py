@@ -170,6 +170,8 @@ class Documents:
         Raises:
             DocumentsUnavailable, DocumentsError: the server does not answer, or refuses.
         """
+        if self._is_behind:
+            await self._server.check()  # a block waits for this: no attempt after the first
         for namespace, contents in definitions.items():
             await self._server.set_indexes(namespace, contents)
 

@@ -93,6 +93,10 @@ class Deployments:
                 except LaunchError as exc:
                     log.warning("%s", exc)
 
+    def is_defined(self, ccid: str) -> bool:
+        """Tell whether a definition on any channel leads to a package."""
+        return ccid in self._runs.values()
+
     async def refresh(self, channel_id: str) -> None:
         """Make the indexes on a channel those of its chaincodes; what cannot be made is logged.
 
@@ -134,7 +138,7 @@ class Deployments:
         """Note which package a definition leads to; retire the former one if this was the last."""
         former = self._runs.get(definition, "")
         self._runs[definition] = ccid
-        if former and former not in self._runs.values():
+        if former and not self.is_defined(former):
             self._retire(former)
 
 

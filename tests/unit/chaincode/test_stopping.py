@@ -123,16 +123,34 @@ class TestStop:
     async def test_of_what_is_retired(self, call: Caller, autojump_clock: MockClock) -> None:
         runtime = FakeRuntime()
         async with open_house(runtime) as house:
-            await house.support.retire(CCID)
+            await house.support.retire(CCID, lambda ccid: False)
             house.play(CCID, registering(CCID))
             handler = await house.support.launch(CCID)
             began = trio.current_time()
             execution = call(handler.execute, Type.TRANSACTION, params(), ChaincodeInput(), 30.0)
             await wait_all_tasks_blocked()
-            await house.support.retire(CCID)
+            await house.support.retire(CCID, lambda ccid: ccid != CCID)
             assert trio.current_time() - began == pytest.approx(30.0)
             assert isinstance(await execution.error(), ExecuteTimeout)
             assert runtime.running == set()
+
+    async def test_of_what_is_retired_and_wanted_again(
+        self, call: Caller, autojump_clock: MockClock
+    ) -> None:
+        runtime = FakeRuntime()
+        async with open_house(runtime) as house, trio.open_nursery() as nursery:
+            house.play(CCID, registering(CCID))
+            handler = await house.support.launch(CCID)
+            execution = call(handler.execute, Type.TRANSACTION, params(), ChaincodeInput(), 30.0)
+            await wait_all_tasks_blocked()
+            wanted: set[str] = set()
+            nursery.start_soon(house.support.retire, CCID, wanted.__contains__)
+            await wait_all_tasks_blocked()
+            wanted.add(CCID)
+            assert isinstance(await execution.error(), ExecuteTimeout)
+            await wait_all_tasks_blocked()
+            assert house.registry.handler(CCID) is handler
+            assert len(runtime.running) == 1
 
     async def test_of_what_is_launching(self, call: Caller, autojump_clock: MockClock) -> None:
         runtime = NeverReadyRuntime()

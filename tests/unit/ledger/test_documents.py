@@ -223,3 +223,17 @@ async def test_indexes_are_the_servers(tmp_path: Path) -> None:
         assert server.indexes == {"cc": [index], "cc$$psecrets": []}
     with closing(sqlite3.connect(tmp_path / "ch" / "ledger.sqlite")) as database:
         assert database.execute("SELECT count(*) FROM indexes").fetchone() == (0,)
+
+
+async def test_indexes_do_not_wait_for_a_server_that_is_away(tmp_path: Path) -> None:
+    server = FakeDocuments()
+    async with opened(tmp_path, server) as channel:
+        server.fails_at = {"write", "check"}
+        await channel.put(a=b"{}")
+        server.asked.clear()
+        with pytest.raises(DocumentsUnavailable):
+            await channel.ledger.set_indexes("cc", {"": [b"{}"]})
+        assert server.asked == ["check"]
+        server.fails_at = set()
+        await channel.ledger.set_indexes("cc", {"": [b"{}"]})
+        assert server.indexes == {"cc": [b"{}"]}

@@ -223,6 +223,7 @@ async def test_a_package_is_retired_with_the_last_definition_that_leads_to_it(de
     assert desk.retired == []
     await desk.define(2, name="other", package_id=second)
     assert desk.retired == [first]
+    assert [desk.deployments.is_defined(each) for each in (first, second)] == [False, True]
     await desk.commits("_lifecycle")
     await desk.define(3)  # the organisation has no package for it
     assert desk.retired == [first]
