@@ -63,6 +63,7 @@ class Ordering:
         self._channels = channels
         self._remote = remote
         self._embedded = embedded
+        self._not_started: dict[str, str] = {}
 
     async def join(self, block: Block) -> Joined:
         """Join a channel by its genesis block, and follow its ordering service.
@@ -98,9 +99,16 @@ class Ordering:
             raise ChannelConfigRefused("/Channel/Orderer", reason)
 
     async def start(self, channel_id: str) -> None:
-        """Begin to order a joined channel, or to follow those who do."""
-        if self._embedded is None or not await self._embedded.start(channel_id):
-            self._remote.start(self._channels.get(channel_id))
+        """Begin to order a joined channel, or to follow those who do.
+
+        If this raises, `state` tells what.
+        """
+        try:
+            if self._embedded is None or not await self._embedded.start(channel_id):
+                self._remote.start(self._channels.get(channel_id))
+        except Exception as exc:
+            self._not_started[channel_id] = f"its ordering was not started: {exc}"
+            raise
 
     async def create_channel(self, channel_id: str, capability: str = "") -> None:
         """Make a channel of the peer's own network; see `EmbeddedOrdering.create_channel`.
@@ -149,7 +157,8 @@ class Ordering:
             return OrderingState(HERE, self._embedded.orderer(channel_id).trouble)
         follower = self._remote.follower(channel_id)
         if follower is None:
-            return OrderingState("", "it has only just been joined")
+            joined = "it has only just been joined"
+            return OrderingState("", self._not_started.get(channel_id, joined))
         return OrderingState(follower.source, follower.trouble)
 
     async def health(self) -> None:

@@ -62,7 +62,7 @@ class Site:
         self.chain = Chain(naming(bundle, A, B, C), genesis)
         self.orderers = {name: FakeOrderer([genesis]) for name in (A, B, C)}
         self.envelope = envelope_of(peer)
-        remote = RemoteOrdering(
+        self.remote = RemoteOrdering(
             peer,
             lambda endpoint: self.orderers[endpoint.address].connection(endpoint),
             Routes(),
@@ -70,7 +70,7 @@ class Site:
             nursery,
         )
         channels: Any = OneChannel(self.chain.joined)
-        self.ordering = Ordering(channels, remote, None)
+        self.ordering = Ordering(channels, self.remote, None)
 
     @property
     def taken(self) -> list[int]:
@@ -83,6 +83,22 @@ class Site:
 @pytest.fixture
 def site(bundle: Bundle, made: Network, client: SigningIdentity, nursery: trio.Nursery) -> Site:
     return Site(bundle, made, client, nursery)
+
+
+async def test_an_ordering_that_could_not_be_started_is_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(joined: Joined) -> None:
+        raise LedgerCorrupt("/ledger", "no last block")
+
+    monkeypatch.setattr(site.remote, "start", damaged)
+    with pytest.raises(LedgerCorrupt):
+        await site.ordering.start(CHANNEL)
+    trouble = site.ordering.state(CHANNEL).trouble
+    assert trouble.startswith("its ordering was not started: ")
+    assert "no last block" in trouble
+    with pytest.raises(BroadcastRefused, match="no last block"):
+        await site.ordering.health()
 
 
 async def test_one_orderer_gets_a_transaction(site: Site) -> None:
