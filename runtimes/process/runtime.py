@@ -252,10 +252,11 @@ class ProcessRuntime:
         self._opening = trio.Lock()
 
     async def build(self, package: ChaincodePackage) -> None:
-        """Check that the package holds what its type starts.
+        """Check that the package holds what its type starts, and get ready to fork it.
 
         Raises:
             BuildFailed: with what is missing and what to do.
+            RuntimeUnavailable: no keeper can be run.
         """
         if package.launcher is not None:
             return
@@ -263,6 +264,12 @@ class ProcessRuntime:
             command_for(package, "")
         except EntryMissing as exc:
             raise BuildFailed(str(exc)) from exc
+        directory = PrivateDirectory(self._instances_dir, {})
+        spec = InstanceSpec(package=package, peer_address="", env=package.env)
+        command = self._command(spec, directory)
+        if (kind := self._kind(package, command, directory)) is not None:
+            await self.keeper_link()
+            self._zygotes.prepare(kind)
 
     async def start(self, spec: InstanceSpec) -> ProcessInstance:
         """Start a package; what an earlier start under the same id left is stopped first.
@@ -277,7 +284,7 @@ class ProcessRuntime:
         metadata = {} if launcher is None else {external.CHAINCODE_JSON: external.describe(spec)}
         directory = PrivateDirectory(self._instances_dir, spec.files, metadata)
         command = self._command(spec, directory)
-        kind = kind_of(spec.package, command, directory) if self._options.zygote else None
+        kind = self._kind(spec.package, command, directory)
         link = await self.keeper_link()
         while (former := self._instances.get(spec.ccid)) is not None:
             await former.stop()
@@ -346,6 +353,11 @@ class ProcessRuntime:
             await instance.hold(command, kind, on_stage, task_status=task_status)
         finally:
             del self._instances[instance.ccid]
+
+    def _kind(
+        self, package: ChaincodePackage, command: Command, directory: PrivateDirectory
+    ) -> Kind | None:
+        return kind_of(package, command, directory) if self._options.zygote else None
 
     def _command(self, spec: InstanceSpec, directory: PrivateDirectory) -> Command:
         if spec.package.launcher is not None:

@@ -2,7 +2,7 @@
 
 Room:      runtimes.process   (imports keeper, link, directory, runtimes.api; used by runtime)
 Loop:      Trio
-Lifetime:  a zygote from the first launch that it fits, until its keeper ends, its files change, or
+Lifetime:  a zygote from the first build that it fits, until its keeper ends, its files change, or
            others have taken its place
 Fabric:    none
 
@@ -105,7 +105,8 @@ class Zygotes:
     async def start(self, child: Child, command: Command, kind: Kind, output: int) -> bool:
         """Fork a chaincode, its output going to the descriptor `output`; False if none may be.
 
-        The first of its kind waits for the zygote, which takes as long as importing by itself.
+        The first of its kind waits for the zygote, which takes as long as importing by itself,
+        unless that was made meanwhile.
 
         Raises:
             StartFailed: it cannot enter its directory, or its limits cannot be set.
@@ -131,6 +132,18 @@ class Zygotes:
             failed_step, code = report.decode().split()
             raise refused(command, failed_step, int(code))
         return True
+
+    def prepare(self, kind: Kind) -> None:
+        """Begin to make a zygote, unless there is one, so that the first start finds it.
+
+        What goes wrong is left to that start, which tries again.
+        """
+        if kind not in self._zygotes:
+            self._holders.start_soon(self._prepare, kind)
+
+    async def _prepare(self, kind: Kind) -> None:
+        with suppress(Refused, OSError):
+            await self._zygote(kind)
 
     async def _fork(
         self, kind: Kind, command: Command, output: int

@@ -168,6 +168,32 @@ async def test_a_fork_finds_what_an_exec_finds(tmp_path: Path, options: dict[str
     assert reports[0] == reports[1]
 
 
+async def test_a_build_gets_it_ready(harness: ProcessHarness) -> None:
+    spec = replace(python(harness, SERVES), env={"CORE_CHAINCODE_ID_NAME": "asset:1.0"})
+    async with harness.open() as backend:
+        await backend.build(spec.package)
+        await until(lambda: len(zygote_pids()) == 1)
+        [zygote] = zygote_pids()
+        await backend.build(spec.package)
+        instance = await backend.start(spec)
+        await until(lambda: instance.tail() == ("True",))
+        assert zygote_pids() == {zygote}
+        await instance.stop()
+    await until(lambda: not zygote_pids())
+
+
+async def test_what_a_build_could_not_get_ready_is_executed(
+    harness: ProcessHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zygotes, "PROGRAM", Path("/nowhere"))
+    spec = python(harness, SERVES)
+    async with harness.open() as backend:
+        await backend.build(spec.package)
+        instance = await backend.start(spec)
+        await until(lambda: instance.tail() == ("False",))
+        await instance.stop()
+
+
 async def test_it_is_a_child_of_the_keeper_with_a_mark_of_its_own(harness: ProcessHarness) -> None:
     async with harness.open() as backend:
         instance = await backend.start(python(harness, SERVES))
@@ -319,7 +345,9 @@ async def test_a_package_of_the_chaincode_shadows_the_library(harness: ProcessHa
 
 async def test_off_is_off(off: ProcessHarness) -> None:
     async with off.open() as backend:
-        await backend.start(python(off, SERVES))
+        spec = python(off, SERVES)
+        await backend.build(spec.package)
+        await backend.start(spec)
         await until(lambda: off.lines)
         assert off.lines == [("asset:1.0", "False")]
         assert not zygote_pids()
