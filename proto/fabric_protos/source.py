@@ -315,11 +315,18 @@ def _write(field: Field, value: str, where: str, *, out: str = "out") -> Iterato
         case "string":
             yield f'raw = utf8({value}, "{where}")'
         case "bytes":
-            yield f'raw = checked({value}, bytes, "{where}")'
+            yield f"raw = {value}"
+            yield from _check("raw", "bytes", where)
         case _:
-            value = f'checked({value}, {field.cls}, "{where}")'
+            yield from _check(value, field.cls, where)
             yield "raw = " + field.write.format(value=value, where=f'"{where}"')
     yield from _append(field.number, out=out)
+
+
+def _check(value: str, cls: str, where: str) -> Iterator[str]:
+    """Refuse other types; what is of the very class costs no call."""
+    yield f"if type({value}) is not {cls}:"
+    yield f'    checked({value}, {cls}, "{where}")'
 
 
 def _append(number: int, *, out: str = "out") -> Iterator[str]:

@@ -243,7 +243,9 @@ class MspPrincipal(Message):
                 int32(self.principal_classification, "MspPrincipal.principal_classification"),
             )
         if self.principal != b"":
-            raw = checked(self.principal, bytes, "MspPrincipal.principal")
+            raw = self.principal
+            if type(raw) is not bytes:
+                checked(raw, bytes, "MspPrincipal.principal")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -343,9 +345,9 @@ class OrganizationUnit(Message):
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.certifiers_identifier != b"":
-            raw = checked(
-                self.certifiers_identifier, bytes, "OrganizationUnit.certifiers_identifier"
-            )
+            raw = self.certifiers_identifier
+            if type(raw) is not bytes:
+                checked(raw, bytes, "OrganizationUnit.certifiers_identifier")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -494,11 +496,15 @@ class SignaturePolicyEnvelope(Message):
         if self.version != 0:
             out += (b"\x08", int32(self.version, "SignaturePolicyEnvelope.version"))
         if self.rule is not None:
-            raw = checked(self.rule, SignaturePolicy, "SignaturePolicyEnvelope.rule").encode()
+            if type(self.rule) is not SignaturePolicy:
+                checked(self.rule, SignaturePolicy, "SignaturePolicyEnvelope.rule")
+            raw = self.rule.encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         for value in items(self.identities, "SignaturePolicyEnvelope.identities"):
-            raw = checked(value, MspPrincipal, "SignaturePolicyEnvelope.identities").encode()
+            if type(value) is not MspPrincipal:
+                checked(value, MspPrincipal, "SignaturePolicyEnvelope.identities")
+            raw = value.encode()
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -567,7 +573,9 @@ class SignaturePolicy(Message):
         if self.signed_by is not None:
             out += (b"\x08", int32(self.signed_by, "SignaturePolicy.signed_by"))
         if self.n_out_of is not None:
-            raw = checked(self.n_out_of, SignaturePolicyNOutOf, "SignaturePolicy.n_out_of").encode()
+            if type(self.n_out_of) is not SignaturePolicyNOutOf:
+                checked(self.n_out_of, SignaturePolicyNOutOf, "SignaturePolicy.n_out_of")
+            raw = self.n_out_of.encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -632,7 +640,9 @@ class SignaturePolicyNOutOf(Message):
         if self.n != 0:
             out += (b"\x08", int32(self.n, "SignaturePolicyNOutOf.n"))
         for value in items(self.rules, "SignaturePolicyNOutOf.rules"):
-            raw = checked(value, SignaturePolicy, "SignaturePolicyNOutOf.rules").encode()
+            if type(value) is not SignaturePolicy:
+                checked(value, SignaturePolicy, "SignaturePolicyNOutOf.rules")
+            raw = value.encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -754,11 +764,15 @@ class Header(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         if self.channel_header != b"":
-            raw = checked(self.channel_header, bytes, "Header.channel_header")
+            raw = self.channel_header
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Header.channel_header")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.signature_header != b"":
-            raw = checked(self.signature_header, bytes, "Header.signature_header")
+            raw = self.signature_header
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Header.signature_header")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -909,7 +923,9 @@ class ChannelHeader(Message):
         if self.version != 0:
             out += (b"\x10", int32(self.version, "ChannelHeader.version"))
         if self.timestamp is not None:
-            raw = checked(self.timestamp, Timestamp, "ChannelHeader.timestamp").encode()
+            if type(self.timestamp) is not Timestamp:
+                checked(self.timestamp, Timestamp, "ChannelHeader.timestamp")
+            raw = self.timestamp.encode()
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.channel_id != "":
@@ -923,11 +939,15 @@ class ChannelHeader(Message):
         if self.epoch != 0:
             out += (b"0", uint64(self.epoch, "ChannelHeader.epoch"))
         if self.extension != b"":
-            raw = checked(self.extension, bytes, "ChannelHeader.extension")
+            raw = self.extension
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChannelHeader.extension")
             size = len(raw)
             out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.tls_cert_hash != b"":
-            raw = checked(self.tls_cert_hash, bytes, "ChannelHeader.tls_cert_hash")
+            raw = self.tls_cert_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChannelHeader.tls_cert_hash")
             size = len(raw)
             out += (b"B", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -993,11 +1013,15 @@ class SignatureHeader(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         if self.creator != b"":
-            raw = checked(self.creator, bytes, "SignatureHeader.creator")
+            raw = self.creator
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignatureHeader.creator")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.nonce != b"":
-            raw = checked(self.nonce, bytes, "SignatureHeader.nonce")
+            raw = self.nonce
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignatureHeader.nonce")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -1079,7 +1103,9 @@ class Response(Message):
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.payload != b"":
-            raw = checked(self.payload, bytes, "Response.payload")
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Response.payload")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -1187,7 +1213,9 @@ class ChaincodeEvent(Message):
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.payload != b"":
-            raw = checked(self.payload, bytes, "ChaincodeEvent.payload")
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeEvent.payload")
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -1409,7 +1437,9 @@ class ChaincodeInput(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         for value in items(self.args, "ChaincodeInput.args"):
-            raw = checked(value, bytes, "ChaincodeInput.args")
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeInput.args")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         for key, value in entries(self.decorations, "ChaincodeInput.decorations"):
@@ -1417,7 +1447,9 @@ class ChaincodeInput(Message):
             raw = utf8(key, "ChaincodeInput.decorations")
             size = len(raw)
             entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-            raw = checked(value, bytes, "ChaincodeInput.decorations")
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeInput.decorations")
             size = len(raw)
             entry += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
             raw = b"".join(entry)
@@ -1517,11 +1549,15 @@ class ChaincodeSpec(Message):
         if self.type != 0:
             out += (b"\x08", int32(self.type, "ChaincodeSpec.type"))
         if self.chaincode_id is not None:
-            raw = checked(self.chaincode_id, ChaincodeId, "ChaincodeSpec.chaincode_id").encode()
+            if type(self.chaincode_id) is not ChaincodeId:
+                checked(self.chaincode_id, ChaincodeId, "ChaincodeSpec.chaincode_id")
+            raw = self.chaincode_id.encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.input is not None:
-            raw = checked(self.input, ChaincodeInput, "ChaincodeSpec.input").encode()
+            if type(self.input) is not ChaincodeInput:
+                checked(self.input, ChaincodeInput, "ChaincodeSpec.input")
+            raw = self.input.encode()
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.timeout != 0:
@@ -1576,9 +1612,11 @@ class ChaincodeInvocationSpec(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         if self.chaincode_spec is not None:
-            raw = checked(
-                self.chaincode_spec, ChaincodeSpec, "ChaincodeInvocationSpec.chaincode_spec"
-            ).encode()
+            if type(self.chaincode_spec) is not ChaincodeSpec:
+                checked(
+                    self.chaincode_spec, ChaincodeSpec, "ChaincodeInvocationSpec.chaincode_spec"
+                )
+            raw = self.chaincode_spec.encode()
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -1756,11 +1794,15 @@ class SignedProposal(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         if self.proposal_bytes != b"":
-            raw = checked(self.proposal_bytes, bytes, "SignedProposal.proposal_bytes")
+            raw = self.proposal_bytes
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedProposal.proposal_bytes")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.signature != b"":
-            raw = checked(self.signature, bytes, "SignedProposal.signature")
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedProposal.signature")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -1842,15 +1884,21 @@ class Proposal(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         if self.header != b"":
-            raw = checked(self.header, bytes, "Proposal.header")
+            raw = self.header
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Proposal.header")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.payload != b"":
-            raw = checked(self.payload, bytes, "Proposal.payload")
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Proposal.payload")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.extension != b"":
-            raw = checked(self.extension, bytes, "Proposal.extension")
+            raw = self.extension
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Proposal.extension")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -1901,9 +1949,9 @@ class ChaincodeHeaderExtension(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         if self.chaincode_id is not None:
-            raw = checked(
-                self.chaincode_id, ChaincodeId, "ChaincodeHeaderExtension.chaincode_id"
-            ).encode()
+            if type(self.chaincode_id) is not ChaincodeId:
+                checked(self.chaincode_id, ChaincodeId, "ChaincodeHeaderExtension.chaincode_id")
+            raw = self.chaincode_id.encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -2025,7 +2073,9 @@ class ChaincodeProposalPayload(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         if self.input != b"":
-            raw = checked(self.input, bytes, "ChaincodeProposalPayload.input")
+            raw = self.input
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeProposalPayload.input")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         for key, value in entries(self.transient_map, "ChaincodeProposalPayload.transient_map"):
@@ -2033,7 +2083,9 @@ class ChaincodeProposalPayload(Message):
             raw = utf8(key, "ChaincodeProposalPayload.transient_map")
             size = len(raw)
             entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-            raw = checked(value, bytes, "ChaincodeProposalPayload.transient_map")
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeProposalPayload.transient_map")
             size = len(raw)
             entry += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
             raw = b"".join(entry)
@@ -2123,7 +2175,9 @@ class Kv(Message):
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.value != b"":
-            raw = checked(self.value, bytes, "Kv.value")
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Kv.value")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -2227,11 +2281,15 @@ class KeyModification(Message):
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.value != b"":
-            raw = checked(self.value, bytes, "KeyModification.value")
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KeyModification.value")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.timestamp is not None:
-            raw = checked(self.timestamp, Timestamp, "KeyModification.timestamp").encode()
+            if type(self.timestamp) is not Timestamp:
+                checked(self.timestamp, Timestamp, "KeyModification.timestamp")
+            raw = self.timestamp.encode()
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.is_delete is not False:
@@ -2305,7 +2363,9 @@ class SerializedIdentity(Message):
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.id_bytes != b"":
-            raw = checked(self.id_bytes, bytes, "SerializedIdentity.id_bytes")
+            raw = self.id_bytes
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdentity.id_bytes")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -2418,23 +2478,33 @@ class SerializedIdemixIdentity(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         if self.nym_x != b"":
-            raw = checked(self.nym_x, bytes, "SerializedIdemixIdentity.nym_x")
+            raw = self.nym_x
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdemixIdentity.nym_x")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.nym_y != b"":
-            raw = checked(self.nym_y, bytes, "SerializedIdemixIdentity.nym_y")
+            raw = self.nym_y
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdemixIdentity.nym_y")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.ou != b"":
-            raw = checked(self.ou, bytes, "SerializedIdemixIdentity.ou")
+            raw = self.ou
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdemixIdentity.ou")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.role != b"":
-            raw = checked(self.role, bytes, "SerializedIdemixIdentity.role")
+            raw = self.role
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdemixIdentity.role")
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.proof != b"":
-            raw = checked(self.proof, bytes, "SerializedIdemixIdentity.proof")
+            raw = self.proof
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdemixIdentity.proof")
             size = len(raw)
             out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -2581,11 +2651,15 @@ class ChaincodeMessage(Message):
         if self.type != 0:
             out += (b"\x08", int32(self.type, "ChaincodeMessage.type"))
         if self.timestamp is not None:
-            raw = checked(self.timestamp, Timestamp, "ChaincodeMessage.timestamp").encode()
+            if type(self.timestamp) is not Timestamp:
+                checked(self.timestamp, Timestamp, "ChaincodeMessage.timestamp")
+            raw = self.timestamp.encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.payload != b"":
-            raw = checked(self.payload, bytes, "ChaincodeMessage.payload")
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeMessage.payload")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.txid != "":
@@ -2593,13 +2667,15 @@ class ChaincodeMessage(Message):
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.proposal is not None:
-            raw = checked(self.proposal, SignedProposal, "ChaincodeMessage.proposal").encode()
+            if type(self.proposal) is not SignedProposal:
+                checked(self.proposal, SignedProposal, "ChaincodeMessage.proposal")
+            raw = self.proposal.encode()
             size = len(raw)
             out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.chaincode_event is not None:
-            raw = checked(
-                self.chaincode_event, ChaincodeEvent, "ChaincodeMessage.chaincode_event"
-            ).encode()
+            if type(self.chaincode_event) is not ChaincodeEvent:
+                checked(self.chaincode_event, ChaincodeEvent, "ChaincodeMessage.chaincode_event")
+            raw = self.chaincode_event.encode()
             size = len(raw)
             out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.channel_id != "":
@@ -2871,7 +2947,9 @@ class GetStateMultipleResult(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         for value in items(self.values, "GetStateMultipleResult.values"):
-            raw = checked(value, bytes, "GetStateMultipleResult.values")
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "GetStateMultipleResult.values")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -2954,7 +3032,9 @@ class PutState(Message):
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.value != b"":
-            raw = checked(self.value, bytes, "PutState.value")
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "PutState.value")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.collection != "":
@@ -3052,7 +3132,9 @@ class PutStateMetadata(Message):
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.metadata is not None:
-            raw = checked(self.metadata, StateMetadata, "PutStateMetadata.metadata").encode()
+            if type(self.metadata) is not StateMetadata:
+                checked(self.metadata, StateMetadata, "PutStateMetadata.metadata")
+            raw = self.metadata.encode()
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3106,7 +3188,9 @@ class WriteBatchState(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         for value in items(self.rec, "WriteBatchState.rec"):
-            raw = checked(value, WriteRecord, "WriteBatchState.rec").encode()
+            if type(value) is not WriteRecord:
+                checked(value, WriteRecord, "WriteBatchState.rec")
+            raw = value.encode()
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3222,7 +3306,9 @@ class WriteRecord(Message):
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.value != b"":
-            raw = checked(self.value, bytes, "WriteRecord.value")
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "WriteRecord.value")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.collection != "":
@@ -3230,7 +3316,9 @@ class WriteRecord(Message):
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.metadata is not None:
-            raw = checked(self.metadata, StateMetadata, "WriteRecord.metadata").encode()
+            if type(self.metadata) is not StateMetadata:
+                checked(self.metadata, StateMetadata, "WriteRecord.metadata")
+            raw = self.metadata.encode()
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.type != 0:
@@ -3482,7 +3570,9 @@ class GetStateByRange(Message):
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.metadata != b"":
-            raw = checked(self.metadata, bytes, "GetStateByRange.metadata")
+            raw = self.metadata
+            if type(raw) is not bytes:
+                checked(raw, bytes, "GetStateByRange.metadata")
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3571,7 +3661,9 @@ class GetQueryResult(Message):
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.metadata != b"":
-            raw = checked(self.metadata, bytes, "GetQueryResult.metadata")
+            raw = self.metadata
+            if type(raw) is not bytes:
+                checked(raw, bytes, "GetQueryResult.metadata")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3848,7 +3940,9 @@ class QueryResultBytes(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         if self.result_bytes != b"":
-            raw = checked(self.result_bytes, bytes, "QueryResultBytes.result_bytes")
+            raw = self.result_bytes
+            if type(raw) is not bytes:
+                checked(raw, bytes, "QueryResultBytes.result_bytes")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -3948,7 +4042,9 @@ class QueryResponse(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         for value in items(self.results, "QueryResponse.results"):
-            raw = checked(value, QueryResultBytes, "QueryResponse.results").encode()
+            if type(value) is not QueryResultBytes:
+                checked(value, QueryResultBytes, "QueryResponse.results")
+            raw = value.encode()
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.has_more is not False:
@@ -3958,7 +4054,9 @@ class QueryResponse(Message):
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.metadata != b"":
-            raw = checked(self.metadata, bytes, "QueryResponse.metadata")
+            raw = self.metadata
+            if type(raw) is not bytes:
+                checked(raw, bytes, "QueryResponse.metadata")
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -4103,7 +4201,9 @@ class StateMetadata(Message):
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.value != b"":
-            raw = checked(self.value, bytes, "StateMetadata.value")
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "StateMetadata.value")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
@@ -4154,7 +4254,9 @@ class StateMetadataResult(Message):
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
         for value in items(self.entries, "StateMetadataResult.entries"):
-            raw = checked(value, StateMetadata, "StateMetadataResult.entries").encode()
+            if type(value) is not StateMetadata:
+                checked(value, StateMetadata, "StateMetadataResult.entries")
+            raw = value.encode()
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         return b"".join(out)
