@@ -13,7 +13,7 @@ their UTF-8 bytes do, so plain string order is the byte order.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from types import MappingProxyType
@@ -196,17 +196,17 @@ class RwSetBuilder:
         """Record a metadata write of a collection."""
         self._namespaces[namespace].collections[collection].metadata[key] = dict(metadata)
 
-    def written_keys(self) -> Iterator[tuple[str, str, str]]:
-        """Yield namespace, collection and key of what is written; public keys have no collection.
+    def written_keys(self) -> Iterator[tuple[str, str, Collection[str]]]:
+        """Yield each namespace and collection with the keys written there, public ones under "".
 
         Source: `txSimulator.checkStateMetadata` (release-2.5) is asked about the same keys.
         """
         for name, namespace in self._namespaces.items():
-            for key in namespace.writes.keys() | namespace.metadata.keys():
-                yield name, "", key
+            if keys := namespace.writes.keys() | namespace.metadata.keys():
+                yield name, "", keys
             for collection_name, collection in namespace.collections.items():
-                for key in collection.writes.keys() | collection.metadata.keys():
-                    yield name, collection_name, key
+                if keys := collection.writes.keys() | collection.metadata.keys():
+                    yield name, collection_name, keys
 
     def results(
         self,

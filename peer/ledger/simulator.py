@@ -8,7 +8,6 @@ Fabric:    core/ledger/kvledger/txmgmt/txmgr/{query_executor,tx_simulator}.go (r
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import trio
@@ -358,13 +357,14 @@ class TxSimulator(QueryExecutor):
 
     def _written(self) -> Mapping[tuple[str, str], Sequence[Mapping[str, bytes]]]:
         """Return the committed metadata of what is written; looking for it is not recorded."""
-        found: defaultdict[tuple[str, str], list[Mapping[str, bytes]]] = defaultdict(list)
-        for namespace, collection, key in self._rwset.written_keys():
+        found: dict[tuple[str, str], Sequence[Mapping[str, bytes]]] = {}
+        for namespace, collection, keys in self._rwset.written_keys():
             if collection:
-                stored = self._snapshot.get(hash_namespace(namespace, collection), hash_key(key))
+                where, raw = hash_namespace(namespace, collection), list(map(hash_key, keys))
             else:
-                stored = self._snapshot.get(namespace, key.encode())
-            found[namespace, collection].append(_metadata(stored))
+                where, raw = namespace, [key.encode() for key in keys]
+            marked = self._snapshot.metadata(where, raw)
+            found[namespace, collection] = [_entries(marked.get(key)) for key in raw]
         return found
 
     def _record_read(self, namespace: str, key: str, version: Version | None) -> None:
@@ -405,10 +405,13 @@ class TxSimulator(QueryExecutor):
 
 
 def _metadata(stored: Stored | None) -> Mapping[str, bytes]:
-    if stored is None or not stored.metadata:
+    return _entries(stored and stored.metadata)
+
+
+def _entries(metadata: bytes | None) -> Mapping[str, bytes]:
+    if not metadata:
         return {}
-    entries = decode(KvMetadataWrite, stored.metadata).entries
-    return {entry.name: entry.value for entry in entries}
+    return {entry.name: entry.value for entry in decode(KvMetadataWrite, metadata).entries}
 
 
 def _height(version: Version | None) -> str:

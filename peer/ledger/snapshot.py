@@ -9,7 +9,7 @@ Fabric:    core/ledger/kvledger/txmgmt/statedb (release-2.5)
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,11 @@ from peer.ledger.database import failure, translated
 from peer.ledger.indexes import StoredIndex
 
 GET = "SELECT value, metadata, block, tx FROM state WHERE namespace = ? AND key = ?"
+METADATA = """
+    SELECT key, metadata FROM state
+    WHERE namespace = ? AND key IN ({}) AND length(metadata) > 0
+"""
+CHUNK_KEYS = 100
 SCAN = "SELECT key, value, block, tx FROM state WHERE namespace = ? AND key >= ?"
 SCAN_TO_THE_LAST = f"{SCAN} ORDER BY key LIMIT ?"
 SCAN_TO_END = f"{SCAN} AND key < ? ORDER BY key LIMIT ?"
@@ -114,6 +119,18 @@ class Snapshot:
         except sqlite3.Error as exc:
             raise failure(self._path, exc) from exc
         return rows
+
+    def metadata(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the metadata of those of some keys that have any."""
+        found: dict[bytes, bytes] = {}
+        try:
+            for start in range(0, len(keys), CHUNK_KEYS):
+                chunk = keys[start : start + CHUNK_KEYS]
+                query = METADATA.format(", ".join("?" * len(chunk)))
+                found.update(self.connection.execute(query, (namespace, *chunk)))
+        except sqlite3.Error as exc:
+            raise failure(self._path, exc) from exc
+        return found
 
     def scan_documents(
         self, namespace: str, start: bytes, literal: str, limit: int

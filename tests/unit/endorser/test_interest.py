@@ -69,6 +69,9 @@ async def test_keys_with_policies_of_their_own(ledger: World) -> None:
     assert called(ledger, put("mine")) == [alone]
     both = ChaincodeCall(name=CC, key_policies=[policy])
     assert called(ledger, put("mine"), put("k")) == [both]
+    many = [put(f"k{number}") for number in range(250)]
+    for place in (0, 125, 250):
+        assert called(ledger, *many[:place], put("mine"), *many[place:]) == [both]
     # Who may change the policy is who may change the value.
     assert called(
         ledger, lambda simulator: simulator.set_state_metadata(CC, "mine", key_policy(ORG2))
