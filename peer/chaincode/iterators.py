@@ -9,16 +9,24 @@ Fabric:    core/chaincode/query_response_generator.go (release-2.5)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 from uuid import uuid4
 
-from fabric_protos.stream import QueryResponse, QueryResponseMetadata, QueryResultBytes
+from fabric_protos.stream import QueryResponse, QueryResponseMetadata
+from fabric_protos.wire import delimited
 from peer.ledger.api import ResultsIterator
 
 BATCH_SIZE = 100
 """Records in one message when the chaincode did not ask for pages."""
 
 Record = TypeVar("Record")
+
+
+class Batch(NamedTuple):
+    """Records on their way: a marshalled `QueryResponse`, and whether there are more."""
+
+    payload: bytes
+    has_more: bool
 
 
 class QueryIterator(Generic[Record]):
@@ -38,7 +46,7 @@ class QueryIterator(Generic[Record]):
         self._taken = 0
         self._held_back: list[Record] = []
 
-    async def next_batch(self) -> QueryResponse:
+    async def next_batch(self) -> Batch:
         """Return up to `BATCH_SIZE` records, and whether there are more; ends by closing itself."""
         wanted = min(BATCH_SIZE + 1 - len(self._held_back), self._limit - self._taken)
         found = await self._results.take(wanted) if wanted > 0 else ()
@@ -47,27 +55,27 @@ class QueryIterator(Generic[Record]):
         self._held_back = records[BATCH_SIZE:]
         if not self._held_back:
             self.close()
-        return self._response(records[:BATCH_SIZE], has_more=bool(self._held_back))
+        return self._batch(records[:BATCH_SIZE], has_more=bool(self._held_back))
 
-    async def page(self) -> QueryResponse:
+    async def page(self) -> Batch:
         """Return everything up to `limit` in one message, with the bookmark of the next page."""
         records = await self._results.take(self._limit)
         metadata = QueryResponseMetadata(
             fetched_records_count=len(records), bookmark=self._results.bookmark()
         )
         self.close()
-        return self._response(records, has_more=False, metadata=metadata.encode())
+        return self._batch(records, has_more=False, metadata=metadata.encode())
 
     def close(self) -> None:
         """Give the query back to the ledger. Idempotent."""
         self._results.close()
 
-    def _response(
-        self, records: Sequence[Record], *, has_more: bool, metadata: bytes = b""
-    ) -> QueryResponse:
-        return QueryResponse(
-            results=[QueryResultBytes(result_bytes=self._marshal(record)) for record in records],
-            has_more=has_more,
-            id=self.id,
-            metadata=metadata,
-        )
+    def _batch(self, records: Sequence[Record], *, has_more: bool, metadata: bytes = b"") -> Batch:
+        results = [_result(self._marshal(record)) for record in records]
+        rest = QueryResponse(has_more=has_more, id=self.id, metadata=metadata).encode()
+        return Batch(b"".join((*results, rest)), has_more)
+
+
+def _result(record: bytes) -> bytes:
+    """Return a `QueryResponse` of one result: put one behind the other, they are one of all."""
+    return delimited(b"\x0a", delimited(b"\x0a", record))

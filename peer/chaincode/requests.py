@@ -26,7 +26,6 @@ from fabric_protos.stream import (
     GetStateMultiple,
     GetStateMultipleResult,
     KeyModification,
-    Kv,
     PutState,
     PutStateMetadata,
     QueryMetadata,
@@ -39,6 +38,7 @@ from fabric_protos.stream import (
     WriteBatchState,
     WriteRecordType,
 )
+from fabric_protos.wire import delimited
 from peer.chaincode.iterators import BATCH_SIZE, QueryIterator
 from peer.chaincode.transactions import TransactionContext
 from peer.errors import LedgerError
@@ -304,12 +304,12 @@ class LongRequests:
             raise
         if not batch.has_more:
             del context.iterators[iterator.id]
-        return batch.encode()
+        return batch.payload
 
     async def _one_page(self, found: api.ResultsIterator[api.KV], page: QueryMetadata) -> bytes:
         iterator = QueryIterator(found, _kv, self._page_limit(page))
         try:
-            return (await iterator.page()).encode()
+            return (await iterator.page()).payload
         finally:
             iterator.close()
 
@@ -329,7 +329,13 @@ def _page(metadata: bytes) -> QueryMetadata | None:
 
 
 def _kv(record: api.KV) -> bytes:
-    return Kv(namespace=record.namespace, key=record.key, value=record.value).encode()
+    """Return a ``queryresult.KV``; nothing in a record of the state is empty."""
+    namespace, key, value = record
+    return (
+        delimited(b"\x0a", namespace.encode())
+        + delimited(b"\x12", key.encode())
+        + delimited(b"\x1a", value)
+    )
 
 
 def _modification(record: api.KeyModification) -> bytes:

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from fabric_protos.codec import decode
 from fabric_protos.kvrwset import QueryReads, QueryReadsMerkleSummary
-from fabric_protos.wire import varint_bytes
+from fabric_protos.wire import delimited, varint_bytes
 
 MAX_DEGREE = 50
 """Children of a node in the summaries that this peer records."""
@@ -82,12 +82,8 @@ class RangeReads:
 
 
 def _marshalled(key: bytes, block: int, tx: int) -> bytes:
-    """Return a `QueryReads` of one read; put one behind the other, they are one of all reads.
-
-    Ranges are long, and messages of `codec` would take three times as long as their rows.
-    """
+    """Return a `QueryReads` of one read; put one behind the other, they are one of all reads."""
     height = b"\x08" + varint_bytes(block) if block else b""
     if tx:
         height += b"\x10" + varint_bytes(tx)
-    read = b"\x0a%b%b\x12%b%b" % (varint_bytes(len(key)), key, varint_bytes(len(height)), height)
-    return b"\x0a%b%b" % (varint_bytes(len(read)), read)
+    return delimited(b"\x0a", delimited(b"\x0a", key) + delimited(b"\x12", height))

@@ -139,6 +139,12 @@ def varint_bytes(value: int) -> bytes:
     return bytes(out)
 
 
+def delimited(tag: bytes, raw: bytes) -> bytes:
+    """Return a length-delimited field, for what is too much to make objects of first."""
+    size = len(raw)
+    return tag + (ONE_BYTE[size] if size < 0x80 else varint_bytes(size)) + raw
+
+
 def checked(value: object, cls: type[V], field: str) -> V:
     """Return *value*, which must be a *cls*. The error tells its type only: it may be a secret."""
     if not isinstance(value, cls):

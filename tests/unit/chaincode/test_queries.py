@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import ClassVar
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from fabric_protos.stream import (
     QueryMetadata,
     QueryResponse,
     QueryResponseMetadata,
+    QueryResultBytes,
     QueryStateClose,
     QueryStateNext,
 )
@@ -159,6 +161,32 @@ async def test_results_come_in_hundreds_and_more_is_never_a_promise(
     assert queries.open == 0
     assert await queries.next_error(first) == "query iterator not found"
     await queries.close(first)
+
+
+class TestOddRecords:
+    """Sizes at which lengths take another byte."""
+
+    found: ClassVar = [
+        Kv(namespace=NS, key=key, value=b"v" * size)
+        for key, size in (
+            ("a", 1),
+            ("b" * 127, 127),
+            ("c" * 128, 128),
+            ("d", 20_000),
+            ("\u20ac", 9),
+        )
+    ]
+
+    @pytest.fixture
+    async def stored(self, ledger: Ledger) -> int:
+        await put(ledger, {kv.key: kv.value for kv in self.found})
+        return len(self.found)
+
+    async def test_records_have_the_bytes_of_their_messages(self, queries: Queries) -> None:
+        answer = await queries.chaincode.ask(Type.GET_STATE_BY_RANGE, b"")
+        results = [QueryResultBytes(result_bytes=kv.encode()) for kv in self.found]
+        unique = QueryResponse.decode(answer.payload).id
+        assert answer.payload == QueryResponse(results=results, id=unique).encode()
 
 
 @pytest.mark.parametrize("limit", [1, 99, 100, 101, 150, 200])
