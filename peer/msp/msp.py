@@ -41,8 +41,8 @@ from peer.msp.revocation import Revocations
 from peer.msp.units import Units
 from peer.msp.version import MspVersion as MspVersion
 
-_KEPT = 1024
-_LONGEST_KEPT = 16_384
+KEPT = 1024
+LONGEST_KEPT = 16_384
 _SIGNATURE_HASHES: dict[str, hashes.HashAlgorithm] = {
     "SHA2": hashes.SHA256(),
     "SHA3": hashes.SHA3_256(),
@@ -74,9 +74,9 @@ class Msp:
         self.config = config
         self.version = version
         # Bounded, and safe to use from several threads at once.
-        self._read = lru_cache(_KEPT)(self._read_identity)
-        self._invalidity = lru_cache(_KEPT)(self._find_invalidity)
-        self._refusal = lru_cache(4 * _KEPT)(self._find_refusal)
+        self._read = lru_cache(KEPT)(self._read_identity)
+        self._invalidity = lru_cache(KEPT)(self._find_invalidity)
+        self._refusal = lru_cache(4 * KEPT)(self._find_refusal)
         try:
             self._set_up(config)
         except CertificateProblem as exc:
@@ -89,7 +89,7 @@ class Msp:
         Raises:
             IdentityRefused: of another MSP, no certificate of this one, or its key has no use.
         """
-        is_short = len(serialized) <= _LONGEST_KEPT
+        is_short = len(serialized) <= LONGEST_KEPT
         read = self._read(serialized) if is_short else self._read_identity(serialized)
         if isinstance(read, str):
             raise IdentityRefused(self.name, read)
@@ -116,7 +116,7 @@ class Msp:
     def refusal(self, identity: Identity, principal: MspPrincipal) -> str | None:
         """Tell why *identity* does not satisfy *principal*; None if it does."""
         kind, content = principal.principal_classification, principal.principal
-        if len(content) > _LONGEST_KEPT:
+        if len(content) > LONGEST_KEPT:
             return self._find_refusal(identity, kind, content)
         return self._refusal(identity, kind, content)
 

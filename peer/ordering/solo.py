@@ -90,43 +90,67 @@ class _Line:
         self._messages: deque[_Queued] = deque()
         self._bytes = 0
         self._entrance = trio.Lock()
-        self._changed = trio.lowlevel.ParkingLot()
+        self._filled = trio.lowlevel.ParkingLot()
+        self._left = trio.lowlevel.ParkingLot()
         self._is_closed = False
 
-    async def put(self, queued: _Queued) -> None:
+    def offer(self, queued: _Queued) -> bool:
+        """Put a message in line, and tell whether there was room and nobody waiting for it.
+
+        Raises:
+            ClosedResourceError: nobody takes messages any more.
         """
+        if self._entrance.locked() or self._is_full(queued):
+            return False
+        self._add(queued)
+        return True
+
+    async def put(self, queued: _Queued) -> None:
+        """Put a message in line once there is room.
+
         Raises:
             ClosedResourceError: nobody takes messages any more.
 
         Cancellation: it is in line or it is not.
         """
-        size = queued.message.size
         async with self._entrance:
-            while self._messages and (
-                len(self._messages) >= QUEUE_LENGTH or self._bytes + size > QUEUE_BYTES
-            ):
-                await self._changed.park()
-            if self._is_closed:
-                raise trio.ClosedResourceError
-            self._messages.append(queued)
-            self._bytes += size
-            self._changed.unpark_all()
+            while self._is_full(queued):
+                await self._left.park()
+            self._add(queued)
 
-    async def take(self) -> _Queued:
-        """Return the first message."""
-        await trio.lowlevel.checkpoint()
+    async def filled(self) -> None:
+        """Return once there is a message."""
         while not self._messages:
-            await self._changed.park()
+            await self._filled.park()
+
+    def take(self) -> _Queued | None:
+        """Return the first message, if there is one."""
+        if not self._messages:
+            return None
         queued = self._messages.popleft()
         self._bytes -= queued.message.size
-        self._changed.unpark_all()
+        if self._left:
+            self._left.unpark_all()
         return queued
 
     def close(self) -> None:
         """Forget what is in line, and let nobody wait any longer."""
         self._is_closed = True
         self._messages.clear()
-        self._changed.unpark_all()
+        self._left.unpark_all()
+
+    def _is_full(self, queued: _Queued) -> bool:
+        return bool(self._messages) and (
+            len(self._messages) >= QUEUE_LENGTH or self._bytes + queued.message.size > QUEUE_BYTES
+        )
+
+    def _add(self, queued: _Queued) -> None:
+        if self._is_closed:
+            raise trio.ClosedResourceError
+        self._messages.append(queued)
+        self._bytes += queued.message.size
+        if self._filled:
+            self._filled.unpark_all()
 
 
 OnDropped = Callable[[str, BroadcastRefused], None]
@@ -189,13 +213,17 @@ class SoloOrderer:
         filters.check(self._bundle, self._orderer, message)
         if message.is_config_update:
             self._make_config(message)
+        queued = _Queued(message, self._bundle.sequence)
         problem = f"the line has been full for {QUEUE_WAIT_S:g} s"
-        with trio.move_on_after(QUEUE_WAIT_S):
-            try:
-                await self._line.put(_Queued(message, self._bundle.sequence))
+        try:
+            if self._line.offer(queued):
+                await trio.lowlevel.checkpoint()
                 return
-            except trio.ClosedResourceError:
-                problem = "the orderer is closing"
+            with trio.move_on_after(QUEUE_WAIT_S):
+                await self._line.put(queued)
+                return
+        except trio.ClosedResourceError:
+            problem = "the orderer is closing"
         raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, problem)
 
     async def run_apart(
@@ -230,30 +258,30 @@ class SoloOrderer:
         task_status.started()
         with closing(self._line):
             while True:
-                queued = None
                 with trio.move_on_at(deadline):
-                    queued = await self._line.take()
-                if queued is None:
+                    await self._line.filled()
+                while trio.current_time() < deadline and (queued := self._line.take()):
+                    if self._still_holds(queued):
+                        await self._order(writer, cutter, queued.message)
+                    if not cutter.is_pending:
+                        deadline = math.inf
+                    elif deadline == math.inf:
+                        deadline = trio.current_time() + self._orderer.batch_timeout_s
+                if trio.current_time() >= deadline:
                     await self._write(writer, cutter.cut())
                     deadline = math.inf
-                    continue
-                if not self._still_holds(queued):
-                    continue
-                if queued.message.is_config_update:
-                    if cutter.is_pending:
-                        await self._write(writer, cutter.cut())
-                    await self._write_config(writer, queued.message)
-                else:
-                    limits = Limits(
-                        self._orderer.max_message_count, self._orderer.preferred_max_bytes
-                    )
-                    envelope = encode(queued.message.envelope)  # peers refuse other encodings
-                    for batch in cutter.ordered(Message(envelope, queued.message.size), limits):
-                        await self._write(writer, batch)
-                if not cutter.is_pending:
-                    deadline = math.inf
-                elif deadline == math.inf:
-                    deadline = trio.current_time() + self._orderer.batch_timeout_s
+
+    async def _order(self, writer: BlockWriter, cutter: BlockCutter, message: Parsed) -> None:
+        """Take the next message, and write the blocks it completes."""
+        if message.is_config_update:
+            if cutter.is_pending:
+                await self._write(writer, cutter.cut())
+            await self._write_config(writer, message)
+            return
+        limits = Limits(self._orderer.max_message_count, self._orderer.preferred_max_bytes)
+        envelope = encode(message.envelope)  # peers refuse other encodings
+        for batch in cutter.ordered(Message(envelope, message.size), limits):
+            await self._write(writer, batch)
 
     @property
     def _orderer(self) -> Orderer:

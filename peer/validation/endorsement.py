@@ -198,7 +198,10 @@ def endorsements_of(transaction: EndorserTransaction) -> list[SignedData]:
 
 def writes(namespace: NamespaceSet) -> bool:
     """Tell whether a transaction writes to a namespace or one of its collections."""
-    return next(_keys(namespace), None) is not None
+    public = namespace.public
+    return bool(public.writes or public.metadata_writes) or any(
+        each.hashed.hashed_writes or each.hashed.metadata_writes for each in namespace.collections
+    )
 
 
 def _keys(namespace: NamespaceSet) -> Iterator[Key]:

@@ -118,12 +118,8 @@ def read_transaction(signed: Signed) -> EndorserTransaction:
     if len(actions) != 1:
         raise Invalid(code, f"{len(actions)} actions, only one is supported")
     [action] = actions
-    try:
-        action_header = SignatureHeader.decode(action.header)
-    except DecodeError as exc:
-        raise Invalid(code, f"the action's header cannot be read: {exc}") from exc
-    if not action_header.nonce or not action_header.creator:
-        raise Invalid(code, "the action's header lacks nonce or creator")
+    if action.header != signed.header_bytes[1]:  # which has been checked
+        _check_action_header(action.header)
     payload = _read(ChaincodeActionPayload, action.payload, code)
     if payload.action is None:
         raise Invalid(code, "there is no action")
@@ -138,6 +134,16 @@ def read_transaction(signed: Signed) -> EndorserTransaction:
         extension=response.extension,
         endorsements=payload.action.endorsements,
     )
+
+
+def _check_action_header(data: bytes) -> None:
+    code = ValidationCode.INVALID_ENDORSER_TRANSACTION
+    try:
+        header = SignatureHeader.decode(data)
+    except DecodeError as exc:
+        raise Invalid(code, f"the action's header cannot be read: {exc}") from exc
+    if not header.nonce or not header.creator:
+        raise Invalid(code, "the action's header lacks nonce or creator")
 
 
 def _check_headers(signed: Signed) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import chain, combinations, islice, product
 from typing import NamedTuple
 
@@ -22,6 +23,10 @@ PrincipalSet = tuple[MspPrincipal, ...]
 """Principals with a signature each; one that stands there twice needs two."""
 
 Possible = Callable[[MspPrincipal], bool]
+
+KEPT = 64
+"""Sets of signers of which a policy remembers whether they are enough. It lives as long as the MSPs
+by which they were judged."""
 
 SETS_LIMIT = 10_000
 """Of one policy; Fabric stops at as many."""
@@ -46,6 +51,7 @@ class Policy(ABC):
 
     def __init__(self, msps: MspManager, path: str) -> None:
         self._msps = msps
+        self._is_enough = lru_cache(KEPT)(self.accepts)
         self.path = path
 
     def evaluate(self, signatures: Sequence[SignedData]) -> None:
@@ -66,7 +72,7 @@ class Policy(ABC):
             except (IdentityRefused, SignatureRefused):
                 continue
         identities = tuple(signers.values())
-        if not self.accepts(identities):
+        if not self._is_enough(identities):
             raise self._refused(identities, self._discounted(signatures))
 
     def evaluate_identities(self, identities: Sequence[Identity]) -> None:
