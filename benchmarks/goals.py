@@ -202,6 +202,13 @@ GOALS: Sequence[Goal] = (
         at_most=90,
         go="43 MB, orderer 36 MB",
     ),
+    Goal(
+        "memory",
+        "peer, growth per 10,000 invokes, RSS",
+        "growth of the peer in 10,000 transactions",
+        at_most=2,
+    ),
+    Goal("memory", "peer, 100 chaincodes ready, RSS", "peer with 100 chaincodes ready"),
     Goal("develop", "dev: from nothing to the prompt", "`peer dev` to the prompt", at_most=2_000),
     Goal(
         "develop",
