@@ -203,6 +203,34 @@ async def test_a_revoked_creator(world: World, scene: Scene) -> None:
     assert await world.judge(other.made()) == [Code.VALID]
 
 
+async def test_what_was_found_right_is_judged_by_the_configuration_that_holds(
+    world: World, scene: Scene
+) -> None:
+    transaction = world.made(writes())
+    before = world.channel.bundle
+    for revoked, code in (
+        (scene.user(0), Code.BAD_CREATOR_SIGNATURE),
+        (scene.peer(0), Code.ENDORSEMENT_POLICY_FAILURE),
+    ):
+        world.channel.bundle = before
+        assert await world.judge(transaction) == [Code.VALID]
+        world.channel.bundle = with_revoked(scene, revoked)
+        assert await world.judge(transaction) == [code]
+
+
+async def test_a_changed_byte_anywhere_is_noticed_after_the_right_one_was_seen(
+    world: World,
+) -> None:
+    transaction = world.made(writes())
+    assert await world.judge(transaction) == [Code.VALID]
+    changed = [
+        transaction[:at] + bytes([transaction[at] ^ 1 << at % 8]) + transaction[at + 1 :]
+        for at in range(len(transaction))
+    ]
+    assert Code.VALID not in await world.judge(*changed)
+    assert await world.judge(transaction) == [Code.VALID]
+
+
 @pytest.mark.parametrize("tx_id", ["", "0" * 64, None], ids=["none", "another", "upper case"])
 async def test_an_id_that_is_not_the_transactions(world: World, tx_id: str | None) -> None:
     transaction = world.forged(writes())
