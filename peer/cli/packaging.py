@@ -136,6 +136,10 @@ def wording(verb: str) -> Wording:
             if verb == "install"
             else "failed to endorse proposal"
         ),
+        flags="failed to validate peer connection parameters",
+        one_peer="'{verb}' command supports one peer. {count} peers provided",
+        assembling="failed to create signed transaction",
+        sending="failed to send transaction",
     )
 
 

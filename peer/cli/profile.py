@@ -17,8 +17,11 @@ from peer.errors import ConfigError
 from peer.remote import ClientTls, Endpoint
 
 
-def peers_of_profile(path: Path, channel_id: str) -> list[Endpoint]:
+def peers_of_profile(path: Path, channel_id: str, certificate: bytes, key: bytes) -> list[Endpoint]:
     """Return the peers that endorse on a channel.
+
+    Args:
+        certificate: PEM, shown to peers that ask for one, with `key`; empty for none.
 
     Raises:
         ConfigError: the file cannot be used, or names none.
@@ -27,7 +30,7 @@ def peers_of_profile(path: Path, channel_id: str) -> list[Endpoint]:
         document = yaml.safe_load(path.read_bytes())
         peers = document["channels"][channel_id]["peers"]
         found = [
-            _endpoint(path, document["peers"][name])
+            _endpoint(path, document["peers"][name], certificate, key)
             for name, roles in peers.items()
             if (roles or {}).get("endorsingPeer", True)
         ]
@@ -41,11 +44,11 @@ def peers_of_profile(path: Path, channel_id: str) -> list[Endpoint]:
     return found
 
 
-def _endpoint(path: Path, peer: dict[str, Any]) -> Endpoint:
+def _endpoint(path: Path, peer: dict[str, Any], certificate: bytes, key: bytes) -> Endpoint:
     url = urlsplit(peer["url"])
     if url.scheme != "grpcs":
         return Endpoint(url.netloc)
     authorities = peer["tlsCACerts"]
     root = authorities.get("pem", "").encode() or (path.parent / authorities["path"]).read_bytes()
     name = peer.get("grpcOptions", {}).get("ssl-target-name-override", "")
-    return Endpoint(url.netloc, ClientTls(root, server_name=name))
+    return Endpoint(url.netloc, ClientTls(root, certificate, key, name))

@@ -42,7 +42,7 @@ from peer.errors import (
 from peer.ledger.api import ValidationCode
 from peer.msp.directory import load_signing_identity
 from peer.msp.identity import SigningIdentity
-from peer.remote import ClientTls, Connection, Endpoint, certificate_hash
+from peer.remote import ClientTls, Connection, Endpoint
 from peer.rpc.client import dial
 from peer.rpc.loop import open_loop
 
@@ -63,12 +63,20 @@ class Wording:
         verb: the command.
         endorser_client: no connection to the peer.
         endorsing, endorsed: before and behind what a call that failed says.
+        flags: the flags that name peers do not fit together.
+        one_peer: there are too many.
+        assembling: the endorsements make no transaction.
+        sending: the orderer does not take it.
     """
 
     verb: str
     endorser_client: str
     endorsing: str
     endorsed: str = ""
+    flags: str = "error validating peer connection parameters"
+    one_peer: str = "'{verb}' command can only be executed against one peer. received {count}"
+    assembling: str = "could not assemble transaction"
+    sending: str = "error sending transaction for {verb}"
 
 
 def run(work: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -114,12 +122,15 @@ class Session:
         Raises:
             click.ClickException: the flags do not fit together, or a peer cannot be reached.
         """
-        if len(flags.peer_addresses) > 1 and not several:
-            raise click.ClickException(
-                f"'{self.wording.verb}' command can only be executed against one peer. "
-                f"Received {len(flags.peer_addresses)}"
-            )
-        for endpoint in peer_endpoints(self._config, flags, channel_id):
+        wording, count = self.wording, len(flags.peer_addresses)
+        if count > 1 and not several:
+            problem = wording.one_peer.format(verb=wording.verb, count=count)
+            raise click.ClickException(f"{wording.flags}: {problem}")
+        try:
+            endpoints = peer_endpoints(self._config, flags, channel_id)
+        except _Unmatched as exc:
+            raise click.ClickException(f"{wording.flags}: {exc}") from exc
+        for endpoint in endpoints:
             self.peers.append(
                 await self._dial(
                     endpoint,
@@ -127,7 +138,8 @@ class Session:
                     self._config.client.connect_timeout_s,
                 )
             )
-        self.tls_hash = self._hash_of(self._config.client.certificate)
+        tls = endpoints[0].tls
+        self.tls_hash = tls.certificate_hash if tls is not None else b""
 
     async def connect_orderer(self, flags: OrdererFlags, channel_id: str = "") -> Connection:
         """Connect to the orderer of the flags, or to one that the channel names.
@@ -182,7 +194,7 @@ class Session:
                 channel_id, chaincode, payload, transient
             )
         except EndorsementsDiffer as exc:
-            raise click.ClickException(f"could not assemble transaction: {exc}") from exc
+            raise click.ClickException(f"{self.wording.assembling}: {exc}") from exc
         except CommitTimeout as exc:
             raise click.ClickException("timed out waiting for txid on all peers") from exc
         except DeliverRefused as exc:
@@ -249,11 +261,6 @@ class Session:
             reason = exc.message.removeprefix(f"{endpoint}: ")
             raise click.ClickException(f"{who} {text}: {reason}") from exc
 
-    def _hash_of(self, path: str) -> bytes:
-        if not (self._config.peer.tls_enabled and path):
-            return b""
-        return certificate_hash(_read(path))
-
 
 def peer_endpoints(config: PeerConfig, flags: PeerFlags, channel_id: str = "") -> list[Endpoint]:
     """Return the peers of the flags, or the configured one.
@@ -261,20 +268,20 @@ def peer_endpoints(config: PeerConfig, flags: PeerFlags, channel_id: str = "") -
     Raises:
         ConfigError, click.ClickException: flags or TLS files are missing.
     """
-    if flags.profile:
-        return peers_of_profile(Path(flags.profile), channel_id)
     node, client = config.peer, config.client
+    certificate, key = _read(client.certificate), _read(client.private_key)
+    if flags.profile:
+        return peers_of_profile(Path(flags.profile), channel_id, certificate, key)
     addresses, roots = flags.peer_addresses, flags.peer_roots
     if not node.tls_enabled:
         return [Endpoint(each) for each in addresses or [node.address]]
     if not (roots or client.root_certificate):
         raise ConfigError(["peer.tls.enabled is true, but peer.tls.rootcert.file is not set"])
-    certificate, key = _read(client.certificate), _read(client.private_key)
     if not addresses:
         root = _read(roots[0] if roots else client.root_certificate)
         return [Endpoint(node.address, ClientTls(root, certificate, key, client.server_name))]
     if len(addresses) != len(roots):
-        raise click.ClickException(
+        raise _Unmatched(
             f"number of peer addresses ({len(addresses)}) does not match the number of TLS "
             f"root cert files ({len(roots)})"
         )
@@ -365,6 +372,10 @@ def _tell_verdict(tx_id: str, address: str, code: ValidationCode) -> None:
     log.info("txid [%s] committed with status (%s) at %s", tx_id, code.name, address)
 
 
+class _Unmatched(click.ClickException):
+    """There are not as many of one flag as of another."""
+
+
 class _Told(PeerError):
     """What Fabric's command says; an error of the peer, so that a client ends other calls on it."""
 
@@ -396,8 +407,8 @@ class _Orderer:
         try:
             await self._orderer.broadcast(data)
         except (BroadcastRefused, CallFailed) as exc:
-            text = f"error sending transaction for {self._wording.verb}: {refusal(exc)}"
-            raise _Told(text) from exc
+            sending = self._wording.sending.format(verb=self._wording.verb)
+            raise _Told(f"{sending}: {refusal(exc)}") from exc
 
 
 def refusal(exc: BroadcastRefused | CallFailed) -> str:

@@ -148,7 +148,8 @@ class Client:
         """Run a chaincode and, if it succeeds, commit what it wrote; otherwise like `evaluate`.
 
         Raises:
-            EndorsementsDiffer: the endorsers do not agree on what came of it.
+            EndorsementsDiffer: the endorsers do not agree on what came of it; of those that fail,
+                the first one's answer is the result instead.
             BroadcastRefused: the ordering service does not take the transaction.
             CommitTimeout: it did, and no block has brought the transaction in time.
 
@@ -185,10 +186,9 @@ class Client:
     ) -> Result:
         with logs.bind(channel=channel_id, tx=proposal.tx_id):
             responses = await self._endorse(proposal)
-            results = [_result(proposal, response) for response in responses]
-            for result in results:
-                if not OK <= result.status < ERROR_THRESHOLD:
-                    return result
+            first = _result(proposal, responses[0])
+            if not OK <= first.status < ERROR_THRESHOLD:
+                return first
             envelope = signed_transaction(proposal.signed, responses, self.identity)
             await self._orderer(channel_id).broadcast(envelope)
             return _result(proposal, responses[0], verdict and await verdict())

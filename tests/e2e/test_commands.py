@@ -253,7 +253,12 @@ def test_calls_that_fail(at: Site, defined: str) -> None:
     assert unknown.startswith('endorsement failure during query. response: status:500 message:"')
     two = ("--peerAddresses", at.address) * 2
     assert at.refused(*query, *absent, *two) == (
-        "'query' command can only be executed against one peer. Received 2"
+        "error validating peer connection parameters: "
+        "'query' command can only be executed against one peer. received 2"
+    )
+    assert at.refused("lifecycle", "chaincode", "queryinstalled", *two) == (
+        "failed to validate peer connection parameters: "
+        "'queryinstalled' command supports one peer. 2 peers provided"
     )
     nowhere = {"CORE_PEER_ADDRESS": "127.0.0.1:1"}
     assert at.refused(*query, *absent, env=nowhere).startswith(

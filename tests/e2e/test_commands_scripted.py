@@ -64,6 +64,8 @@ from .test_commands import update_file
 
 CHANNEL = "mychannel"
 CALL = ("-C", CHANNEL, "-n", "cc", "-c", '{"Args":["f","a"]}')
+DEFINITION = ("-C", CHANNEL, "-n", "cc", "-v", "1", "--sequence", "1", "--waitForEvent=false")
+APPROVE = ("lifecycle", "chaincode", "approveformyorg", *DEFINITION)
 
 
 def proposal_parts(signed: SignedProposal) -> tuple[ChannelHeader, ChaincodeProposalPayload]:
@@ -184,14 +186,17 @@ class Scene:
     nodes: list[Node]
     env: dict[str, str]
 
+    @property
+    def orderer(self) -> tuple[str, str]:
+        return "-o", self.nodes[0].address
+
     def peers(self, count: int = 2) -> list[str]:
         return [flag for node in self.nodes[:count] for flag in ("--peerAddresses", node.address)]
 
     def invoke(self, *flags: str, peers: int = 2) -> tuple[int, str]:
         """Invoke on these peers; return the exit code and what is said, nothing being printed."""
-        orderer = ("-o", self.nodes[0].address)
         done = command(
-            "chaincode", "invoke", *CALL, *orderer, *self.peers(peers), *flags, env=self.env
+            "chaincode", "invoke", *CALL, *self.orderer, *self.peers(peers), *flags, env=self.env
         )
         assert done.stdout == ""
         assert "Traceback" not in done.stderr
@@ -268,14 +273,24 @@ def test_a_peer_that_refuses_and_one_that_fails(scene: Scene) -> None:
     )
     scene.nodes[1].refusal = None
     scene.nodes[1].response = Response(status=500, message="no")
+    second = "proposal response was not successful, error code 500, msg no"
+    assert scene.failure() == f"could not assemble transaction: {second}"
+    done = command(*APPROVE, *scene.orderer, *scene.peers(), env=scene.env)
+    assert done.stderr == f"Error: failed to create signed transaction: {second}\n"
+    scene.nodes[0].response = scene.nodes[1].response
     told = 'endorsement failure during invoke. response: status:500 message:"no"'
     assert scene.failure() == told
+    done = command(*APPROVE, *scene.orderer, *scene.peers(), env=scene.env)
+    assert done.stderr == "Error: proposal failed with status: 500 - no\n"
     assert scene.ordered == []
 
 
 def test_an_orderer_that_refuses(scene: Scene) -> None:
     scene.nodes[0].broadcast = BroadcastResponse(status=Status.FORBIDDEN, info="not you")
-    told = "error sending transaction for invoke: got unexpected status: FORBIDDEN -- not you"
+    refusal = "got unexpected status: FORBIDDEN -- not you"
+    done = command(*APPROVE, *scene.orderer, *scene.peers(1), env=scene.env)
+    assert done.stderr == f"Error: failed to send transaction: {refusal}\n"
+    told = f"error sending transaction for invoke: {refusal}"
     assert scene.failure(peers=1) == told
     assert scene.failure("--waitForEvent", peers=1) == told
 
@@ -351,9 +366,7 @@ def test_deploying_as_before(scene: Scene, tmp_path: Path, verb: str, function: 
 
 
 def test_several_peers_endorse_an_approval(scene: Scene) -> None:
-    flags = ("-C", CHANNEL, "-n", "cc", "-v", "1", "--sequence", "1", "-o", scene.nodes[0].address)
-    approve = ("lifecycle", "chaincode", "approveformyorg", *flags, "--waitForEvent=false")
-    done = command(*approve, *scene.peers(), env=scene.env)
+    done = command(*APPROVE, *scene.orderer, *scene.peers(), env=scene.env)
     assert done.returncode == 0, done.stderr
     assert [len(node.proposals) for node in scene.nodes] == [1, 1]
     assert len(scene.ordered) == 1
@@ -436,8 +449,24 @@ def test_mutual_tls(secured: Site, tmp_path: Path) -> None:
         "chaincode", "invoke", *CALL, *two, "--tlsRootCertFiles", node / "ca.crt", env=env
     )
     assert told == (
+        "error validating peer connection parameters: "
         "number of peer addresses (2) does not match the number of TLS root cert files (1)"
     )
+    document = {
+        "channels": {CHANNEL: {"peers": {"peer0": {}}}},
+        "peers": {
+            "peer0": {
+                "url": f"grpcs://{secured.address}",
+                "tlsCACerts": {"path": str(node / "ca.crt")},
+            }
+        },
+    }
+    names = tmp_path / "net.yaml"
+    names.write_text(json.dumps(document))
+    query = ("chaincode", "query", "-C", CHANNEL, "-n", "qscc", "--connectionProfile", names)
+    chain_info = ("-c", json.dumps({"Args": ["GetChainInfo", CHANNEL]}), "-x")
+    assert secured.ok(*query, *chain_info, env=env)[0]
+    assert secured(*query, *chain_info, env=server_only).returncode == 1
     rootless = {"CORE_PEER_TLS_ENABLED": "true"}
     done = secured("channel", "list", env=rootless)
     assert done.returncode == 2
