@@ -34,14 +34,12 @@ from peer.chaincode.stream import (
     StreamRefused,
 )
 from peer.chaincode.transactions import (
-    TimeLimit,
     TransactionContext,
     TransactionContexts,
     TransactionParams,
 )
 from peer.errors import (
     ExecuteError,
-    ExecuteTimeout,
     PeerError,
     RegistrationRefused,
     StreamTerminated,
@@ -123,11 +121,10 @@ class Handler:
         self._long = long_requests.by_type
         self._ready_params = ready_params
         self._keepalive_s = keepalive_s
-        self._is_debugged = is_debugged
         self._trace = trace
         self._state = HandlerState.CREATED
         self._meters = meters
-        self._contexts = TransactionContexts(self._count)
+        self._contexts = TransactionContexts(self._count, is_debugged)
 
     @property
     def is_ready(self) -> bool:
@@ -161,6 +158,7 @@ class Handler:
         refusal: StreamRefused | None = None
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._contexts.keep_time)
                 if self._keepalive_s > 0:
                     nursery.start_soon(self._send_keepalives)
                 try:
@@ -199,7 +197,8 @@ class Handler:
         Source: Handler.Execute, core/chaincode/handler.go (release-2.5).
         """
         key = params.key
-        context = self._contexts.open(params, is_init=message_type == Type.INIT)
+        is_init = message_type == Type.INIT
+        context = self._contexts.open(params, is_init=is_init, limit_s=limit_s)
         try:
             try:
                 self._send(
@@ -215,11 +214,9 @@ class Handler:
                 context.settle(StreamTerminated(key, f"chaincode stream terminated: {exc}"))
             except MessageTooLarge as exc:
                 context.settle(ExecuteError(key, str(exc)))
-            outcome = await context.outcome(TimeLimit(limit_s, self._is_debugged))
+            outcome = await context.outcome()
         finally:
             self._contexts.close(context)
-        if outcome is None:
-            raise ExecuteTimeout(key, limit_s)
         if isinstance(outcome, ExecuteError):
             raise outcome
         return outcome

@@ -8,6 +8,7 @@ Fabric:    core/chaincode/transaction_contexts.go, transaction_context.go (relea
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
@@ -21,6 +22,7 @@ from peer.chaincode.iterators import QueryIterator
 from peer.errors import (
     DuplicateTransaction,
     ExecuteError,
+    ExecuteTimeout,
     LedgerError,
     StreamTerminated,
     TxKey,
@@ -80,32 +82,6 @@ class TransactionParams:
         return TxKey(self.channel_id, self.tx_id)
 
 
-class TimeLimit:
-    """When an execution has to be over.
-
-    Args:
-        limit_s: seconds from now.
-        is_debugged: asked then; if so, it gets as much again.
-    """
-
-    __slots__ = ("_ends", "_is_debugged", "_limit_s")
-
-    def __init__(self, limit_s: float, is_debugged: Callable[[], bool]) -> None:
-        self._limit_s = limit_s
-        self._is_debugged = is_debugged
-        self._ends = trio.current_time() + limit_s
-
-    async def wait(self, event: trio.Event) -> None:
-        """Return when the event has come, or time is over."""
-        while True:
-            with trio.CancelScope(deadline=self._ends):
-                await event.wait()
-                return
-            if not self._is_debugged():
-                return
-            self._ends += self._limit_s
-
-
 Request = tuple[Callable[..., Awaitable[None]], tuple[object, ...]]
 """A function and its arguments."""
 
@@ -114,12 +90,16 @@ class TransactionContext:
     """One running execution and everything the chaincode asked for in it.
 
     Attributes:
+        limit_s: seconds it may take.
+        ends: when they are over, by Trio's clock.
         busy: a request is being worked on; the protocol allows one at a time.
         iterators: open queries by id.
     """
 
-    def __init__(self, params: TransactionParams, *, is_init: bool) -> None:
+    def __init__(self, params: TransactionParams, *, is_init: bool, limit_s: float) -> None:
         self.params = params
+        self.limit_s = limit_s
+        self.ends = trio.current_time() + limit_s
         self.is_init = is_init
         self.busy = False
         self._caller = copy_context()
@@ -138,27 +118,28 @@ class TransactionContext:
             self._outcome = outcome
             self._news.set()
 
-    async def outcome(self, limit: TimeLimit) -> ChaincodeMessage | ExecuteError | None:
-        """Wait for COMPLETED, ERROR or the reason why neither will come; None when time is over.
+    async def outcome(self) -> ChaincodeMessage | ExecuteError:
+        """Wait for COMPLETED, ERROR or the reason why neither will come.
 
         Requests that take time run meanwhile; none does any more when this ends, in any way. A
         nursery costs as much as all the rest of a wait, so there is one from the first of them on.
         """
         try:
-            await limit.wait(self._news)
+            await self._news.wait()
         finally:
             # Cancelled, too: one that came just then is started all the same, to be answered.
             if self._first is not None:
-                await self._outcome_of_requests(self._first, limit)
+                await self._run_requests(self._first)
+        assert self._outcome is not None
         return self._outcome
 
-    async def _outcome_of_requests(self, first: Request, limit: TimeLimit) -> None:
+    async def _run_requests(self, first: Request) -> None:
         async with trio.open_nursery() as self._requests:
             work, args = first
             self.spawn(work, *args)
             if self._outcome is None:
                 self._news = trio.Event()
-                await limit.wait(self._news)
+                await self._news.wait()
             self._requests.cancel_scope.cancel()
 
     def spawn(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
@@ -172,6 +153,11 @@ class TransactionContext:
         assert self._first is None, "there is one request at a time"
         self._first = work, args
         self._news.set()
+
+    @property
+    def is_settled(self) -> bool:
+        """The outcome is there."""
+        return self._outcome is not None
 
     @property
     def simulator(self) -> TxSimulator:
@@ -222,18 +208,26 @@ class TransactionContexts:
 
     Args:
         on_end: hears of each execution that is over; must not wait.
+        is_debugged: asked when the time of an execution is over; if so, it gets as much again.
     """
 
-    def __init__(self, on_end: Callable[[TransactionContext], None] = lambda context: None) -> None:
+    def __init__(
+        self, on_end: Callable[[TransactionContext], None], is_debugged: Callable[[], bool]
+    ) -> None:
         self._contexts: dict[TxKey, TransactionContext] = {}
         self._on_end = on_end
+        self._is_debugged = is_debugged
         self._idle = trio.lowlevel.ParkingLot()
+        self._timer = trio.lowlevel.ParkingLot()
+        self._next_look = math.inf
 
     def get(self, channel_id: str, tx_id: str) -> TransactionContext | None:
         """Return the running execution, or None when it ended or never was."""
         return self._contexts.get(TxKey(channel_id, tx_id))
 
-    def open(self, params: TransactionParams, *, is_init: bool) -> TransactionContext:
+    def open(
+        self, params: TransactionParams, *, is_init: bool, limit_s: float
+    ) -> TransactionContext:
         """Return the context of an execution that begins; it ends with `close`.
 
         Raises:
@@ -243,7 +237,11 @@ class TransactionContexts:
         key = params.key
         if key in self._contexts:
             raise DuplicateTransaction(key, f"txid: {key.tx_id}({key.channel_id}) exists")
-        context = self._contexts[key] = TransactionContext(params, is_init=is_init)
+        context = TransactionContext(params, is_init=is_init, limit_s=limit_s)
+        self._contexts[key] = context
+        if context.ends < self._next_look:
+            self._next_look = context.ends
+            self._timer.unpark()
         return context
 
     def close(self, context: TransactionContext) -> None:
@@ -254,6 +252,25 @@ class TransactionContexts:
         self._on_end(context)
         if not self._contexts:
             self._idle.unpark_all()
+
+    async def keep_time(self) -> None:
+        """Settle executions whose time is over, until cancelled.
+
+        One task looks after all of them, as a rule once in the time that one may take: a scope with
+        a deadline for each would cost a tenth of what endorsing costs in all.
+        """
+        while True:
+            with trio.CancelScope(deadline=self._next_look):
+                await self._timer.park()
+            now = trio.current_time()
+            running = [each for each in self._contexts.values() if not each.is_settled]
+            for context in running:
+                if context.ends <= now and self._is_debugged():
+                    context.ends += context.limit_s
+                elif context.ends <= now:
+                    context.settle(ExecuteTimeout(context.params.key, context.limit_s))
+            ends = (context.ends for context in running if not context.is_settled)
+            self._next_look = min(ends, default=math.inf)
 
     async def wait_idle(self) -> None:
         """Return when nothing executes."""

@@ -445,3 +445,22 @@ async def test_requests_of_an_execution_that_is_cut_off_are_counted_as_failed(
     assert value("chaincode_shim_requests_completed", **labels, success="false") == 1
     took_s = value("chaincode_shim_request_duration_sum", **labels, success="false")
     assert took_s == pytest.approx(2.0)
+
+
+async def test_each_execution_has_its_own_limit(
+    bench: Bench, execute: Executor, autojump_clock: object
+) -> None:
+    """One that began later may be over sooner, or when nothing has run for long."""
+    handler, _ = await bench.ready()
+    began = trio.current_time()
+    limits = {"tx1": 300.0, "tx2": 30.0, "tx3": 40.0, "tx4": 5.0}
+    executions = {tx: execute(handler, params(tx), limit_s=limits[tx]) for tx in limits}
+    over: dict[str, float] = {}
+    for tx in ("tx4", "tx2", "tx3", "tx1"):
+        assert isinstance(await executions[tx].error(), ExecuteTimeout)
+        over[tx] = trio.current_time() - began
+    assert over == pytest.approx(limits)
+    await trio.sleep(1000)
+    began = trio.current_time()
+    assert isinstance(await execute(handler, params(), limit_s=7.0).error(), ExecuteTimeout)
+    assert trio.current_time() - began == pytest.approx(7)
