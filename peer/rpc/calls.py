@@ -36,6 +36,7 @@ from peer.services.api import Caller, Decode, Method, Streaming, Unary
 log = logging.getLogger("peer.rpc")
 
 STOPPING = "the peer is stopping"
+_STOPPED = CallRefused(Code.UNAVAILABLE, STOPPING)
 STANDSTILL_S = 5.0
 PORTION_BYTES = 1 << 16
 """A request of which less than that has come in so many seconds stands still."""
@@ -197,7 +198,7 @@ class Call:
 
     async def run(self) -> None:
         """Answer the call; whatever fails is told to the client and harms nobody else."""
-        refusal: CallRefused | None = CallRefused(Code.UNAVAILABLE, STOPPING)
+        refusal: CallRefused | None = _STOPPED
         path, is_stream = self.method.path, isinstance(self.method, Streaming)
         began = trio.current_time()
         self._meters.call_began(path, is_stream=is_stream)

@@ -16,8 +16,8 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,7 @@ class Server:
         self._connections: dict[_Connection, None] = {}  # the one idle longest comes first
         self._calls: dict[Call, None] = {}  # the oldest first
         self._quiet = trio.Event()
+        self._is_stopping = False
         self.pings = Configuration(
             http2_connection_window_size=CONNECTION_WINDOW_BYTES,
             http2_stream_window_size=STREAM_WINDOW_BYTES,
@@ -155,24 +156,14 @@ class Server:
             for listener in listeners:
                 listener.socket.close()
 
-    @contextmanager
-    def slot(self, path: str) -> Iterator[None]:
-        """Hold one of the places of a service.
+    def slot(self, path: str) -> _Slot:
+        """Return one of the places of a service, to be held while a call of it is answered.
 
         Raises:
-            CallRefused: all are taken.
+            CallRefused: from entering it, where all are taken.
         """
         service = path.rpartition("/")[0]
-        limit = self.limits.concurrency.get(service, 0)
-        if limit and self._answering[service] >= limit:
-            text = f"too many requests for {service}, exceeding concurrency limit ({limit})"
-            log.warning("%s", text)
-            raise CallRefused(Code.RESOURCE_EXHAUSTED, text)
-        self._answering[service] += 1
-        try:
-            yield
-        finally:
-            self._answering[service] -= 1
+        return _Slot(service, self._answering, self.limits.concurrency.get(service, 0))
 
     def call_begins(self, call: Call) -> bool:
         """Hear of a call; return whether there is a place for it."""
@@ -190,7 +181,7 @@ class Server:
         self._calls.pop(call, None)
         if not connection.calls:
             self._connections[connection] = self._connections.pop(connection)
-        if not any(each.calls for each in self._connections):
+        if self._is_stopping and not any(each.calls for each in self._connections):
             self._quiet.set()
 
     def make_room(self, call: Call) -> bool:
@@ -240,11 +231,31 @@ class Server:
 
     async def _drain(self) -> None:
         """Tell all clients to go, and wait until no call is left."""
+        self._is_stopping = True
         for connection in self._connections:
             connection.stop()
         if any(each.calls for each in self._connections):
-            self._quiet = trio.Event()
             await self._quiet.wait()
+
+
+class _Slot:
+    """A place among the calls of a service that are being answered."""
+
+    def __init__(self, service: str, answering: Counter[str], limit: int) -> None:
+        self._service = service
+        self._answering = answering
+        self._limit = limit
+
+    def __enter__(self) -> None:
+        if self._limit and self._answering[self._service] >= self._limit:
+            limit = f"exceeding concurrency limit ({self._limit})"
+            text = f"too many requests for {self._service}, {limit}"
+            log.warning("%s", text)
+            raise CallRefused(Code.RESOURCE_EXHAUSTED, text)
+        self._answering[self._service] += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._answering[self._service] -= 1
 
 
 class _Connection(AbstractHandler):
