@@ -1,12 +1,14 @@
-"""What the peer and a chaincode hold in memory, before and after many transactions.
+"""What the peer and chaincodes hold in memory: idle, after many transactions, with many of them.
 
 Room:      benchmarks   (drives peer.open_peer, as any program that embeds a peer)
 Loop:      Trio
 Lifetime:  one process
 Fabric:    none
 
-RSS is all that is resident; PSS counts a page that several processes use by its share. Ratios are
-to a Python interpreter that does nothing.
+The peer orders for itself. RSS is all that is resident; PSS counts a page that several processes
+use by its share. Ratios are to a Python interpreter that does nothing. Growth is counted from the
+first thousand transactions on, when caches are full. TRANSACTIONS in the environment tells how many
+there are; 100,000 take minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import islice
+from operator import length_hint
 
 import trio
 from measure import CHAINCODES, Row, Samples, main, memory, pin
@@ -26,6 +30,7 @@ FLOOR = "idle Python interpreter"
 IDLE = "print(flush=True); input()"
 CLIENTS = 8
 KEYS = 1_000
+GROWTH = "peer, growth per 10,000 invokes, RSS"
 
 
 def rows(quick: bool) -> list[Row]:
@@ -33,14 +38,16 @@ def rows(quick: bool) -> list[Row]:
     pin()
     samples = Samples()
     measure_interpreter(samples)
-    places = [FLOOR, *trio.run(measure_peer, samples, 200 if quick else 10_000)]
-    return [
+    transactions = int(os.environ.get("TRANSACTIONS", "200" if quick else "10000"))
+    measured = trio.run(measure_peer, samples, transactions, 3 if quick else 100)
+    rows = [
         samples.row(
             f"{place}, {kind}", "MiB", scale=1, to="" if place == FLOOR else f"{FLOOR}, {kind}"
         )
-        for place in places
+        for place in (FLOOR, *measured)
         for kind in ("RSS", "PSS")
     ]
+    return [*rows, samples.row(GROWTH, "MiB", scale=1)]
 
 
 def measure_interpreter(samples: Samples) -> None:
@@ -53,10 +60,11 @@ def measure_interpreter(samples: Samples) -> None:
         idle.communicate(b"\n")
 
 
-async def measure_peer(samples: Samples, transactions: int) -> list[str]:
-    """Sample peer and chaincode before and after many invokes; return the names of the samples."""
+async def measure_peer(samples: Samples, transactions: int, chaincodes: int) -> list[str]:
+    """Sample peer and chaincode on the way; return the names of the samples."""
     places = ["peer, idle", "peer, one chaincode ready", "chaincode, ready"]
     places += [f"{process}, after {transactions:,} invokes" for process in ("peer", "chaincode")]
+    places += [f"{process}, {chaincodes} chaincodes ready" for process in ("peer", "chaincode")]
     async with open_peer() as peer:
         _keep(samples, places[0], os.getpid())
         await peer.install(CHAINCODES / "library", name="cc")
@@ -64,12 +72,26 @@ async def measure_peer(samples: Samples, transactions: int) -> list[str]:
         _keep(samples, places[1], os.getpid())
         _keep(samples, places[2], pid)
         numbers = iter(range(transactions))
-        async with trio.open_nursery() as nursery:
-            for _ in range(CLIENTS):
-                nursery.start_soon(_update, peer, numbers)
+        await _work(peer, islice(numbers, min(KEYS, transactions // 2)))
+        before, _ = memory(os.getpid())
+        counted = length_hint(numbers)
+        await _work(peer, numbers)
+        after, _ = memory(os.getpid())
+        samples.add(GROWTH, (after - before) / counted * 10_000)
         _keep(samples, places[3], os.getpid())
         _keep(samples, places[4], pid)
+        for number in range(1, chaincodes):
+            await peer.install(CHAINCODES / "library", name=f"cc{number}")
+            pid = int((await peer.query(CHANNEL, f"cc{number}", ["pid"])).payload)
+        _keep(samples, places[5], os.getpid())
+        _keep(samples, places[6], pid)
     return places
+
+
+async def _work(peer: Peer, numbers: Iterator[int]) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(CLIENTS):
+            nursery.start_soon(_update, peer, numbers)
 
 
 async def _update(peer: Peer, numbers: Iterator[int]) -> None:

@@ -57,6 +57,17 @@ def test_the_authors_loop_is_measured(tmp_path: Path) -> None:
     assert 0 < first["low"] <= first["value"] <= first["high"]
 
 
+def test_starts_are_measured_beside_a_python_that_does_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "startup.json"
+    done = benchmarks("--quick", "--only", "startup", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())["subjects"]["startup"]}
+    whole = rows["node start to first committed invoke"]
+    assert whole["ratio"] > rows["node start to its line"]["ratio"] > 1
+    for command in ("demo", "--help", "import peer.app"):
+        assert rows[f"{command}, CPU"]["ratio"] > 1
+
+
 def test_launches_in_containers_are_measured_beside_their_floors(
     docker_engine: Engine, tmp_path: Path
 ) -> None:
