@@ -35,7 +35,11 @@ FindChannel = Callable[[str], Channel | None]
 IsMember = Callable[[str, str, str, SignedData], bool]
 """Tells of channel, chaincode and collection whether the signer is a member."""
 
-Answer = Callable[[Envelope, Block], Awaitable[DeliverResponse]]
+Answer = Callable[[Envelope, Block], Awaitable[DeliverResponse | bytes]]
+"""Makes the response of a block for a request; marshalled, where many get the same."""
+
+RECENT_BLOCKS = 16
+"""Filtered blocks that are kept for others who follow their channels."""
 
 
 class _Asked(NamedTuple):
@@ -73,9 +77,17 @@ def methods(
     async def whole(_: Envelope, block: Block) -> DeliverResponse:
         return DeliverResponse(block=block)
 
-    async def filtered(request: Envelope, block: Block) -> DeliverResponse:
+    recent: dict[tuple[str, int], bytes] = {}
+
+    async def filtered(request: Envelope, block: Block) -> bytes:
         channel_id, _ = _asked(request)
-        return DeliverResponse(filtered_block=filtered_block(channel_id, block))
+        which = channel_id, header_of(block).number
+        if which not in recent:
+            if len(recent) == RECENT_BLOCKS:
+                del recent[next(iter(recent))]
+            response = DeliverResponse(filtered_block=filtered_block(channel_id, block))
+            recent[which] = encode(response)
+        return recent[which]
 
     async def with_private_data(request: Envelope, block: Block) -> DeliverResponse:
         channel_id, requester = _asked(request)
@@ -158,10 +170,14 @@ def _method(name: str, deliverer: Deliverer, answer: Answer) -> Method:
         path=f"/protos.Deliver/{name}",
         decode=decoder(Envelope),
         call=deliver,
-        encode=encode,
+        encode=_encoded,
         max_request=SMALL,
         is_endless=True,
     )
+
+
+def _encoded(response: DeliverResponse | bytes) -> bytes:
+    return response if isinstance(response, bytes) else encode(response)
 
 
 def _asked(request: Envelope) -> _Asked:

@@ -216,6 +216,36 @@ async def test_private_data_are_for_members(tmp_path: Path) -> None:
         assert asked == [(CHANNEL, "assets", COLLECTION)]
 
 
+async def test_a_filtered_block_is_made_once_for_all_who_listen(tmp_path: Path) -> None:
+    async with scene(tmp_path) as on:
+        last = on.peer.ledger(CHANNEL).height - 1
+        served = {
+            each.path: each
+            for each in deliver.methods(on.peer.joined.find, lambda *membership: False)
+        }
+        method = served[DELIVER + "DeliverFiltered"]
+        assert isinstance(method, Streaming)
+
+        async def requests() -> AsyncIterator[Envelope]:
+            yield decode(Envelope, on.seek(OLDEST, at(last)))
+
+        heard: list[list[object]] = []
+        for _ in range(2):
+            sent: list[object] = []
+
+            async def send(response: object, sent: list[object] = sent) -> None:
+                sent.append(response)
+
+            await method.call(requests(), send, Caller("somebody:1"))
+            heard.append(sent)
+        one, other = heard
+        assert len(one) == last + 2  # and the status
+        assert all(a is b for a, b in zip(one[:-1], other[:-1], strict=True))
+        numbers = [decode(DeliverResponse, method.encode(each)) for each in one[:-1]]
+        blocks = [each.filtered_block for each in numbers]
+        assert [block and block.number for block in blocks] == [*range(last + 1)]
+
+
 async def test_several_requests_on_one_stream_and_how_a_refusal_ends_it(tmp_path: Path) -> None:
     async with scene(tmp_path) as on, google_client(on.peer.address) as client:
         first = on.seek(OLDEST, OLDEST)
