@@ -95,14 +95,17 @@ class GrpcConnection:
 
     async def unary(self, path: str, request: bytes, *, timeout_s: float | None = None) -> bytes:
         """Send one request and return the one response; see `Connection.unary`."""
-        responses = []
+        responses: list[bytes] = []
         with trio.move_on_after(math.inf if timeout_s is None else timeout_s):
             async with self._open(path, timeout_s) as call:
                 await call.send_only(request)
                 async for response in call:
-                    responses.append(response)  # noqa: PERF401 - no comprehension: it may be cut off
+                    responses.append(response)
+                    if len(responses) > 1:
+                        break  # there is no end to what somebody might send
             if len(responses) != 1:
-                raise CallFailed(Code.INTERNAL, f"{path}: {len(responses)} responses to a request")
+                count = "several" if responses else "no"
+                raise CallFailed(Code.INTERNAL, f"{path}: {count} responses to a request")
             return responses[0]
         raise CallFailed(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
 

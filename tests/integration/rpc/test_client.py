@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
 
 from fabric_protos.codec import encode
 from fabric_protos.gateway import ErrorDetail as ErrorDetailMessage
@@ -392,6 +393,13 @@ async def test_ends_without_a_status_and_other_lies() -> None:
         await peer.finish(0)
         await peer.until_closed()
 
+    async def no_end(peer: RawPeer) -> None:
+        await peer.answer()
+        with suppress(ProtocolError, trio.BrokenResourceError):  # once the client has gone
+            while not peer.closed:
+                await peer.send(b"more")
+        await peer.until_closed()
+
     async def no_message(peer: RawPeer) -> None:
         await peer.answer()
         await peer.finish(0)
@@ -415,8 +423,9 @@ async def test_ends_without_a_status_and_other_lies() -> None:
     for play, code, text in (
         (no_status, Code.INTERNAL, "without a status"),
         (half_a_message, Code.INTERNAL, "middle of a message"),
-        (two_messages, Code.INTERNAL, "2 responses"),
-        (no_message, Code.INTERNAL, "0 responses"),
+        (two_messages, Code.INTERNAL, "several responses"),
+        (no_end, Code.INTERNAL, "several responses"),
+        (no_message, Code.INTERNAL, "no responses"),
         (too_long, Code.RESOURCE_EXHAUSTED, "larger than max"),
         (compressed, Code.UNIMPLEMENTED, "compressed"),
         (odd_status, Code.UNKNOWN, "99"),
