@@ -40,7 +40,7 @@ from peer.lifecycle.definitions import Definitions
 from peer.lifecycle.deployments import Deployments
 from peer.lifecycle.development import StartedByHand
 from peer.lifecycle.state import defined_collections
-from peer.metrics import Metrics
+from peer.metrics import GrpcMeters, Metrics
 from peer.neighbours import Neighbours
 from peer.operations import open_operations
 from peer.ordering.connections import Connections
@@ -349,7 +349,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         None if network is None else network.peer_node,
         metrics.grpc,
     )
-    orderer_address = await _open_orderer(stack, config, embedded, channels, network)
+    orderer_address = await _open_orderer(stack, config, embedded, channels, network, metrics.grpc)
     peer = Peer(
         chaincode=chaincode,
         packages=packages,
@@ -385,6 +385,7 @@ async def _open_orderer(
     ordering: EmbeddedOrdering | None,
     channels: Channels,
     network: Embedded | None,
+    meters: GrpcMeters,
 ) -> str:
     """Serve the embedded ordering service, if it is to be, and return its address."""
     if network is None or ordering is None:
@@ -397,7 +398,8 @@ async def _open_orderer(
         partial(deliver.chain, channels.find),
         time_window_s=config.peer.time_window_s,
     )
-    return await open_server(stack, config, serving.ORDERER, methods, network.orderer_node)
+    node = network.orderer_node
+    return await open_server(stack, config, serving.ORDERER, methods, node, meters)
 
 
 async def _listen_for_development(

@@ -160,6 +160,11 @@ async def test_a_transaction_from_proposal_to_block_event(tmp_path: Path) -> Non
             assert [header_of(each.block).number for each in ordered[:-1] if each.block] == numbers
             assert ordered[-1].status == Status.SUCCESS
 
+            counted = partial(on.peer.metrics.value, service="orderer_AtomicBroadcast")
+            assert counted("grpc_server_stream_requests_received", method="Broadcast") == 2
+            assert counted("grpc_server_stream_messages_sent", method="Deliver") == 3
+            assert on.peer.metrics.value("grpc_comm_conn_opened") == 2
+
 
 async def _submit(
     on: Scene, client: GoogleClient, orderer: GoogleClient, *args: str, **transient: bytes
