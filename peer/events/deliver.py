@@ -3,7 +3,7 @@
 Room:      peer.events   (imports peer.channel, peer.msp; used by ordering and rpc)
 Loop:      Trio
 Lifetime:  one request; several may follow one another on a stream
-Fabric:    common/deliver/deliver.go (release-2.5)
+Fabric:    common/deliver/deliver.go (release-2.5; blocks without data are of 3.0)
 """
 
 from __future__ import annotations
@@ -21,10 +21,16 @@ import betterproto2
 from fabric_protos.codec import decode
 from fabric_protos.common import Block, Envelope, Payload, Status
 from fabric_protos.errors import DecodeError
-from fabric_protos.orderer import SeekInfo, SeekInfoSeekBehavior, SeekPosition
+from fabric_protos.orderer import (
+    SeekInfo,
+    SeekInfoSeekBehavior,
+    SeekInfoSeekContentType,
+    SeekPosition,
+)
 from fabric_protos.stream import ChannelHeader, SignatureHeader
 from peer.channel.bundle import Bundle
 from peer.errors import DeliverRefused, IdentityRefused, PolicyNotSatisfied
+from peer.ledger.blocks import is_config_block
 from peer.metrics import DeliverMeters, Registry
 from peer.msp.policies import SignedData
 
@@ -34,6 +40,8 @@ M = TypeVar("M", bound=betterproto2.Message)
 
 TIME_WINDOW_S = 900.0
 """How far a request's clock may be from ours; `peer.authentication.timewindow`."""
+
+BLOCK = "block"
 
 SendBlock = Callable[[Block], Awaitable[None]]
 
@@ -87,14 +95,14 @@ class Deliverer:
         find: returns a channel, None where there is none of that name.
         policy: path of the policy that a requester must satisfy.
         time_window_s: how far the clock of a request may be off.
-        data_type: what is sent, as the metrics call it.
+        data_type: what is sent, as the metrics call it; of a `BLOCK` the header may be asked for.
         meters: requests and blocks are counted there.
     """
 
     find: Callable[[str], Chain | None]
     policy: Callable[[Bundle], str]
     time_window_s: float = TIME_WINDOW_S
-    data_type: str = "block"
+    data_type: str = BLOCK
     meters: DeliverMeters = field(default_factory=lambda: DeliverMeters(Registry()))
 
     async def serve(self, request: Envelope, send: SendBlock, *, tls_hash: bytes = b"") -> Status:
@@ -141,13 +149,16 @@ class Deliverer:
         access.check()
         wanted = _range(seek, chain.blocks)
         blocks, number = chain.blocks, wanted.start
+        asks_headers = seek.content_type == SeekInfoSeekContentType.HEADER_WITH_SIG
+        is_header_enough = asks_headers and self.data_type == BLOCK
         while number <= wanted.stop:
             if number >= blocks.height:
                 if seek.behavior == SeekInfoSeekBehavior.FAIL_IF_NOT_READY:
                     raise DeliverRefused(Status.NOT_FOUND, f"block {number} is not there yet")
                 await blocks.reached(number + 1)
             access.check()
-            await send(await blocks.block(number))
+            block = await blocks.block(number)
+            await send(_without_data(block) if is_header_enough else block)
             count()
             number += 1
 
@@ -184,6 +195,13 @@ class _Access:
         except PolicyNotSatisfied as exc:
             raise DeliverRefused(Status.FORBIDDEN, f"{path} is not satisfied: {exc}") from exc
         self._sequence = bundle.sequence
+
+
+def _without_data(block: Block) -> Block:
+    """Return what is signed of a block; a configuration stays, as it tells who signs the next."""
+    if is_config_block(block):
+        return block
+    return Block(header=block.header, metadata=block.metadata)
 
 
 def _range(seek: SeekInfo, blocks: BlockSource) -> _Range:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,21 @@ import trio
 import trio.testing
 
 from fabric_protos.codec import encode
-from fabric_protos.common import Block, BlockHeader, Envelope, Header, HeaderType, Payload, Status
+from fabric_protos.common import (
+    Block,
+    BlockData,
+    BlockHeader,
+    BlockMetadata,
+    Envelope,
+    Header,
+    HeaderType,
+    Payload,
+    Status,
+)
 from fabric_protos.orderer import (
     SeekInfo,
     SeekInfoSeekBehavior,
+    SeekInfoSeekContentType,
     SeekNewest,
     SeekNextCommit,
     SeekOldest,
@@ -125,6 +137,7 @@ def request(
     clock: float | None = 0,
     creator: bytes = b"somebody",
     tls_hash: bytes = b"",
+    content: SeekInfoSeekContentType = SeekInfoSeekContentType.BLOCK,
 ) -> Envelope:
     stamp = None if clock is None else Timestamp(seconds=int(time.time() + clock))
     channel = ChannelHeader(
@@ -137,7 +150,7 @@ def request(
         channel_header=channel.encode(),
         signature_header=SignatureHeader(creator=creator, nonce=b"n").encode(),
     )
-    seek = SeekInfo(start=start, stop=stop, behavior=behavior)
+    seek = SeekInfo(start=start, stop=stop, behavior=behavior, content_type=content)
     return Envelope(payload=encode(Payload(header=header, data=encode(seek))), signature=b"s")
 
 
@@ -158,6 +171,47 @@ async def test_blocks_that_are_there_come_and_success_ends(
     scene = Scene()
     assert await scene.ask(request(start, stop)) == Status.SUCCESS
     assert scene.got == numbers
+
+
+@pytest.mark.parametrize(
+    ("data_type", "is_left_out"),
+    [("block", True), ("filtered_block", False), ("block_and_pvtdata", False)],
+)
+async def test_who_asks_for_headers_gets_no_data(
+    monkeypatch: pytest.MonkeyPatch, data_type: str, is_left_out: bool
+) -> None:
+    scene = Scene(height=2)
+    scene.deliverer = replace(scene.deliverer, data_type=data_type)
+    config = ChannelHeader(type=HeaderType.CONFIG, channel_id="ch")
+    header = Header(channel_header=config.encode(), signature_header=b"")
+    kept = [
+        Block(
+            header=BlockHeader(number=number),
+            data=BlockData(data=[data]),
+            metadata=BlockMetadata(metadata=[b"signatures"]),
+        )
+        for number, data in enumerate(
+            [encode(Envelope(payload=encode(Payload(header=header)))), b"transaction"]
+        )
+    ]
+
+    async def block(number: int) -> Block:
+        return kept[number]
+
+    got: list[Block] = []
+
+    async def send(block: Block) -> None:
+        got.append(block)
+
+    monkeypatch.setattr(scene.blocks, "block", block)
+    headers = request(content=SeekInfoSeekContentType.HEADER_WITH_SIG)
+    assert await scene.ask(headers, send=send) == Status.SUCCESS
+    bare = Block(header=kept[1].header, metadata=kept[1].metadata)
+    assert got == [kept[0], bare if is_left_out else kept[1]]
+    assert kept[1].data is not None  # others may have the same object
+    got.clear()
+    assert await scene.ask(request(), send=send) == Status.SUCCESS
+    assert got == kept
 
 
 @pytest.mark.parametrize("start", [at(5), NEXT])
