@@ -16,9 +16,7 @@ import click
 
 from peer.cli import cli
 from peer.cli.flags import OrdererFlags, PeerFlags
-
-BEGIN = "<!-- begin: written by python -m peer.cli.reference -->"
-END = "<!-- end -->"
+from peer.config.generated import Generated
 
 SHARED = {"of peers": PeerFlags._fields, "of the orderer": OrdererFlags._fields}
 """Flags that many commands have: they stand on the page once."""
@@ -34,24 +32,6 @@ def commands(group: click.Group, *names: str) -> Iterator[tuple[str, click.Comma
             yield from commands(command, *names, name)
         else:
             yield " ".join((*names, name)), command
-
-
-def render() -> str:
-    """Return the generated part, markers included."""
-    return "\n".join((BEGIN, "", *_lines(), END))
-
-
-def update(text: str) -> str:
-    """Return a document with its generated part renewed.
-
-    Raises:
-        ValueError: it has no place for one.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"no '{BEGIN}' … '{END}' in the document")
-    return before + render() + after
 
 
 def _lines() -> Iterator[str]:
@@ -109,6 +89,7 @@ def _default(option: click.Option) -> str:
     return f"`{option.default}`" if option.show_default and option.default else ""
 
 
+TABLES = Generated("peer.cli.reference", _lines)
+
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(update(path.read_text(encoding="utf-8")), encoding="utf-8")
+    TABLES.write(Path(sys.argv[1]))

@@ -15,29 +15,9 @@ from itertools import groupby
 from pathlib import Path
 
 from peer.config.fabric import DOCKER, FOREIGN_ENV, UNUSED
+from peer.config.generated import Generated
 from peer.config.model import PeerConfig
 from peer.config.settings import Setting, settings_of
-
-BEGIN = "<!-- begin: written by python -m peer.config.reference -->"
-END = "<!-- end -->"
-
-
-def render() -> str:
-    """Return the generated part, markers included."""
-    return "\n".join((BEGIN, "", *_lines(), END))
-
-
-def update(text: str) -> str:
-    """Return a document with its generated part renewed.
-
-    Raises:
-        ValueError: it has no place for one.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"no '{BEGIN}' … '{END}' in the document")
-    return before + render() + after
 
 
 def _lines() -> Iterator[str]:
@@ -89,6 +69,7 @@ def _grouped(keys: tuple[str, ...]) -> Iterator[str]:
     yield ""
 
 
+TABLES = Generated("peer.config.reference", _lines)
+
 if __name__ == "__main__":
-    document = Path(sys.argv[1])
-    document.write_text(update(document.read_text(encoding="utf-8")), encoding="utf-8")
+    TABLES.write(Path(sys.argv[1]))

@@ -11,23 +11,25 @@ import pytest
 import peer.errors
 import runtimes.api
 from peer.config import reference
+from peer.config.generated import Generated
 
 DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_the_configuration_tables_are_those_of_the_settings() -> None:
     document = (DOCS / "configuration.md").read_text(encoding="utf-8")
-    assert reference.render() in document, (
-        "run: python -m peer.config.reference docs/configuration.md"
-    )
-    assert reference.update(document) == document
+    tables = reference.TABLES
+    assert tables.render() in document, "run: python -m peer.config.reference docs/configuration.md"
+    assert tables.update(document) == document
 
 
 def test_only_the_generated_part_is_renewed() -> None:
-    document = f"before\n{reference.BEGIN}\nold\n{reference.END}\nafter\n"
-    assert reference.update(document) == f"before\n{reference.render()}\nafter\n"
+    part = Generated("some.module", lambda: ["one", "two"])
+    begin, end = "<!-- begin: written by python -m some.module -->", "<!-- end -->"
+    document = f"before\n{begin}\nold\n{end}\nafter\n"
+    assert part.update(document) == f"before\n{begin}\n\none\ntwo\n{end}\nafter\n"
     with pytest.raises(ValueError, match="in the document"):
-        reference.update(f"{reference.BEGIN} without end")
+        part.update(f"{begin} without end")
 
 
 @pytest.mark.parametrize("module", [peer.errors, runtimes.api])
