@@ -196,9 +196,9 @@ class Handler:
         ERROR.
         Source: Handler.Execute, core/chaincode/handler.go (release-2.5).
         """
-        key = params.key
         is_init = message_type == Type.INIT
         context = self._contexts.open(params, is_init=is_init, limit_s=limit_s)
+        key = context.key
         try:
             try:
                 self._send(
@@ -343,12 +343,10 @@ class Handler:
         self._stream.send(data)
 
     def _count(self, context: TransactionContext) -> None:
-        received, failed = (
-            {_TYPE_NAMES[kind]: count for kind, count in counts.items()}
-            for counts in (context.received, context.failed)
-        )
         channel_id = context.params.channel_id
-        self._meters.execution_ended(self.ccid, channel_id, received, failed)
+        for kind, count in context.received.items():
+            failed = context.failed.get(kind, 0)
+            self._meters.execution_ended(self.ccid, channel_id, _TYPE_NAMES[kind], count, failed)
 
     async def _send_keepalives(self) -> None:
         while True:

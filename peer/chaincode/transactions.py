@@ -90,6 +90,7 @@ class TransactionContext:
     """One running execution and everything the chaincode asked for in it.
 
     Attributes:
+        key: what identifies it on its stream.
         limit_s: seconds it may take.
         ends: when they are over, by Trio's clock.
         busy: a request is being worked on; the protocol allows one at a time.
@@ -97,6 +98,7 @@ class TransactionContext:
     """
 
     def __init__(self, params: TransactionParams, *, is_init: bool, limit_s: float) -> None:
+        self.key = params.key
         self.params = params
         self.limit_s = limit_s
         self.ends = trio.current_time() + limit_s
@@ -234,11 +236,10 @@ class TransactionContexts:
             DuplicateTransaction: the same transaction already runs here; a chaincode that calls
                 itself on its own channel ends up in this.
         """
-        key = params.key
-        if key in self._contexts:
-            raise DuplicateTransaction(key, f"txid: {key.tx_id}({key.channel_id}) exists")
         context = TransactionContext(params, is_init=is_init, limit_s=limit_s)
-        self._contexts[key] = context
+        key = context.key
+        if self._contexts.setdefault(key, context) is not context:
+            raise DuplicateTransaction(key, f"txid: {key.tx_id}({key.channel_id}) exists")
         if context.ends < self._next_look:
             self._next_look = context.ends
             self._timer.unpark()
@@ -246,7 +247,7 @@ class TransactionContexts:
 
     def close(self, context: TransactionContext) -> None:
         """End an execution, of which no request runs any more."""
-        del self._contexts[context.params.key]
+        del self._contexts[context.key]
         for iterator in context.iterators.values():
             iterator.close()
         self._on_end(context)
@@ -268,7 +269,7 @@ class TransactionContexts:
                 if context.ends <= now and self._is_debugged():
                     context.ends += context.limit_s
                 elif context.ends <= now:
-                    context.settle(ExecuteTimeout(context.params.key, context.limit_s))
+                    context.settle(ExecuteTimeout(context.key, context.limit_s))
             ends = (context.ends for context in running if not context.is_settled)
             self._next_look = min(ends, default=math.inf)
 

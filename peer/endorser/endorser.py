@@ -177,18 +177,19 @@ class Endorser:
             self._meters.not_endorsed.inc(*which, flag(True))
         if response.status < ERROR and (channel is None or response.status >= ERROR_THRESHOLD):
             return ProposalResponse(response=endorsement.message_of(response))
+        message = endorsement.message_of(response)
         if response.status < ERROR:
             self._check_plugin(unpacked, simulated.info.plugin)
         payload = endorsement.response_payload(
             unpacked.proposal_hash,
             results=simulated.results.public,
             event=simulated.execution.event,
-            response=response,
+            response=message,
             name=unpacked.name,
             version=simulated.info.version,
         )
         answer = ProposalResponse(
-            response=endorsement.message_of(response),
+            response=message,
             payload=payload,
             interest=interest_of(simulated.results, self._chaincode.is_system),
         )

@@ -117,16 +117,14 @@ class ChaincodeMeters:
         self._requests.observe(took_s, kind, channel_id, ccid, flag(is_answer))
 
     def execution_ended(
-        self, ccid: str, channel_id: str, received: Mapping[str, int], failed: Mapping[str, int]
+        self, ccid: str, channel_id: str, kind: str, received: int, failed: int
     ) -> None:
-        """Take in what one execution asked for, by type."""
-        for kind, count in received.items():
-            self._received.inc(kind, channel_id, ccid, by=count)
-            failures = failed.get(kind, 0)
-            if failures:
-                self._completed.inc(kind, channel_id, ccid, "false", by=failures)
-            if count > failures:
-                self._completed.inc(kind, channel_id, ccid, "true", by=count - failures)
+        """Take in the requests of one type that one execution made."""
+        self._received.inc(kind, channel_id, ccid, by=received)
+        if failed:
+            self._completed.inc(kind, channel_id, ccid, "false", by=failed)
+        if received > failed:
+            self._completed.inc(kind, channel_id, ccid, "true", by=received - failed)
 
 
 class EndorserMeters:

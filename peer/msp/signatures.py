@@ -139,22 +139,25 @@ def _identifier(
 
 
 def signer(key: PrivateKey, right: RightSignatures = _right) -> Callable[[bytes], bytes]:
-    """Return what signs as `sign` does, and keeps that the signatures are right."""
+    """Return what signs with the low S that Fabric demands: ECDSA over SHA-256 in DER, or Ed25519.
+
+    It keeps that the signatures are right.
+    """
+    sign = key.sign if isinstance(key, ed25519.Ed25519PrivateKey) else _ecdsa_signer(key)
     identify = _identifier(key.public_key(), hashes.SHA256())
 
     def sign_and_keep(data: bytes) -> bytes:
-        signature = sign(key, data)
+        signature = sign(data)
         right.add(identify(data, signature))
         return signature
 
     return sign_and_keep
 
 
-def sign(key: PrivateKey, data: bytes) -> bytes:
-    """Sign with the low S that Fabric demands; ECDSA over SHA-256 in DER, or Ed25519."""
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return key.sign(data)
-    return with_low_s(key.sign(data, ec.ECDSA(hashes.SHA256())), key.curve)
+def _ecdsa_signer(key: ec.EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
+    algorithm = ec.ECDSA(hashes.SHA256())
+    curve = key.curve
+    return lambda data: with_low_s(key.sign(data, algorithm), curve)
 
 
 def with_low_s(signature: bytes, curve: ec.EllipticCurve) -> bytes:
@@ -165,7 +168,7 @@ def with_low_s(signature: bytes, curve: ec.EllipticCurve) -> bytes:
     """
     r, s = utils.decode_dss_signature(signature)
     order = ORDERS[curve.name]
-    return utils.encode_dss_signature(r, order - s) if s > order // 2 else signature
+    return utils.encode_dss_signature(r, order - s) if s > order >> 1 else signature
 
 
 def _decode_as_go(signature: bytes) -> tuple[int, int]:

@@ -81,7 +81,7 @@ class Policy(ABC):
         Raises:
             PolicyNotSatisfied: they would not.
         """
-        if not self.accepts(identities):
+        if not self._is_enough(tuple(identities)):
             raise self._refused(identities, ())
 
     def explain(self, identities: Sequence[Identity]) -> str:

@@ -109,6 +109,7 @@ class PolicyManager:
         }
         self._msps = manager
         self._policies = {name: self._build(name, each) for name, each in group.policies.items()}
+        self._found = lru_cache(_KEPT)(self._find)
         self._application = lru_cache(_KEPT)(self._build_application)
         self._signature = lru_cache(_KEPT)(self._build_signature)
 
@@ -117,7 +118,7 @@ class PolicyManager:
 
         One that is not there is a policy that nothing satisfies.
         """
-        return self._find(path) or _RejectAll(self._msps, path)
+        return self._found(path) or _RejectAll(self._msps, path)
 
     def has_policy(self, path: str) -> bool:
         """Tell whether there is a policy at *path*."""

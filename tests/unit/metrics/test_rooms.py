@@ -12,12 +12,10 @@ from peer.metrics import Metrics
 
 def test_requests_of_an_execution() -> None:
     metrics = Metrics()
-    received, failed = (
-        {"GET_STATE": 5, "PUT_STATE": 2, "DEL_STATE": 1},
-        {"PUT_STATE": 2, "GET_STATE": 1},
-    )
-    metrics.chaincode.execution_ended("cc:1", "ch1", received, failed)
-    metrics.chaincode.execution_ended("cc:1", "ch1", {"GET_STATE": 1}, {})
+    metrics.chaincode.execution_ended("cc:1", "ch1", "GET_STATE", 5, 1)
+    metrics.chaincode.execution_ended("cc:1", "ch1", "PUT_STATE", 2, 2)
+    metrics.chaincode.execution_ended("cc:1", "ch1", "DEL_STATE", 1, 0)
+    metrics.chaincode.execution_ended("cc:1", "ch1", "GET_STATE", 1, 0)
     lines = [
         line for line in metrics.registry.text().splitlines() if line.startswith("chaincode_shim")
     ]

@@ -9,13 +9,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.errors import SignatureRefused
-from peer.msp.signatures import ORDERS, RightSignatures, Verify, sign, signer, verifier
+from peer.msp.signatures import (
+    ORDERS,
+    PrivateKey,
+    RightSignatures,
+    Verify,
+    signer,
+    verifier,
+)
 
 CURVES = [ec.SECP224R1(), ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()]
 KEY = ec.generate_private_key(ec.SECP256R1())
 VERIFY = verifier(KEY.public_key(), hashes.SHA256())
 ORDER = ORDERS["secp256r1"]
 DATA = b"data"
+
+
+def sign(key: PrivateKey, data: bytes) -> bytes:
+    """Sign, and let nobody know that the signature is right."""
+    return signer(key, RightSignatures(1))(data)
+
+
 SIGNATURE = sign(KEY, DATA)
 
 
