@@ -33,7 +33,7 @@ OWN = ("library", "wire")
 OFFICIAL = {"Go library": golang, "Node library": node}
 OUTSTANDING = (1, 32)
 ECHO_TRIPS = {1: 3_000, 32: 50_000}
-FEW = 50
+FEW = 100
 """Requests of each transaction when it is found out how many take the time of a sample."""
 ROUND_TRIP, PEER, CHAINCODE, BOTH = "round trip", "peer", "chaincode", "peer and chaincode"
 
@@ -91,11 +91,10 @@ class Asking:
 
     async def sample(self, seconds: float) -> list[float]:
         """Return what one round trip takes, in the order of the meter."""
-        await self._spend(FEW)  # wakes both sides up
-        one, few = await self._spend(1), await self._spend(FEW)
-        many = FEW + int(seconds * (FEW - 1) / max(few[0] - one[0], 1e-4))
+        wall, *_ = await self._spend(FEW)  # wakes both sides up
+        many = FEW + int(seconds * FEW / wall)
+        one, spent = await self._spend(1), await self._spend(many)
         trips = (many - 1) * self._outstanding
-        spent = await self._spend(many)
         return [(each - base) / trips for each, base in zip(spent, one, strict=True)]
 
     async def _spend(self, requests: int) -> tuple[float, ...]:
