@@ -71,11 +71,7 @@ class QueryIterator(Generic[Record]):
         self._results.close()
 
     def _batch(self, records: Sequence[Record], *, has_more: bool, metadata: bytes = b"") -> Batch:
-        results = [_result(self._marshal(record)) for record in records]
+        marshal = self._marshal
+        results = [delimited(b"\x0a", delimited(b"\x0a", marshal(record))) for record in records]
         rest = QueryResponse(has_more=has_more, id=self.id, metadata=metadata).encode()
         return Batch(b"".join((*results, rest)), has_more)
-
-
-def _result(record: bytes) -> bytes:
-    """Return a `QueryResponse` of one result: put one behind the other, they are one of all."""
-    return delimited(b"\x0a", delimited(b"\x0a", record))

@@ -36,13 +36,17 @@ class RangeReads:
         if max_degree < 2:
             raise UnusableSummary(f"max_degree {max_degree} of a range query is below 2")
         self._max_degree = max_degree
-        self._pending: list[bytes] = []
+        self._pending: list[bytes] = []  # joined, they are a `QueryReads`
         self._levels: defaultdict[int, list[bytes]] = defaultdict(list)
         self._max_level = 1
 
     def add(self, key: bytes, block: int, tx: int) -> None:
         """Append one read of a key, and of what this transaction wrote there."""
-        self._pending.append(_marshalled(key, block, tx))
+        height = b"\x08" + varint_bytes(block) if block else b""
+        if tx:
+            height += b"\x10" + varint_bytes(tx)
+        read = delimited(b"\x0a", key) + delimited(b"\x12", height)
+        self._pending.append(delimited(b"\x0a", read))
         if len(self._pending) > self._max_degree:
             self._flush()
 
@@ -79,11 +83,3 @@ class RangeReads:
         if len(hashes) > 1:
             hashes = [sha256(b"".join(hashes)).digest()]
         self._levels[level + 1].extend(hashes)
-
-
-def _marshalled(key: bytes, block: int, tx: int) -> bytes:
-    """Return a `QueryReads` of one read; put one behind the other, they are one of all reads."""
-    height = b"\x08" + varint_bytes(block) if block else b""
-    if tx:
-        height += b"\x10" + varint_bytes(tx)
-    return delimited(b"\x0a", delimited(b"\x0a", key) + delimited(b"\x12", height))

@@ -65,8 +65,9 @@ class RangeQuery:
 
     def add(self, rows: Sequence[ScannedRow]) -> None:
         """Record results, at least one."""
+        add = self._reads.add
         for key, _, block, tx in rows:
-            self._reads.add(key, block, tx)
+            add(key, block, tx)
         self._last_key = rows[-1][0].decode()
 
     def info(self) -> RangeQueryInfo:

@@ -1,7 +1,7 @@
 """Read a snapshot and record what a simulation reads and writes.
 
 Room:      peer.ledger   (imports fabric_protos; opened by kvledger)
-Loop:      Trio; point reads and writes are synchronous, ranges give way after every chunk
+Loop:      Trio; point reads and writes are synchronous, ranges give way between chunks
 Lifetime:  one execution
 Fabric:    core/ledger/kvledger/txmgmt/txmgr/{query_executor,tx_simulator}.go (release-2.5)
 """
@@ -49,10 +49,12 @@ class RangeIterator:
 
         Cancellation: nothing was taken.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         rows: list[ScannedRow] = []
         position, is_exhausted = self._position, self._is_exhausted
         while len(rows) < count and not is_exhausted:
-            await trio.lowlevel.checkpoint()
+            if rows:
+                await trio.lowlevel.checkpoint()
             wanted = min(CHUNK_ROWS, count - len(rows))
             found = self._scan(position, wanted)
             rows += found

@@ -41,6 +41,8 @@ new = object.__new__
 def varint(first: int, data: bytes, pos: int) -> tuple[int, int]:
     """Read on after *first*, which announced more; return the value and the next position."""
     value = first & 0x7F
+    if data[pos] < 0x80:
+        return value | data[pos] << 7, pos + 1
     for shift in range(7, 70, 7):
         byte = data[pos]
         pos += 1

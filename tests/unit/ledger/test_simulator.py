@@ -115,7 +115,7 @@ async def test_ten_thousand_keys_in_pages_and_at_once(channel: Any, public_set: 
 
 
 async def test_a_long_range_gives_way_to_other_tasks_and_to_cancellation(channel: Any) -> None:
-    await channel.put(**{f"k{i:05}": b"v" for i in range(5_000)})
+    await channel.put(**{f"k{i:05}": b"v" for i in range(6_000)})
     executor = channel.ledger.new_query_executor()
     results = executor.get_state_range("cc", "", "")
     turns = 0
@@ -130,11 +130,11 @@ async def test_a_long_range_gives_way_to_other_tasks_and_to_cancellation(channel
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             nursery.start_soon(cancel_at_third_turn, scope)
-            await results.take(5_000)
+            await results.take(6_000)
     assert scope.cancelled_caught
     assert turns == 3
-    records = await results.take(6_000)
-    assert (len(records), records[0].key) == (5_000, "k00000")
+    records = await results.take(7_000)
+    assert (len(records), records[0].key) == (6_000, "k00000")
     executor.done()
 
 
