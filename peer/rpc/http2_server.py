@@ -22,13 +22,12 @@ from grpclib.config import Configuration
 from grpclib.metadata import encode_bin_value, encode_grpc_message
 from grpclib.protocol import AbstractHandler
 from h2.config import H2Configuration
-from h2.connection import AllowedStreamIDs, ConnectionState
+from h2.connection import AllowedStreamIDs, ConnectionState, _decode_headers
 from h2.errors import ErrorCodes
-from h2.events import PingReceived, RemoteSettingsChanged, RequestReceived
+from h2.events import PingReceived, RemoteSettingsChanged, RequestReceived, TrailersReceived
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from h2.stream import StreamState
-from hpack import HPACKError
 
 from fabric_protos.data_frames import DATA
 from peer.rpc import http2
@@ -109,6 +108,10 @@ class _Processor(http2.Processor):
 
     def process_remote_settings_changed(self, event: RemoteSettingsChanged) -> None:
         self.protocol.begun.set()
+        encoder = self.connection._connection.encoder
+        if changes := encoder.table_size_changes:  # RFC 7541 4.2: hpack would tell all, or none
+            encoder.table_size_changes = sorted({min(changes), changes[-1]})
+            encoder.header_table.resized = True
         super().process_remote_settings_changed(event)
 
     def process_request_received(self, event: RequestReceived) -> None:
@@ -119,10 +122,19 @@ class _Processor(http2.Processor):
         stream = ServedStream(self, stream_id)
         self.handler.accept(stream, headers, stream.release)
 
+    def process_trailers_received(self, event: TrailersReceived) -> None:
+        """Do nothing: a request of gRPC has none, and its end is another event."""
+
     def process_ping_received(self, event: PingReceived) -> None:
         if not self.protocol.pings.allows():
             self.protocol.go_away(ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
             self.close("the client pings too often")
+
+    def close(self, reason: str = "Connection closed") -> None:
+        """Close the connection; where h2 has found something wrong, it tells the client first."""
+        if not self.connection.is_closing():
+            self.connection.flush()
+        super().close(reason)
 
 
 class ServerProtocol(http2.Protocol):
@@ -179,23 +191,27 @@ class ServerProtocol(http2.Protocol):
             return isinstance(stream, ServedStream) and stream.take(data[start:stop], is_last)
         return super().take_frame(kind, stream_id, data, start, stop)
 
+    def take_ping(self, stream_id: int, payload: bytes) -> bool:
+        """Leave pings to h2, which has them counted."""
+        return False
+
     def _take_call(self, stream_id: int, block: bytes) -> bool:
         h2 = self.connection._connection
         if (
-            stream_id <= h2.highest_inbound_stream_id
-            or len(h2.streams) >= self._streams
+            not h2.highest_inbound_stream_id < stream_id <= h2.HIGHEST_ALLOWED_STREAM_ID
             or not stream_id % 2
+            or len(h2.streams) >= self._streams
+            or len(block) > h2.max_inbound_frame_size
         ):
             return False
         try:
-            headers = h2.decoder.decode(block, raw=True)
+            headers = _decode_headers(h2.decoder, block)
             stream = h2._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
             stream._initialize_content_length(headers)
-        except (HPACKError, ProtocolError):
-            h2._terminate_connection(ErrorCodes.PROTOCOL_ERROR)
-            self.connection.flush()
+        except ProtocolError as exc:
+            h2._terminate_connection(exc.error_code)
             self.processor.close("Protocol error")
-            return True
+            return False  # and nobody is to take it any more
         machine = stream.state_machine
         machine.state, machine.client, machine.headers_received = StreamState.OPEN, False, True
         self.processor.accept(stream_id, headers)

@@ -26,7 +26,10 @@ from h2.stream import StreamState
 
 FRAME_HEAD = Struct(">HBHI")  # length in two parts, type and flags, stream
 DATA = 0x0000
+PING = 0x0600
+PONG = 0x0601
 WINDOW_UPDATE = 0x0800
+PING_BYTES = 8
 MAX_WINDOW = 2**31 - 1
 PREFIX = Struct(">BI")  # of a gRPC message: compression flag, length
 WRITE_BYTES = 1 << 18
@@ -67,9 +70,10 @@ class DirectProtocol(H2Protocol):
                 break
             goes_on = frames._headers_buffer  # then the next frame must go on with the headers
             if goes_on or not self.take_frame(kind, stream_id, data, start, stop):
+                if not self.connection.is_closing():
+                    super().data_received(data[position:stop])
                 if self.connection.is_closing():
                     return
-                super().data_received(data[position:stop])
             position = stop
         frames._data += data[position:]
         for stream in [*self.connection.direct.values()]:
@@ -90,7 +94,16 @@ class DirectProtocol(H2Protocol):
         if kind == DATA:
             stream = self.connection.direct.get(stream_id)
             return stream is not None and stream.take(data, start, stop)
-        return kind == WINDOW_UPDATE and self._window_update(stream_id, data[start:stop])
+        if kind == WINDOW_UPDATE:
+            return self._window_update(stream_id, data[start:stop])
+        return kind == PING and self.take_ping(stream_id, data[start:stop])
+
+    def take_ping(self, stream_id: int, payload: bytes) -> bool:
+        """Answer a ping; Go's gRPC sends one with most messages. Return False to leave it to h2."""
+        if stream_id or len(payload) != PING_BYTES:
+            return False
+        self.connection._transport.write(FRAME_HEAD.pack(0, len(payload), PONG, 0) + payload)
+        return True
 
     def resume_writing(self) -> None:
         """Wake who waits to write; grpclib wakes only those that wait for nothing else."""

@@ -31,6 +31,7 @@ from .frames import (
 
 ONE, TWO, IDLE = 1, 3, 5
 GOAWAY = 7
+ACK = 1
 
 
 def credit(stream_id: int, size: int) -> bytes:
@@ -179,18 +180,37 @@ def test_plain_frames_go_past_h2() -> None:
     assert server.written() == [(DATA, 0, ONE, grpc_frame(b"second"))]
 
 
+def test_pings_are_answered_at_once() -> None:
+    server, _ = begun()
+    server.read(h2_frame(PING, 0, b"01234567"))
+    assert server.passed == 0
+    assert server.written() == [(PING, ACK, 0, b"01234567")]
+
+
 @pytest.mark.parametrize(
     "frame",
     [
         data(ONE, b"", 2),
         data(ONE, b"", flags=END_STREAM),
-        h2_frame(PING, 0, bytes(8)),
+        h2_frame(PING, 0, bytes(8), ACK),
+        h2_frame(PING, 0, bytes(7)),
+        h2_frame(PING, ONE, bytes(8)),
         h2_frame(SETTINGS, 0),
         credit(IDLE, 1),
         credit(ONE, 2**31 - 1),
         h2_frame(DATA, 2**31 + ONE, b""),  # with the bit that means nothing
     ],
-    ids=["padded", "last", "ping", "settings", "idle", "overflow", "reserved"],
+    ids=[
+        "padded",
+        "last",
+        "pong",
+        "short",
+        "misplaced",
+        "settings",
+        "idle",
+        "overflow",
+        "reserved",
+    ],
 )
 def test_other_frames_go_to_h2_alone(frame: bytes) -> None:
     server, _ = begun()
