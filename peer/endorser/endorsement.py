@@ -27,7 +27,7 @@ def response_payload(
     *,
     results: bytes,
     event: ChaincodeEvent | None,
-    response: Response,
+    response: StreamResponse,
     name: str,
     version: str,
 ) -> bytes:
@@ -40,7 +40,7 @@ def response_payload(
     action = ChaincodeAction(
         results=results,
         events=event.encode() if event is not None else b"",
-        response=response,
+        response=message_of(response),
         chaincode_id=ChaincodeId(name=name, version=version),
     )
     return encode(ProposalResponsePayload(proposal_hash=proposal_hash, extension=encode(action)))

@@ -177,19 +177,18 @@ class Endorser:
             self._meters.not_endorsed.inc(*which, flag(True))
         if response.status < ERROR and (channel is None or response.status >= ERROR_THRESHOLD):
             return ProposalResponse(response=endorsement.message_of(response))
-        message = endorsement.message_of(response)
         if response.status < ERROR:
             self._check_plugin(unpacked, simulated.info.plugin)
         payload = endorsement.response_payload(
             unpacked.proposal_hash,
             results=simulated.results.public,
             event=simulated.execution.event,
-            response=message,
+            response=response,
             name=unpacked.name,
             version=simulated.info.version,
         )
         answer = ProposalResponse(
-            response=message,
+            response=endorsement.message_of(response),
             payload=payload,
             interest=interest_of(simulated.results, self._chaincode.is_system),
         )
