@@ -38,8 +38,7 @@ PrivateSets = dict[tuple[str, str], bytes]
 """Marshalled private write sets by namespace and collection."""
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionHeader:
+class TransactionHeader(NamedTuple):
     """Who a transaction is.
 
     Attributes:
@@ -74,8 +73,7 @@ class CollectionSet:
     private: KvrwSet | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NamespaceSet:
+class NamespaceSet(NamedTuple):
     """What a transaction read and wrote in one namespace."""
 
     name: str

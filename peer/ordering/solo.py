@@ -205,9 +205,12 @@ class SoloOrderer:
 
         Cancellation: it is in line or it is not; the caller cannot know.
         """
+        await self.order(await read_apart(filters.parse, data, len(data)))
+
+    async def order(self, message: Parsed) -> None:
+        """Do what `broadcast` does with an envelope that has been read."""
         if self._trouble:
             raise BroadcastRefused(Status.SERVICE_UNAVAILABLE, self._trouble)
-        message = await read_apart(filters.parse, data, len(data))
         if message.channel_id != self.channel_id:
             raise BroadcastRefused(Status.BAD_REQUEST, f"channel {message.channel_id} is unknown")
         filters.check(self._bundle, self._orderer, message)

@@ -18,6 +18,7 @@ from fabric_protos.orderer import BroadcastResponse, DeliverResponse
 from peer.errors import BroadcastRefused
 from peer.events.deliver import TIME_WINDOW_S, Chain, Deliverer
 from peer.ordering import filters
+from peer.ordering.filters import Parsed
 from peer.reading import read_apart
 from peer.services.api import SMALL, Caller, Method, Requests, Send, Streaming, decoder
 from peer.services.deliver import tls_hash
@@ -28,7 +29,7 @@ READERS = "/Channel/Readers"
 class Orderer(Protocol):
     """What orders a channel."""
 
-    async def broadcast(self, data: bytes) -> None:
+    async def order(self, message: Parsed) -> None:
         """
         Raises:
             BroadcastRefused: it does not order this.
@@ -76,7 +77,7 @@ async def _broadcast(orderer: FindOrderer, requests: Requests, send: Send, _: Ca
     async for data in requests:
         try:
             message = await read_apart(filters.parse, data, len(data))
-            await _orderer(orderer, message.channel_id).broadcast(data)
+            await _orderer(orderer, message.channel_id).order(message)
         except BroadcastRefused as exc:
             await send(BroadcastResponse(status=Status(exc.status), info=exc.info))
             return

@@ -10,7 +10,6 @@ Fabric:    core/committer/txvalidator/v20/plugindispatcher/dispatcher.go,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from fabric_protos.codec import decode
@@ -39,8 +38,7 @@ class Key(NamedTuple):
     key: str | bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
+class Action(NamedTuple):
     """What was endorsed: which chaincode did what."""
 
     name: str

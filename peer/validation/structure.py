@@ -9,8 +9,7 @@ Fabric:    core/common/validation/msgvalidation.go (release-2.5)
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import betterproto2
 
@@ -38,8 +37,7 @@ ACCEPTED_TYPES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
+class Signed(NamedTuple):
     """An envelope whose creator has signed it.
 
     Attributes:
@@ -53,8 +51,7 @@ class Signed:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndorserTransaction:
+class EndorserTransaction(NamedTuple):
     """A transaction that was endorsed.
 
     Attributes:
