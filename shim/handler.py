@@ -181,7 +181,7 @@ class Handler:
         return partial(self._start if iscoroutinefunction(function) else self._submit, function)
 
     def _start(self, function: Function, key: Key, message: ChaincodeMessage) -> None:
-        transaction = AsyncTransaction(message, self._limits, self._send)
+        transaction = AsyncTransaction(message, self._limits, self._stream.send)
         self._transactions[key] = transaction
         task = self._loop.create_task(self._execute(key, transaction, function))
         self._tasks.add(task)
@@ -195,7 +195,7 @@ class Handler:
 
         if self._workers is None:
             self._workers = self._own_workers = Workers()
-        transaction = SyncTransaction(message, self._limits, self._send)
+        transaction = SyncTransaction(message, self._limits, self._stream.send)
         try:
             self._workers.submit(partial(self._execute_sync, key, transaction, function))
         except Overloaded:
@@ -214,9 +214,6 @@ class Handler:
             self._idle.set()
 
     # Sending
-
-    def _send(self, data: bytes) -> None:
-        self._stream.send(data)
 
     def _send_or_drop(self, data: bytes) -> None:
         try:

@@ -185,7 +185,8 @@ class AsyncTransaction(Transaction):
         """Send one request and return the payload of its answer; see `run`."""
         data = self.encode(kind, payload)
         async with self._lock:
-            await self._settle()
+            if self._answer is not None:
+                await self._settle()
             if self.over:
                 raise StreamClosed(self.over)
             self._send(data)

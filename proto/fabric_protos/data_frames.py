@@ -180,7 +180,7 @@ class Messages:
         self._is_held = False
         self._outgoing: list[bytes] = []
         self._rest = memoryview(b"")
-        self._written = asyncio.Event()
+        self._written: asyncio.Event | None = None  # while somebody waits for it
         self._take_over()
 
     def _take_over(self) -> None:
@@ -215,7 +215,7 @@ class Messages:
         """Deliver what has arrived, and then every message in the call that brings it."""
         self._deliver = self._deliver or deliver
         early, self._early = bytes(self._early), bytearray()
-        self._deliver_from(early, 0, len(early))
+        self._take(early, 0, len(early), 0)
         if self._has_ended:
             self.eof()
 
@@ -245,7 +245,7 @@ class Messages:
                 self.queued -= len(data)
         except ProtocolError as exc:
             self.cancel(ConnectionError(f"error sending: {exc!r}"))
-        if not self.queued:
+        if not self.queued and self._written is not None:
             self._written.set()
 
     def drop(self) -> None:
@@ -253,7 +253,8 @@ class Messages:
         self._outgoing.clear()
         self._rest = memoryview(b"")
         self.queued = 0
-        self._written.set()
+        if self._written is not None:
+            self._written.set()
 
     async def drain(self) -> None:
         """Wait until everything is written, or dropped because the stream broke.
@@ -261,7 +262,7 @@ class Messages:
         Trailers are not to be sent before: they would end the stream for what still waits.
         """
         while self.queued:
-            self._written.clear()
+            self._written = asyncio.Event()
             await self._written.wait()
 
     # What grpclib calls, on its buffer and on its wrapper
@@ -330,11 +331,7 @@ class Messages:
         self._unacknowledged += size
         if self._deliver is None:
             self._early += data[start:stop]  # gets no credit, so flow control bounds it
-        else:
-            self._deliver_from(data, start, stop)
-
-    def _deliver_from(self, data: bytes, start: int, stop: int) -> None:
-        assert self._deliver is not None
+            return
         if self._deliver is not _ignore:
             try:
                 self._deframer.feed(data, self._deliver, start, stop)
@@ -358,23 +355,19 @@ class Messages:
     def _write(self, data: memoryview) -> None:
         """Write DATA frames, for which there is credit."""
         size, step = len(data), self._h2.max_outbound_frame_size
-        pieces = [data[at : at + step] for at in range(0, size, step)]
-        if self._is_direct and self._machine.state in _SENDS:
-            self._h2.outbound_flow_control_window -= size
-            self.h2_stream.outbound_flow_control_window -= size
-            self._transport.write(b"".join(self._framed(pieces)))
-        else:
-            for piece in pieces:
-                self._h2.send_data(self._id, piece)
+        if not self._is_direct or self._machine.state not in _SENDS:
+            for at in range(0, size, step):
+                self._h2.send_data(self._id, data[at : at + step])
             self._connection.flush()
-        self._connection.data_send_process()
-
-    def _framed(self, pieces: list[memoryview]) -> list[bytes | memoryview]:
-        framed: list[bytes | memoryview] = []
-        for piece in pieces:
-            size = len(piece)
-            framed += (FRAME_HEAD.pack(size >> 8, size & 0xFF, DATA, self._id), piece)
-        return framed
+            return
+        self._h2.outbound_flow_control_window -= size
+        self.h2_stream.outbound_flow_control_window -= size
+        output: list[bytes | memoryview] = []
+        for at in range(0, size, step):
+            length = min(step, size - at)
+            head = FRAME_HEAD.pack(length >> 8, length & 0xFF, DATA, self._id)
+            output += (head, data[at : at + length])
+        self._transport.write(b"".join(output))
 
 
 _SENDS = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
