@@ -8,15 +8,18 @@ Fabric:    none
 A transaction reads a key and writes it; a client has signed it, and one peer has endorsed it.
 *From the embedded orderer*: the peer itself has endorsed and ordered the transactions, and has seen
 their signatures so; what is measured is from the last transaction of the block to its verdict.
-*Signatures never seen*: blocks that somebody else's orderer made. The floor is what it takes to
-verify two signatures. Not pinned, for signatures may be verified on several CPUs.
+*Signatures never seen*: transactions that were made in another process. The floor is what it takes
+to verify two signatures. Not pinned, for signatures may be verified on several CPUs.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from multiprocessing import get_context
 from pathlib import Path
 
 import trio
@@ -32,8 +35,9 @@ from peer.channel import network
 from peer.channel.network import NetworkDescription
 from peer.ledger import open_ledger
 from peer.ledger.api import ValidationCode
+from peer.ledger.rwset import RwSetBuilder
 from tests.unit.channel.networks import Scene
-from tests.unit.validation.forging import CC, CHANNEL, World, definition, endorsed_by
+from tests.unit.validation.forging import CC, CHANNEL, Forged, World, definition, endorsed_by
 
 BLOCK = 500
 """Transactions that an orderer puts into a block at most, as configured by default."""
@@ -55,7 +59,15 @@ def rows(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as directory:
         measure_served(samples, rounds, Path(directory))
     with tempfile.TemporaryDirectory() as directory:
-        trio.run(measure_validator, samples, rounds, Path(directory))
+        made = network.create(
+            Path(directory, "net"), NetworkDescription(organisations=ORGANISATIONS)
+        )
+        with ProcessPoolExecutor(1, get_context("spawn")) as elsewhere:
+            blocks = [
+                elsewhere.submit(transactions, Path(directory, "net"), number).result()
+                for number in range(rounds + 1)
+            ]
+        trio.run(measure_validator, samples, Scene(made), blocks, Path(directory))
     found = []
     for name in (SEEN, UNSEEN):
         found.append(samples.row(f"{name}: wall", "µs", to=FLOOR))
@@ -98,11 +110,21 @@ def measure_served(samples: Samples, rounds: int, directory: Path) -> None:
     raise RuntimeError(f"no block of {BLOCK} was handed in within {BATCH_TIMEOUT}")
 
 
-async def measure_validator(samples: Samples, rounds: int, directory: Path) -> None:
+def transactions(directory: Path, number: int) -> list[bytes]:
+    """Make a block's transactions, each of which reads a key and writes it."""
+    scene, made = Scene(network.load(directory)), []
+    for each in range(BLOCK):
+        key, sets = f"k{number:03}{each:07}", RwSetBuilder()
+        sets.add_read(CC, key, None)
+        sets.add_write(CC, key, VALUE)
+        made.append(Forged(signer=scene.user(), endorsers=[scene.peer()], results=sets).made())
+    return made
+
+
+async def measure_validator(
+    samples: Samples, scene: Scene, blocks: Sequence[Sequence[bytes]], directory: Path
+) -> None:
     """Take samples of a channel whose transactions come from elsewhere, and of the floor."""
-    scene = Scene(
-        network.create(directory / "net", NetworkDescription(organisations=ORGANISATIONS))
-    )
     private = ec.generate_private_key(ec.SECP256R1())
     algorithm, key = ec.ECDSA(hashes.SHA256()), private.public_key()
     signature = private.sign(VALUE, algorithm)
@@ -110,8 +132,8 @@ async def measure_validator(samples: Samples, rounds: int, directory: Path) -> N
         await ledger.commit(scene.network.genesis_block(), [ValidationCode.VALID])
         world = World(scene, ledger)
         await world.define(CC, definition(endorsed_by(POLICY)))
-        for number in range(rounds + 1):
-            block = world.block(*(update(world, f"k{each:07}") for each in range(BLOCK)))
+        for number, envelopes in enumerate(blocks):
+            block = world.block(*envelopes)
             meter = Meter(os.getpid())
             committed = await world.committer.commit_block(block)
             if set(committed.codes) != {ValidationCode.VALID}:
@@ -124,17 +146,6 @@ async def measure_validator(samples: Samples, rounds: int, directory: Path) -> N
                     key.verify(signature, VALUE, algorithm)
                 samples.add(FLOOR, meter.lap()[1] / BLOCK)
             world.writer.written(block)
-
-
-def update(world: World, key: str) -> bytes:
-    """Return a transaction of a client that reads a key and writes it."""
-    simulator = world.ledger.new_tx_simulator(os.urandom(32).hex())
-    try:
-        simulator.get_state(CC, key)
-        simulator.set_state(CC, key, VALUE)
-        return world.made(simulator, 0)
-    finally:
-        simulator.done()
 
 
 def keep(samples: Samples, name: str, meter: Meter) -> None:

@@ -32,7 +32,7 @@ CHANGED = "dev: file change to the new code's answer"
 def rows(quick: bool) -> list[Row]:
     """Measure starts, and changes in each."""
     samples = Samples()
-    for _ in range(2 if quick else 10):
+    for _ in range(2 if quick else 5):
         measure(samples, changes=2 if quick else 5)
     return [
         samples.row(FIRST, "ms", scale=1e3),

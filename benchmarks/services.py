@@ -244,7 +244,7 @@ class Gateway:
 
 def rows(quick: bool) -> list[Row]:
     """Measure the services, without TLS and with it."""
-    samples, (calls, rounds) = Samples(), (128, 1) if quick else (1920, 5)
+    samples, (calls, rounds) = Samples(), (128, 1) if quick else (960, 5)
     for tls in (False, True):
         with (
             tempfile.TemporaryDirectory() as directory,
