@@ -107,8 +107,8 @@ class QueryExecutor:
         return [self.get_state(namespace, key) for key in keys]
 
     def get_state_metadata(self, namespace: str, key: str) -> Mapping[str, bytes]:
-        """Return a key's metadata; reading it counts as reading the key."""
-        return _metadata(self._read(namespace, key))
+        """Return a key's metadata."""
+        return _entries(self._snapshot.metadata(namespace, key.encode()))
 
     def get_state_range(self, namespace: str, start_key: str, end_key: str) -> RangeIterator:
         """Return the records with start_key <= key < end_key; an empty key is no bound."""
@@ -180,7 +180,7 @@ class QueryExecutor:
         self, namespace: str, collection: str, key_hash: bytes
     ) -> Mapping[str, bytes]:
         """Return the metadata of a key of which only the hash is known; the read is not noted."""
-        return _metadata(self._snapshot.get(hash_namespace(namespace, collection), key_hash))
+        return _entries(self._snapshot.metadata(hash_namespace(namespace, collection), key_hash))
 
     def get_private_data_range(
         self, namespace: str, collection: str, start_key: str, end_key: str
@@ -267,6 +267,10 @@ class TxSimulator(QueryExecutor):
         self._has_written = False
         self._forbids_writes = ""
         self._has_results = False
+
+    def get_state_metadata(self, namespace: str, key: str) -> Mapping[str, bytes]:
+        """Return a key's metadata; reading it counts as reading the key."""
+        return _metadata(self._read(namespace, key))
 
     def get_state_range(self, namespace: str, start_key: str, end_key: str) -> RangeIterator:
         """Return records of a range; what is taken of it is checked for phantoms at commit."""
@@ -365,8 +369,8 @@ class TxSimulator(QueryExecutor):
                 where, raw = hash_namespace(namespace, collection), list(map(hash_key, keys))
             else:
                 where, raw = namespace, [key.encode() for key in keys]
-            marked = self._snapshot.metadata(where, raw)
-            found[namespace, collection] = [_entries(marked.get(key)) for key in raw]
+            metadata = self._snapshot.metadata
+            found[namespace, collection] = [_entries(metadata(where, key)) for key in raw]
         return found
 
     def _record_read(self, namespace: str, key: str, version: Version | None) -> None:
@@ -407,10 +411,10 @@ class TxSimulator(QueryExecutor):
 
 
 def _metadata(stored: Stored | None) -> Mapping[str, bytes]:
-    return _entries(stored and stored.metadata)
+    return {} if stored is None else _entries(stored.metadata)
 
 
-def _entries(metadata: bytes | None) -> Mapping[str, bytes]:
+def _entries(metadata: bytes) -> Mapping[str, bytes]:
     if not metadata:
         return {}
     return {entry.name: entry.value for entry in decode(KvMetadataWrite, metadata).entries}

@@ -9,7 +9,7 @@ Fabric:    core/ledger/kvledger/txmgmt/statedb (release-2.5)
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +19,9 @@ from peer.ledger.database import failure, translated
 from peer.ledger.indexes import StoredIndex
 
 GET = "SELECT value, metadata, block, tx FROM state WHERE namespace = ? AND key = ?"
-METADATA = """
-    SELECT key, metadata FROM state
-    WHERE namespace = ? AND key IN ({}) AND length(metadata) > 0
+IS_MARKED = """
+    SELECT EXISTS (SELECT 1 FROM state INDEXED BY marked WHERE namespace = ? AND metadata != x'')
 """
-CHUNK_KEYS = 100
 SCAN = "SELECT key, value, block, tx FROM state WHERE namespace = ? AND key >= ?"
 SCAN_TO_THE_LAST = f"{SCAN} ORDER BY key LIMIT ?"
 SCAN_TO_END = f"{SCAN} AND key < ? ORDER BY key LIMIT ?"
@@ -84,6 +82,7 @@ class Snapshot:
         self.connection = connection
         self.users = 0
         self._known: dict[tuple[str, bytes], Stored | None] = {}
+        self._marked: dict[str, bool] = {}
         connection.execute("BEGIN")
         try:
             # The read transaction begins with the first read, so this pins the height.
@@ -120,17 +119,17 @@ class Snapshot:
             raise failure(self._path, exc) from exc
         return rows
 
-    def metadata(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return the metadata of those of some keys that have any."""
-        found: dict[bytes, bytes] = {}
-        try:
-            for start in range(0, len(keys), CHUNK_KEYS):
-                chunk = keys[start : start + CHUNK_KEYS]
-                query = METADATA.format(", ".join("?" * len(chunk)))
-                found.update(self.connection.execute(query, (namespace, *chunk)))
-        except sqlite3.Error as exc:
-            raise failure(self._path, exc) from exc
-        return found
+    def metadata(self, namespace: str, key: bytes) -> bytes:
+        """Return the metadata of a key, empty when it does not exist; few namespaces have any."""
+        marked = self._marked.get(namespace)
+        if marked is None:
+            try:
+                (marked,) = self.connection.execute(IS_MARKED, (namespace,)).fetchone()
+            except sqlite3.Error as exc:
+                raise failure(self._path, exc) from exc
+            self._marked[namespace] = marked
+        found = self.get(namespace, key) if marked else None
+        return b"" if found is None else found.metadata
 
     def scan_documents(
         self, namespace: str, start: bytes, literal: str, limit: int

@@ -34,7 +34,7 @@ from peer.ledger.blockfile import Position
 from peer.ledger.database import failure, open_reader, open_writer, transaction, translated
 from peer.ledger.snapshot import GET, Snapshot, Stored, height_of, stored
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 SCHEMA = """
 CREATE TABLE blocks (
     number INTEGER PRIMARY KEY,
@@ -54,6 +54,7 @@ CREATE TABLE state (
     PRIMARY KEY (namespace, key)
 ) WITHOUT ROWID;
 CREATE INDEX private_value ON state (namespace, key_hash) WHERE key_hash IS NOT NULL;
+CREATE INDEX marked ON state (namespace) WHERE metadata != x'';
 
 CREATE TABLE transactions (
     block   INTEGER NOT NULL,

@@ -85,6 +85,11 @@ class Overlay:
             return self.snapshot.get(namespace, key)
         return changed if changed.value else None
 
+    def metadata(self, namespace: str, key: bytes) -> bytes:
+        """Return the metadata of a key after the changes, empty when it does not exist."""
+        changed = self.changes[namespace].get(key)
+        return self.snapshot.metadata(namespace, key) if changed is None else changed.metadata
+
     def put(self, namespace: str, key: bytes, stored: Stored) -> None:
         """Change a key."""
         changed = self.changes[namespace]
@@ -132,9 +137,7 @@ class Overlay:
             if steps & DELETE:
                 self.put(namespace, key, Stored(b"", b"", version))
             elif steps == PUT:
-                latest = self.latest(namespace, key)
-                kept = b"" if latest is None else latest.metadata
-                self.put(namespace, key, Stored(value, kept, version))
+                self.put(namespace, key, Stored(value, self.metadata(namespace, key), version))
             elif steps & PUT and steps & (MARK | UNMARK):
                 self.put(namespace, key, Stored(value, metadata, version))
             elif (latest := self.latest(namespace, key)) is not None:

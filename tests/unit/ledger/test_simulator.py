@@ -61,6 +61,30 @@ async def test_a_query_executor_reads_the_same_and_writes_nothing(channel: Any) 
         executor.get_state("cc", "a")
 
 
+async def test_metadata_is_seen_in_its_namespace_and_while_it_lasts(channel: Any) -> None:
+    """What has no metadata is not asked for any: that must begin and end with the block."""
+
+    async def after(metadata: dict[str, bytes]) -> list[Any]:
+        simulator = channel.simulate()
+        for namespace in ("cc", "other"):
+            simulator.set_state(namespace, "a", b"1")
+        simulator.set_state_metadata("cc", "a", metadata)
+        await channel.commit(simulator)
+        executor = channel.ledger.new_query_executor()
+        found = [executor.get_state_metadata(name, "a") for name in ("cc", "other")]
+        found.append(executor.get_state_metadata("cc", "b"))
+        executor.done()
+        simulator = channel.simulate()
+        simulator.set_state("cc", "a", b"2")
+        found.append(simulator.get_tx_simulation_results().written["cc", ""])
+        return found
+
+    assert await after({}) == [{}, {}, {}, [{}]]
+    assert await after({"m": b"1"}) == [{"m": b"1"}, {}, {}, [{"m": b"1"}]]
+    assert await after({"m": b"2"}) == [{"m": b"2"}, {}, {}, [{"m": b"2"}]]
+    assert await after({}) == [{}, {}, {}, [{}]]
+
+
 async def test_keys_are_ordered_by_bytes_and_bounded_as_asked(channel: Any) -> None:
     keys = ["\0composite\0", "A", "a", "a\0", "aa", "é", "\uffff", "\U00010000"]
     await channel.put(**dict.fromkeys(reversed(keys), b"v"))

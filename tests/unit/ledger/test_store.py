@@ -367,7 +367,7 @@ async def test_a_ledger_of_a_later_version(tmp_path: Path) -> None:
     file = sqlite3.connect(tmp_path / "ch" / "ledger.sqlite")
     file.execute("PRAGMA user_version = 99")
     file.close()
-    with pytest.raises(LedgerCorrupt, match="schema has version 99, this peer's 5"):
+    with pytest.raises(LedgerCorrupt, match="schema has version 99, this peer's 6"):
         async with open_ledger(tmp_path, "ch"):
             raise AssertionError("opened")
 
@@ -377,7 +377,7 @@ async def test_damaged_pages_are_reported_not_read(tmp_path: Path, wrap: Wrap) -
         await wrap(ledger).put(**{f"k{i:04}": b"v" * 100 for i in range(1000)})
     path = tmp_path / "ch" / "ledger.sqlite"
     content = path.read_bytes()
-    first = 4096 * 16  # the schema and the roots of its tables and indexes stay as they are
+    first = 4096 * 17  # the schema and the roots of its tables and indexes stay as they are
     path.write_bytes(content[:first] + b"\xff" * (len(content) - first))
     async with open_ledger(tmp_path, "ch") as ledger:
         channel = wrap(ledger)
