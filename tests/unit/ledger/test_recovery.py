@@ -239,6 +239,7 @@ async def test_blocks_that_cannot_be_read(home: Path, tmp_path: Path) -> None:
 async def test_a_blocks_directory_that_went_away(tmp_path: Path, wrap: Wrap) -> None:
     async with open_ledger(tmp_path, "ch") as ledger:
         await wrap(ledger).put(k=b"v")
+        await wrap(ledger).put(k=b"the last block is in memory, too")
         shutil.rmtree(tmp_path / "ch" / "blocks")
         with pytest.raises(LedgerStorageError, match="No such file"):
             await ledger.block_by_number(0)

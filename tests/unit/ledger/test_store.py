@@ -55,13 +55,11 @@ async def test_a_snapshot_reads_a_small_row_once_and_forgets_when_it_is_full(
     await channel.put(a=b"1", b=b"2", c=b"3", large=large + b"x")
     reads: list[str] = []
     simulator = channel.simulate()
-    connections = [each for each in gc.get_objects() if isinstance(each, sqlite3.Connection)]
-    for connection in connections:
-        connection.set_trace_callback(lambda text: reads.append(text[text.index("key = ") :]))
+    connection = simulator._snapshot.connection
+    connection.set_trace_callback(lambda text: reads.append(text[text.index("key = ") :]))
     for key in ("a", "a", "none", "none", "b", "large", "large", "b", "c", "a"):
         simulator.get_state("cc", key)
-    for connection in connections:
-        connection.set_trace_callback(None)
+    connection.set_trace_callback(None)
     names = [bytes.fromhex(text.removeprefix("key = x").strip("'")).decode() for text in reads]
     assert names == ["a", "none", "b", "large", "large", "c", "a"]
     assert simulator.get_state("cc", "large") == large + b"x"
