@@ -62,7 +62,7 @@ def rows(quick: bool) -> list[Row]:
         trio.run(prepare, Path(directory))
         if not quick:
             take(Samples(), known)
-        for _ in range(1 if quick else 15):
+        for _ in range(1 if quick else 7):
             samples.yardstick()
             take(samples, known)
     found = [samples.row(name, "ms", scale=1e3, to=FLOOR) for name in (STARTED, INVOKED)]
