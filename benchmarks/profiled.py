@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import machine
@@ -33,7 +32,7 @@ from served import Served, serving
 from services import CLIENTS, Gateway, Network, client, endorse, endorsed
 from wire import Client, Connection, Wire
 
-TRIPS = 100
+TRIPS = 500
 """GetStates of one transaction."""
 LEAST = 0.02
 """Share of a function from which on it is named."""
@@ -81,10 +80,12 @@ def main() -> None:
                 flames = options.flames and options.flames / f"{name.replace(' ', '_')}.txt"
                 number = number // 50 if options.quick else number
                 profiles[name] = profile(served, prepare, number, flames)
-    before = json.loads(options.compare.read_text()) if options.compare else {}
+    kept = json.loads(options.compare.read_text()) if options.compare else {}
+    before = {name: Profile(**kept[name]) for name in profiles if name in kept}
+    print(table(profiles, before))
     for name, found in profiles.items():
-        earlier = before.get(name)
-        print(f"\n{name}\n\n{table(found, Profile(**earlier) if earlier else None)}")
+        most = ", ".join(f"`{each}` {share:.0%}" for each, share in found.functions.items())
+        print(f"\n{name}, most of all: {most}")
     print(f"\n{facts}; CPUs used by others: {others.lap():.1f}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ class Operations:
         self._wire = wire
         self._peers = known.peers(wire, CLIENTS[-1])
         self.all: Mapping[str, tuple[Callable[[int], Work], int]] = {
-            "GetState": (self._get_state, 30_000),
+            "GetState": (self._get_state, 50_000),
             "endorse a put": (self._endorse, 5_000),
             "submit to commit status": (self._submit, 3_000),
         }
@@ -183,26 +184,28 @@ def place(stack: Sequence[str]) -> tuple[str, str]:
     return "Python", "start"
 
 
-def table(now: Profile, before: Profile | None) -> str:
-    """Return microseconds by package, and functions below, as tables of a document."""
-    then = before or now
-    names = sorted(
-        now.packages.keys() | then.packages.keys(),
-        key=lambda name: -max(each.packages.get(name, 0) * each.cpu_us for each in (now, then)),
+def table(profiles: Mapping[str, Profile], before: Mapping[str, Profile]) -> str:
+    """Return microseconds by package as a table of a document, what they were in front."""
+    every = [*profiles.values(), *before.values()]
+    packages = {name for each in every for name, share in each.packages.items() if share >= LEAST}
+
+    def most(package: str) -> float:
+        return max(each.packages.get(package, 0.0) for each in every)
+
+    def spent(name: str, package: str) -> str:
+        found = [each[name] for each in (before, profiles) if name in each]
+        return " → ".join(f"{each.packages.get(package, 0.0) * each.cpu_us:.0f}" for each in found)
+
+    rows = [
+        [f"`{package}`", *(spent(name, package) for name in profiles)]
+        for package in sorted(packages, key=most, reverse=True)
+    ]
+    whole = (
+        " → ".join(f"{each[name].cpu_us:.0f}" for each in (before, profiles) if name in each)
+        for name in profiles
     )
-    columns = [before, now] if before else [now]
-    heads = ["package", *(["before, µs", "after, µs"] if before else ["µs"]), "share"]
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    for name in names:
-        share = now.packages.get(name, 0)
-        if max(share, then.packages.get(name, 0)) < LEAST / 4:
-            continue
-        spent = [f"{each.packages.get(name, 0) * each.cpu_us:.1f}" for each in columns]
-        lines.append([f"`{name}`", *spent, f"{share:.1%}"])
-    lines.append(["all", *(f"{each.cpu_us:.1f}" for each in columns), ""])
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    most = ", ".join(f"`{name}` {share:.1%}" for name, share in islice(now.functions.items(), 12))
-    return f"{text}\n\nMost of all: {most}."
+    lines = [["µs", *profiles], ["---", *(["---:"] * len(profiles))], *rows, ["all", *whole]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _options() -> argparse.Namespace:

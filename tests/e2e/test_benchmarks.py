@@ -242,8 +242,10 @@ def test_where_time_goes_is_told_beside_an_earlier_run(tmp_path: Path) -> None:
     assert re.search(r"^\S.*verify \(.*signatures\.py\) \d+$", stacks, re.MULTILINE)
     done = benchmarks("--quick", "--only", "endorse", "--compare", str(path), program="profiled.py")
     assert done.returncode == 0, done.stderr
-    assert "| package | before, µs | after, µs | share |" in done.stdout
-    assert f"| all | {profile['cpu_us']:.1f} |" in done.stdout
+    assert "| µs | endorse a put |" in done.stdout
+    assert f"| all | {profile['cpu_us']:.0f} → " in done.stdout
+    share = profile["packages"]["peer.msp"]
+    assert f"| `peer.msp` | {share * profile['cpu_us']:.0f} → " in done.stdout
 
 
 def test_services_are_measured_beside_their_floor(tmp_path: Path) -> None:
