@@ -37,7 +37,7 @@ QUIET = "no attack"
 def rows(quick: bool) -> list[Row]:
     """Measure every attack."""
     samples = Samples()
-    calls, rounds = (100, 1) if quick else (400, 5)
+    calls, rounds = (100, 1) if quick else (400, 3)
     with (
         tempfile.TemporaryDirectory() as directory,
         serving(Path(directory), tls=False) as served,
