@@ -73,7 +73,7 @@ def rows(quick: bool) -> list[Row]:
     except Unavailable as exc:
         skipped("containers", exc)
         return []
-    return trio.run(measure, engines, code, 3 if quick else 20)
+    return trio.run(measure, engines, code, 3 if quick else 12)
 
 
 def engines_in_use() -> Iterator[EngineInUse]:
