@@ -158,7 +158,6 @@ class Handler:
         refusal: StreamRefused | None = None
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._contexts.keep_time)
                 if self._keepalive_s > 0:
                     nursery.start_soon(self._send_keepalives)
                 try:

@@ -8,7 +8,6 @@ Fabric:    core/chaincode/transaction_contexts.go, transaction_context.go (relea
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
@@ -91,18 +90,28 @@ class TransactionContext:
 
     Attributes:
         key: what identifies it on its stream.
-        limit_s: seconds it may take.
-        ends: when they are over, by Trio's clock.
         busy: a request is being worked on; the protocol allows one at a time.
         iterators: open queries by id.
+
+    Args:
+        limit_s: seconds it may take.
+        is_debugged: asked when they are over; if so, it gets as many again.
     """
 
-    def __init__(self, params: TransactionParams, *, is_init: bool, limit_s: float) -> None:
+    def __init__(
+        self,
+        params: TransactionParams,
+        *,
+        is_init: bool,
+        limit_s: float,
+        is_debugged: Callable[[], bool],
+    ) -> None:
         self.key = params.key
         self.params = params
-        self.limit_s = limit_s
-        self.ends = trio.current_time() + limit_s
         self.is_init = is_init
+        self._limit_s = limit_s
+        self._is_debugged = is_debugged
+        self._ends = trio.current_time() + limit_s
         self.busy = False
         self._caller = copy_context()
         self.iterators: dict[str, QueryIterator[Any]] = {}
@@ -121,13 +130,13 @@ class TransactionContext:
             self._news.set()
 
     async def outcome(self) -> ChaincodeMessage | ExecuteError:
-        """Wait for COMPLETED, ERROR or the reason why neither will come.
+        """Wait for COMPLETED, ERROR or the reason why neither will come, such as the time limit.
 
         Requests that take time run meanwhile; none does any more when this ends, in any way. A
         nursery costs as much as all the rest of a wait, so there is one from the first of them on.
         """
         try:
-            await self._news.wait()
+            await self._wait()
         finally:
             # Cancelled, too: one that came just then is started all the same, to be answered.
             if self._first is not None:
@@ -141,8 +150,19 @@ class TransactionContext:
             self.spawn(work, *args)
             if self._outcome is None:
                 self._news = trio.Event()
-                await self._news.wait()
+                await self._wait()
             self._requests.cancel_scope.cancel()
+
+    async def _wait(self) -> None:
+        """Wait for news; the time limit is the cancellation of this wait."""
+        while True:
+            with trio.CancelScope(deadline=self._ends):
+                await self._news.wait()
+                return
+            if not self._is_debugged():
+                self.settle(ExecuteTimeout(self.key, self._limit_s))
+                return
+            self._ends = trio.current_time() + self._limit_s
 
     def spawn(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run a request that takes time; it ends with this execution at the latest.
@@ -155,11 +175,6 @@ class TransactionContext:
         assert self._first is None, "there is one request at a time"
         self._first = work, args
         self._news.set()
-
-    @property
-    def is_settled(self) -> bool:
-        """The outcome is there."""
-        return self._outcome is not None
 
     @property
     def simulator(self) -> TxSimulator:
@@ -210,7 +225,7 @@ class TransactionContexts:
 
     Args:
         on_end: hears of each execution that is over; must not wait.
-        is_debugged: asked when the time of an execution is over; if so, it gets as much again.
+        is_debugged: see `TransactionContext`.
     """
 
     def __init__(
@@ -220,8 +235,6 @@ class TransactionContexts:
         self._on_end = on_end
         self._is_debugged = is_debugged
         self._idle = trio.lowlevel.ParkingLot()
-        self._timer = trio.lowlevel.ParkingLot()
-        self._next_look = math.inf
 
     def get(self, channel_id: str, tx_id: str) -> TransactionContext | None:
         """Return the running execution, or None when it ended or never was."""
@@ -236,13 +249,12 @@ class TransactionContexts:
             DuplicateTransaction: the same transaction already runs here; a chaincode that calls
                 itself on its own channel ends up in this.
         """
-        context = TransactionContext(params, is_init=is_init, limit_s=limit_s)
+        context = TransactionContext(
+            params, is_init=is_init, limit_s=limit_s, is_debugged=self._is_debugged
+        )
         key = context.key
         if self._contexts.setdefault(key, context) is not context:
             raise DuplicateTransaction(key, f"txid: {key.tx_id}({key.channel_id}) exists")
-        if context.ends < self._next_look:
-            self._next_look = context.ends
-            self._timer.unpark()
         return context
 
     def close(self, context: TransactionContext) -> None:
@@ -253,25 +265,6 @@ class TransactionContexts:
         self._on_end(context)
         if not self._contexts:
             self._idle.unpark_all()
-
-    async def keep_time(self) -> None:
-        """Settle executions whose time is over, until cancelled.
-
-        One task looks after all of them, as a rule once in the time that one may take: a scope with
-        a deadline for each would cost a tenth of what endorsing costs in all.
-        """
-        while True:
-            with trio.CancelScope(deadline=self._next_look):
-                await self._timer.park()
-            now = trio.current_time()
-            running = [each for each in self._contexts.values() if not each.is_settled]
-            for context in running:
-                if context.ends <= now and self._is_debugged():
-                    context.ends += context.limit_s
-                elif context.ends <= now:
-                    context.settle(ExecuteTimeout(context.key, context.limit_s))
-            ends = (context.ends for context in running if not context.is_settled)
-            self._next_look = min(ends, default=math.inf)
 
     async def wait_idle(self) -> None:
         """Return when nothing executes."""
