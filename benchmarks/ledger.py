@@ -38,7 +38,7 @@ def rows(quick: bool) -> list[Row]:
     pin()
     sizes = (1_000, 20_000) if quick else (1_000, 100_000, 1_000_000)
     blocks = 100 if quick else 10_000
-    samples = trio.run(measure, sizes, blocks, 3 if quick else 21)
+    samples = trio.run(measure, sizes, blocks, 3 if quick else 11)
     smallest = f"{_name(sizes[0])}, wall"
     found = []
     for size in sizes:

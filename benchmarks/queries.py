@@ -43,7 +43,7 @@ def rows(quick: bool) -> list[Row]:
     """Measure queries, commits, and what building the indexes takes."""
     pin()
     count = 5_000 if quick else 100_000
-    samples = trio.run(measure, count, 2 if quick else 7)
+    samples = trio.run(measure, count, 2 if quick else 5)
     found = [samples.row(f"two indexes over {count:,} documents", "s", scale=1)]
     for name in (*QUERIES, f"block of {BLOCK:,} writes"):
         plain, indexed = f"{name}, without", f"{name}, with indexes"

@@ -244,7 +244,7 @@ class Gateway:
 
 def rows(quick: bool) -> list[Row]:
     """Measure the services, without TLS and with it."""
-    samples, calls = Samples(), 128 if quick else 960
+    samples, calls = Samples(), 128 if quick else 640
     for tls, rounds in ((False, 1 if quick else 5), (True, 1 if quick else 2)):
         with (
             tempfile.TemporaryDirectory() as directory,
