@@ -344,7 +344,7 @@ def timeout_of(headers: Mapping[bytes, bytes]) -> float:
 
 def refused(code: Code, text: str) -> Headers:
     """Return all headers of a call that is refused before it begins."""
-    return [*HEADERS, *http2_server.trailers(code, text, b"")]
+    return [*HEADERS, *http2_server.trailers(code, text[:MAX_TEXT], b"")]
 
 
 async def _decoded(decode: Decode, message: bytes) -> object:

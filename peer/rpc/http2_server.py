@@ -16,6 +16,7 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from grpclib.config import Configuration
@@ -25,9 +26,10 @@ from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, ConnectionState, _decode_headers
 from h2.errors import ErrorCodes
 from h2.events import PingReceived, RemoteSettingsChanged, RequestReceived, TrailersReceived
-from h2.exceptions import ProtocolError
+from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes
 from h2.stream import StreamState
+from h2.utilities import SizeLimitDict
 
 from fabric_protos.data_frames import DATA
 from peer.rpc import http2
@@ -173,6 +175,10 @@ class ServerProtocol(http2.Protocol):
         """Return what processes the connection's events."""
         h2 = self.connection._connection
         h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: self._streams})
+        h2._closed_streams = SizeLimitDict(size_limit=self._streams)
+        # hpack's time to compress a string grows with the square of its length.
+        encode = partial(h2.encoder.encode, huffman=False)
+        h2.encoder.encode = encode  # type: ignore[method-assign]  # h2 does not let us choose
         self.connection.flush()
         return _Processor(self)
 
@@ -201,7 +207,6 @@ class ServerProtocol(http2.Protocol):
             not h2.highest_inbound_stream_id < stream_id <= h2.HIGHEST_ALLOWED_STREAM_ID
             or not stream_id % 2
             or len(h2.streams) >= self._streams
-            or len(block) > h2.max_inbound_frame_size
         ):
             return False
         try:
@@ -209,13 +214,17 @@ class ServerProtocol(http2.Protocol):
             stream = h2._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
             stream._initialize_content_length(headers)
         except ProtocolError as exc:
-            h2._terminate_connection(exc.error_code)
-            self.processor.close("Protocol error")
+            self._fail(exc)
             return False  # and nobody is to take it any more
         machine = stream.state_machine
         machine.state, machine.client, machine.headers_received = StreamState.OPEN, False, True
         self.processor.accept(stream_id, headers)
         return True
+
+    def _fail(self, error: ProtocolError) -> None:
+        """Close the connection as h2 does where it finds something wrong."""
+        self.connection._connection._terminate_connection(error.error_code)
+        self.processor.close("Protocol error")
 
     def data_received(self, data: bytes) -> None:
         """Take in what arrives, a portion at a time, so that others have their turns."""
@@ -226,7 +235,12 @@ class ServerProtocol(http2.Protocol):
     def _take(self) -> None:
         if self.transport.is_closing():
             return
-        super().data_received(self._portion())
+        try:
+            portion = self._portion()
+        except FrameTooLargeError as exc:
+            self._fail(exc)
+            return
+        super().data_received(portion)
         if self.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
             self.transport.abort()  # it does not take what it makes us send
         elif len(self._waiting) >= (1 if self._rest else FRAME_HEAD_BYTES):
@@ -241,10 +255,16 @@ class ServerProtocol(http2.Protocol):
     def _portion(self) -> bytes:
         """Cut off what is taken in now; what is left begins a frame, or is part of a large one."""
         data, end = self._waiting, self._rest
+        largest = self.connection._connection.max_inbound_frame_size
         for _ in range(PORTION_FRAMES):
             if end >= PORTION_BYTES or len(data) < end + FRAME_HEAD_BYTES:
                 break
-            end += FRAME_HEAD_BYTES + int.from_bytes(data[end : end + 3], "big")
+            frame_bytes = int.from_bytes(data[end : end + 3], "big")
+            if frame_bytes > largest:  # h2 would wait for all of it
+                if not end:
+                    raise FrameTooLargeError
+                break
+            end += FRAME_HEAD_BYTES + frame_bytes
         size = min(end, PORTION_BYTES, len(data))
         self._waiting, self._rest = data[size:], end - size
         return data[:size]

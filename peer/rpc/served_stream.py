@@ -73,6 +73,9 @@ class ServedStream(Stream):
         """Forget the stream, and give credit for what has come and was not taken."""
         del self._streams[self.id]
         self.acknowledge(unacknowledged)
+        stream = self._h2_connection.streams.get(self.id)
+        if stream is not None and stream.closed:  # h2 would keep it until it takes a call itself
+            self._forget(stream.closed_by)
 
     def take(self, data: bytes, is_last: bool) -> bool:
         """Take a plain DATA frame; return False to leave it to h2."""
@@ -82,7 +85,6 @@ class ServedStream(Stream):
             stream is None
             or stream.state_machine.state is not StreamState.OPEN
             or stream._expected_content_length is not None
-            or size > h2.max_inbound_frame_size
             or size > stream._inbound_window_manager.current_window_size
             or size > shared.current_window_size
         ):
@@ -125,8 +127,7 @@ class ServedStream(Stream):
         ):
             return False
         h2.outbound_flow_control_window -= size
-        del h2.streams[self.id]
-        h2._closed_streams[self.id] = StreamClosedBy.SEND_END_STREAM
+        self._forget(StreamClosedBy.SEND_END_STREAM)
         connection.flush()  # what h2 has to say of this stream comes first
         self._transport.write(
             b"".join(
@@ -141,6 +142,11 @@ class ServedStream(Stream):
             )
         )
         return True
+
+    def _forget(self, closed_by: StreamClosedBy | None) -> None:
+        h2 = self._h2_connection
+        del h2.streams[self.id]
+        h2._closed_streams[self.id] = closed_by
 
     def queue_headers(self, headers: Headers, *, ends: bool = False) -> None:
         """Send headers, or trailers, with the next `flush`.

@@ -12,6 +12,7 @@ from functools import partial
 import grpc
 import pytest
 import trio
+from hpack import Encoder
 from trio.testing import wait_all_tasks_blocked
 
 from peer.services.api import Streaming, Unary
@@ -28,7 +29,7 @@ from tests.integration.server.conftest import (
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS, PING, HEADERS, CONTINUATION, DATA = 4, 6, 1, 9, 0
-ENHANCE_YOUR_CALM = 11
+FRAME_SIZE_ERROR, ENHANCE_YOUR_CALM = 6, 11
 HONEST_CALLS = 20
 
 
@@ -108,6 +109,37 @@ async def test_a_header_list_without_end(service: Service) -> None:
             except trio.BrokenResourceError:
                 pass
             await read_to_the_end(stream)
+        await honest(client)
+
+
+@pytest.mark.parametrize("name", [b":path", b"grpc-timeout"])
+async def test_long_headers_are_not_sent_back_in_whole(service: Service, name: bytes) -> None:
+    """A few bytes would make the server pack many times as many, again and again."""
+    fields = [(":method", "POST"), (":path", path(service.echo)), (name, b"/\xff" * 30_000)]
+    block = Encoder().encode([*fields, ("content-type", "application/grpc")], huffman=False)
+    async with serving(service.methods()) as address, google_client(address) as client:
+        async with hello(address) as stream:
+            pieces = [block[at : at + 16_384] for at in range(0, len(block), 16_384)]
+            await stream.send_all(raw.h2_frame(HEADERS, 1, pieces[0], flags=1))
+            for piece in pieces[1:]:
+                flags = 4 if piece is pieces[-1] else 0
+                await stream.send_all(raw.h2_frame(CONTINUATION, 1, piece, flags))
+            await stream.send_all(raw.h2_frame(PING, 0, bytes(8)))
+            answer, pong = b"", raw.h2_frame(PING, 0, bytes(8), flags=1)
+            with trio.fail_after(20):
+                while pong not in answer:
+                    answer += await stream.receive_some()
+        assert b"grpc-status" in answer
+        assert len(answer) < 32_768
+        await honest(client)
+
+
+async def test_frames_that_are_too_large_are_not_waited_for(service: Service) -> None:
+    async with serving(service.methods()) as address, google_client(address) as client:
+        for kind in (SETTINGS, HEADERS, DATA):
+            async with hello(address) as stream:
+                await stream.send_all(raw.h2_frame(kind, 1, bytes(16_385))[:9])
+                assert raw.goaway(FRAME_SIZE_ERROR, 0) in await read_to_the_end(stream)
         await honest(client)
 
 
