@@ -23,7 +23,13 @@ from peer.channels import Channels
 from peer.endorser.endorser import ERROR_THRESHOLD, OK
 from peer.endorser.proposal import PreparedProposal, prepare_proposal
 from peer.endorser.transaction import signed_transaction
-from peer.errors import CommitTimeout, InvalidDefinition, PeerError, SimulationFailed
+from peer.errors import (
+    CommitTimeout,
+    EndorsementsDiffer,
+    InvalidDefinition,
+    PeerError,
+    SimulationFailed,
+)
 from peer.ledger.api import ValidationCode
 from peer.msp.identity import SigningIdentity
 
@@ -171,9 +177,13 @@ class Client:
             lifecycle: ``_lifecycle`` or ``lscc``; `args` are for it.
 
         Raises:
-            InvalidDefinition: it refuses, or the peers that judge its transaction do.
+            InvalidDefinition: it refuses on one of the peers, or those that judge its transaction
+                do.
         """
-        result = await self.submit(channel_id, lifecycle, ChaincodeInput(args=list(args)))
+        try:
+            result = await self.submit(channel_id, lifecycle, ChaincodeInput(args=list(args)))
+        except EndorsementsDiffer as exc:
+            raise InvalidDefinition(name, str(exc)) from exc
         if result.status != OK:
             raise InvalidDefinition(name, result.message)
         if not result.committed:

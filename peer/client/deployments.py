@@ -55,9 +55,9 @@ async def instantiate(client: Client, channel_id: str, wanted: WantedDeployment)
         client: satisfies the instantiation policy of the package; without one, an administrator.
 
     Raises:
-        InvalidDefinition: ``lscc`` refuses it, or the peers do that judge the transaction.
+        InvalidDefinition: ``lscc`` refuses it, the endorsers do not agree on what Init wrote, or
+            the peers that judge the transaction refuse it.
         LaunchError, ExecuteError: Init could not be run, or failed.
-        EndorsementsDiffer: the endorsers do not agree on what it wrote.
         BroadcastRefused: the ordering service does not take the transaction.
         CommitTimeout: it did, and no block has brought the transaction in time.
 
