@@ -49,7 +49,14 @@ from fabric_protos.source import Field, Message, default, nested, reader, writer
 HERE = Path(__file__).resolve().parent
 WIRE = HERE / "fabric-wire"
 PACKAGE = HERE / "fabric_protos"
-HAND_WRITTEN = {"codec.py", "data_frames.py", "errors.py", "source.py", "wire.py"}
+HAND_WRITTEN = {
+    "codec.py",
+    "data_frames.py",
+    "errors.py",
+    "grpc_messages.py",
+    "source.py",
+    "wire.py",
+}
 WELL_KNOWN = tuple(f"google/protobuf/{name}.proto" for name in ("any", "empty", "timestamp"))
 
 STREAM = (

@@ -21,7 +21,8 @@ from grpclib.protocol import Stream
 from h2.events import UnknownFrameReceived
 from h2.exceptions import H2Error
 
-from fabric_protos.data_frames import DirectProtocol, MessageRefused, Messages
+from fabric_protos.data_frames import DirectProtocol, Messages
+from fabric_protos.grpc_messages import MessageRefused
 
 from .errors import StreamClosed
 from .transaction import MAX_MESSAGE_BYTES

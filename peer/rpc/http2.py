@@ -36,10 +36,10 @@ from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event
 from h2.exceptions import ProtocolError
 
-from fabric_protos.data_frames import Deframer as Deframer
 from fabric_protos.data_frames import DirectProtocol
-from fabric_protos.data_frames import MessageRefused as MessageRefused
-from fabric_protos.data_frames import grpc_frame as grpc_frame
+from fabric_protos.grpc_messages import Deframer as Deframer
+from fabric_protos.grpc_messages import MessageRefused as MessageRefused
+from fabric_protos.grpc_messages import grpc_frame as grpc_frame
 
 # "No new streams" is no reason to drop the one that runs, nor what arrives right behind it; a Java
 # service says this 5 s after every connection. GOAWAY with an error still ends the connection.

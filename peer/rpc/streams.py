@@ -18,7 +18,8 @@ import grpclib
 import trio
 from grpclib.const import Status
 
-from fabric_protos.data_frames import MessageRefused, Messages
+from fabric_protos.data_frames import Messages
+from fabric_protos.grpc_messages import MessageRefused
 from peer.chaincode.connections import Serve
 from peer.chaincode.stream import (
     MAX_QUEUED_BYTES,

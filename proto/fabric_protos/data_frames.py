@@ -1,12 +1,12 @@
 """Messages of gRPC streams, whose DATA frames go past h2.
 
-Room:      fabric_protos   (imports grpclib, h2; used by shim.transport and peer.rpc, by no message)
+Room:      fabric_protos   (imports grpc_messages, grpclib, h2; used by shim.transport and peer.rpc)
 Loop:      asyncio's or trio-asyncio's; everything but `drain` is synchronous
 Lifetime:  connection, and stream
 Fabric:    none
 
-h2 and grpclib hold the connection: preface, settings, headers, trailers, pings, resets, errors, and
-the first DATA of a stream. What is left of a DATA frame that is neither padded nor the last is flow
+h2 and grpclib hold the connection: preface, settings, headers, trailers, resets, errors, and the
+first DATA of a stream. What is left of a DATA frame that is neither padded nor the last is flow
 control, and that is counted here, in h2's own windows. A frame that is anything else, or does not
 fit, goes to h2 as it came: h2 knows what is wrong with it.
 
@@ -24,6 +24,8 @@ from grpclib.protocol import Connection, H2Protocol, Stream
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.stream import StreamState
 
+from .grpc_messages import PREFIX, Deframer
+
 FRAME_HEAD = Struct(">HBHI")  # length in two parts, type and flags, stream
 DATA = 0x0000
 PING = 0x0600
@@ -31,7 +33,6 @@ PONG = 0x0601
 WINDOW_UPDATE = 0x0800
 PING_BYTES = 8
 MAX_WINDOW = 2**31 - 1
-PREFIX = Struct(">BI")  # of a gRPC message: compression flag, length
 WRITE_BYTES = 1 << 18
 """Handed to the transport at once; a transport that wants no more is asked before the next."""
 CREDIT_SHARE = 16
@@ -100,7 +101,7 @@ class DirectProtocol(H2Protocol):
 
     def take_ping(self, stream_id: int, payload: bytes) -> bool:
         """Answer a ping; Go's gRPC sends one with most messages. Return False to leave it to h2."""
-        if stream_id or len(payload) != PING_BYTES:
+        if stream_id or len(payload) != PING_BYTES or self.connection.is_closing():
             return False
         self.connection._transport.write(FRAME_HEAD.pack(0, len(payload), PONG, 0) + payload)
         return True
@@ -378,80 +379,6 @@ class Waker:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.set = wake
-
-
-class Deframer:
-    """Cuts a byte stream into gRPC messages.
-
-    Raises:
-        MessageRefused: from `feed`, for a compressed message or one over the limit, on its first
-            bytes, before the rest is taken in.
-    """
-
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self._partial = bytearray()
-        self._needed = PREFIX.size
-
-    def feed(
-        self,
-        data: bytes,
-        deliver: Callable[[bytes], None],
-        start: int = 0,
-        stop: int | None = None,
-    ) -> None:
-        """Hand every message that is complete to `deliver`; `data` may be part of something."""
-        stop = len(data) if stop is None else stop
-        if self._partial:
-            self._partial += data[start:stop]
-            if len(self._partial) < self._needed:
-                return
-            data, self._partial = bytes(self._partial), bytearray()
-            start, stop = 0, len(data)
-        self._needed = PREFIX.size
-        while stop - start >= PREFIX.size:
-            is_compressed, size = PREFIX.unpack_from(data, start)
-            if is_compressed:
-                raise MessageRefused("UNIMPLEMENTED", "compressed messages are not supported")
-            if size > self._limit:
-                raise MessageRefused(
-                    "RESOURCE_EXHAUSTED",
-                    f"grpc: received message larger than max ({size} vs. {self._limit})",
-                )
-            first = start + PREFIX.size
-            if first + size > stop:
-                self._needed = PREFIX.size + size
-                break
-            start = first + size
-            deliver(data[first:start])
-        if start < stop:
-            self._partial += data[start:stop]
-
-    def clear(self) -> None:
-        """Forget what has arrived of a message."""
-        self._partial = bytearray()
-
-    @property
-    def is_between_messages(self) -> bool:
-        """No message has begun to arrive."""
-        return not self._partial
-
-
-class MessageRefused(Exception):
-    """A message the other side should not have sent.
-
-    Attributes:
-        code: gRPC status name.
-    """
-
-    def __init__(self, code: str, text: str) -> None:
-        self.code = code
-        super().__init__(text)
-
-
-def grpc_frame(message: bytes) -> bytes:
-    """Return a message with gRPC's prefix: not compressed, length."""
-    return PREFIX.pack(0, len(message)) + message
 
 
 def _has_a_frame(data: bytearray) -> bool:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fabric_protos.data_frames import WRITE_BYTES, MessageRefused, grpc_frame
+from fabric_protos.data_frames import WRITE_BYTES
+from fabric_protos.grpc_messages import MessageRefused, grpc_frame
 
 from .frames import (
     DATA,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabric_protos.data_frames import Deframer, MessageRefused, grpc_frame
+from fabric_protos.grpc_messages import Deframer, MessageRefused, grpc_frame
 
 MESSAGES = st.lists(st.binary(max_size=40), max_size=8)
 
