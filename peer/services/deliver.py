@@ -77,11 +77,12 @@ def methods(
     async def whole(_: Envelope, block: Block) -> DeliverResponse:
         return DeliverResponse(block=block)
 
-    recent: dict[tuple[str, int], bytes] = {}
+    recent: dict[tuple[str, int, bytes], bytes] = {}
 
     async def filtered(request: Envelope, block: Block) -> bytes:
         channel_id, _ = _asked(request)
-        which = channel_id, header_of(block).number
+        header = header_of(block)
+        which = channel_id, header.number, header.data_hash
         if which not in recent:
             if len(recent) == RECENT_BLOCKS:
                 del recent[next(iter(recent))]
