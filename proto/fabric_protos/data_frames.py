@@ -114,7 +114,7 @@ class DirectProtocol(H2Protocol):
     def _window_update(self, stream_id: int, payload: bytes) -> bool:
         """Take credit for the connection or a direct stream; return False to leave it to h2."""
         stream = self.connection.direct.get(stream_id)
-        if stream_id and (stream is None or not stream.is_open):
+        if stream_id and stream is None:
             return False
         target = self.connection._connection if stream is None else stream.h2_stream
         increment = int.from_bytes(payload, "big")
@@ -122,9 +122,7 @@ class DirectProtocol(H2Protocol):
         if len(payload) != 4 or not 0 < increment <= MAX_WINDOW or window > MAX_WINDOW:
             return False
         target.outbound_flow_control_window = window
-        if stream is not None:
-            stream.flush()
-        else:
+        if stream is None:  # direct streams write at the end of the read
             self._wake_writers()
         return True
 
@@ -296,11 +294,6 @@ class Messages:
         self.on_end(error)
 
     # What the connection calls
-
-    @property
-    def is_open(self) -> bool:
-        """Neither side has ended the stream."""
-        return self._machine.state is StreamState.OPEN
 
     def take(self, data: bytes, start: int, stop: int) -> bool:
         """Take a plain DATA frame; return False to leave it to h2."""

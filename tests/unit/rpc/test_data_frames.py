@@ -170,6 +170,27 @@ def test_what_is_wrong_is_found_both_ways(frames: Frames, cuts: Reads) -> None:
         assert direct["streams"][stream_id][0] == all_messages
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        credit(0, 0),
+        credit(ONE, 0),
+        credit(0, 2**31 - 1),
+        credit(ONE, 2**31 - 1),
+        credit(0, 2**31 + 1),  # with the bit that means nothing
+        h2_frame(WINDOW_UPDATE, ONE, b"\1\0\0"),
+        h2_frame(WINDOW_UPDATE, ONE, b"\0\0\0\0\1"),
+        data(IDLE, b""),
+        h2_frame(PING, 0, b"short"),
+        h2_frame(PING, ONE, bytes(8)),
+    ],
+)
+def test_one_that_is_wrong_by_itself_is_found_both_ways(frame: bytes) -> None:
+    first = Client().begin(ONE, TWO)
+    direct = run(is_direct=True, first=first, frames=[frame], cuts=None)
+    assert direct == run(is_direct=False, first=first, frames=[frame], cuts=None)
+
+
 # What goes past h2, and what does not
 
 
@@ -270,6 +291,14 @@ def test_a_client_may_not_send_more_than_its_window() -> None:
     assert [str(end) for end in server.handler.streams[ONE].ends] == ["Protocol error"]
 
 
+def test_the_window_of_the_connection_is_held_too() -> None:
+    server, _ = begun()
+    stream = server.handler.streams[ONE]
+    stream._shared_window.current_window_size = 64
+    server.read(data(ONE, bytes(65)))
+    assert [str(end) for end in stream.ends] == ["Protocol error"]
+
+
 def test_a_client_may_send_all_of_its_window_again_and_again() -> None:
     server, _ = begun(stream_window=64)
     message = grpc_frame(bytes(27))
@@ -313,6 +342,32 @@ def test_what_answers_one_read_is_one_frame_and_one_write() -> None:
     server.read(b"".join(data(ONE, grpc_frame(each)) for each in messages))
     [write] = server.transport.writes
     assert write == data(ONE, b"".join(map(grpc_frame, messages)))
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+def test_a_message_over_the_largest_frame_is_several(is_direct: bool) -> None:
+    server = Server(is_direct=is_direct)
+    server.read(Client().begin(ONE))
+    server.written()
+    message = bytes(40_000)
+    server.handler.streams[ONE].queue(message)
+    server.handler.streams[ONE].flush()
+    assert len(server.transport.writes) == 1
+    payloads = [payload for *_, payload in server.written()]
+    assert [len(each) for each in payloads] == [16_384, 16_384, 40_005 - 2 * 16_384]
+    assert b"".join(payloads) == grpc_frame(message)
+
+
+def test_credit_for_the_connection_wakes_streams_that_are_not_direct() -> None:
+    server, client = begun()
+    server.read(client.request(TWO))
+    other = server.handler.streams[TWO]
+    other._h2.outbound_flow_control_window = 0
+    other.queue(b"waits")
+    other.flush()
+    server.written()
+    server.read(credit(0, 100))
+    assert server.written() == [(DATA, 0, TWO, grpc_frame(b"waits"))]
 
 
 def test_answers_over_the_largest_frame_are_several_in_one_write() -> None:
