@@ -191,6 +191,15 @@ def test_one_that_is_wrong_by_itself_is_found_both_ways(frame: bytes) -> None:
     assert direct == run(is_direct=False, first=first, frames=[frame], cuts=None)
 
 
+@pytest.mark.parametrize(
+    "frame", [data(ONE, b""), credit(0, 1), credit(ONE, 1), h2_frame(PING, 0, bytes(8))]
+)
+def test_nothing_may_come_between_parts_of_headers(frame: bytes) -> None:
+    server, _ = begun()
+    server.read(h2_frame(HEADERS, ONE, b"\x82", END_STREAM) + frame)
+    assert server.transport.closed
+
+
 # What goes past h2, and what does not
 
 
