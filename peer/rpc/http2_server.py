@@ -205,7 +205,6 @@ class ServerProtocol(http2.Protocol):
         h2 = self.connection._connection
         if (
             not h2.highest_inbound_stream_id < stream_id <= h2.HIGHEST_ALLOWED_STREAM_ID
-            or not stream_id % 2
             or len(h2.streams) >= self._streams
         ):
             return False

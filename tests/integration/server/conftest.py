@@ -16,7 +16,9 @@ import trio
 
 from peer.chaincode.certificates import CertificateAuthority
 from peer.errors import CallRefused, Code, ErrorDetail
+from peer.rpc.http2_server import ServerProtocol
 from peer.rpc.loop import open_loop
+from peer.rpc.served_stream import ServedStream
 from peer.rpc.server import Limits, Server
 from peer.services.api import Caller, Method, Requests, Send, Streaming, Unary
 
@@ -109,6 +111,14 @@ class Service:
 
 def path(call: Callable[..., object]) -> str:
     return f"/{SERVICE}/{call.__name__}"
+
+
+@pytest.fixture(params=[True, False], ids=["past h2", "through h2"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls, their requests and their answers take either way."""
+    if not request.param:
+        monkeypatch.setattr(ServerProtocol, "takes_frames", False)
+        monkeypatch.setattr(ServedStream, "respond", lambda stream, message: False)
 
 
 @pytest.fixture

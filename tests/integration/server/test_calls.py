@@ -29,6 +29,8 @@ from tests.integration.server.conftest import (
     serving,
 )
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 CODE = grpc.StatusCode
 
 

@@ -27,6 +27,8 @@ from tests.integration.server.conftest import (
     serving,
 )
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS, PING, HEADERS, CONTINUATION, DATA = 4, 6, 1, 9, 0
 FRAME_SIZE_ERROR, ENHANCE_YOUR_CALM = 6, 11

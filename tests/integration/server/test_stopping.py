@@ -18,6 +18,8 @@ from peer.rpc.server import Limits, Server
 from tests.integration.rpc import raw
 from tests.integration.server.conftest import Service, google_client, in_thread, path
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 

@@ -23,6 +23,7 @@ from .frames import (
     PRIORITY,
     RST_STREAM,
     SETTINGS,
+    frames_of,
     h2_frame,
 )
 from .served import (
@@ -33,13 +34,14 @@ from .served import (
     WINDOW,
     Client,
     Served,
+    answer_of,
     credit,
     data,
     seen,
 )
 
 GOAWAY = 7
-PROTOCOL_ERROR, FRAME_SIZE_ERROR, ENHANCE_YOUR_CALM = 1, 6, 11
+PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, ENHANCE_YOUR_CALM = 1, 3, 6, 11
 RESERVED = 1 << 31  # a bit of stream numbers that means nothing
 
 
@@ -193,6 +195,10 @@ def served(*frames: bytes) -> Served:
     return connection
 
 
+def ask(stream_id: int) -> bytes:
+    return call(stream_id) + data(stream_id, b"", END_STREAM)
+
+
 def call(stream_id: int, more: Any = (), flags: int = 0) -> bytes:
     client = Client()
     client.headers(stream_id, client.block(more), flags, 0)
@@ -201,7 +207,7 @@ def call(stream_id: int, more: Any = (), flags: int = 0) -> bytes:
 
 def goaway(connection: Served) -> int | None:
     """Return the code with which a connection ended, None if it goes on."""
-    frames = seen(b"".join(connection.transport.writes), [])
+    frames = frames_of(b"".join(connection.transport.writes))
     codes = [
         int.from_bytes(content[4:8], "big") for kind, _, _, content in frames if kind == GOAWAY
     ]
@@ -292,10 +298,52 @@ def test_calls_that_are_over_leave_nothing_behind() -> None:
             call(stream_id),
             reset if stream_id % 5 == 0 else data(stream_id, b"", END_STREAM),
         ]
-    connection = asyncio.run(Served(past_h2=True).run(Client().hello(), *frames))
+    connection = Served(past_h2=True)
+
+    async def read() -> None:
+        await connection.run(Client().hello())
+        for frame in frames:
+            await connection.run(frame)
+            assert len(connection.h2.streams) <= 2
+
+    asyncio.run(read())
     assert len(connection.handler.accepted) == 301
     assert [*connection.h2.streams] == [*connection.protocol.processor.streams] == [1]
     assert len(connection.h2._closed_streams) <= STREAMS
+
+
+def test_a_client_may_not_send_more_than_the_window_of_the_connection() -> None:
+    connection = Served(past_h2=True, stream_window=1 << 20)
+    full = [data(1, bytes(16_384))] * 4
+    asyncio.run(connection.run(Client().hello(), *full))
+    assert goaway(connection) is None
+    asyncio.run(connection.run(data(1, b"x")))
+    assert goaway(connection) == FLOW_CONTROL_ERROR
+
+
+def test_answers_wait_for_the_window_of_the_connection() -> None:
+    connection = Served(past_h2=True)
+    large = [number for number in range(3, 70, 2) if len(answer_of(number)) == 16_000]
+    asyncio.run(connection.run(Client().hello(), *map(ask, large[:5])))
+    assert connection.h2.outbound_flow_control_window == 0
+    assert [each.state for each in connection.handler.receivers[-2:]] == ["over", "answering"]
+    asyncio.run(connection.run(credit(0, 1 << 20)))
+    assert connection.handler.receivers[-1].state == "over"
+
+
+def test_credit_is_given_for_requests_that_were_answered_before_they_were_taken() -> None:
+    connection = served(call(13), data(13, bytes(100), END_STREAM))
+    assert [*connection.h2.streams] == [1]
+    assert connection.h2._inbound_flow_control_window_manager._bytes_processed == 100
+
+
+def test_a_client_that_makes_its_table_smaller_is_told_before_any_answer() -> None:
+    client = Client()
+    client.settings(TABLE, 0)
+    connection = served(*client.frames, ask(3), ask(13))
+    assert goaway(connection) is None
+    answers = seen(b"".join(connection.transport.writes), [0])
+    assert [frame[2] for frame in answers if frame[0] == DATA] == [3, 13]
 
 
 def test_sizes_of_the_table_do_not_pile_up() -> None:
