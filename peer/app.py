@@ -31,7 +31,6 @@ from peer.client.calls import Client, OwnVerdicts
 from peer.config import PeerConfig, chaincode_host, chaincode_listen_address
 from peer.config.values import split_address
 from peer.directories import LEDGERS, SNAPSHOTS, private_directory, temporary_directory
-from peer.endorser.endorser import Endorser
 from peer.errors import ConfigError
 from peer.ledger.api import CommittedBlock, Ledger
 from peer.ledger.kvledger import open_ledger
@@ -72,6 +71,7 @@ from peer.scc.runner import SystemChaincode, serve
 from peer.services import broadcast, deliver, snapshots
 from peer.services import endorser as endorsing
 from peer.serving import open_server
+from peer.tracing import kinds_of
 from runtimes.api import RuntimeSettings
 
 log = logging.getLogger("peer")
@@ -119,7 +119,7 @@ async def open_peer(
     Raises:
         ConfigError: development mode has TLS on or an address that cannot be listened on, nobody
             can dial ``peer.chaincodeAddress``, the place for temporary files cannot be used, or
-            what CouchDB needs is not installed.
+            what CouchDB or tracing needs is not installed.
         LedgerError: the data directory cannot be used, or CouchDB where it is configured.
         RuntimeNotUsable: the chosen runtime is not there.
 
@@ -146,6 +146,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     is_development = config.chaincode.mode == "dev"
     run_dir = stack.enter_context(temporary_directory())
     home = private_directory(Path(config.peer.file_system_path or run_dir / "data"))
+    kinds = await kinds_of(config, stack)
     await stack.enter_async_context(open_loop())
     on_output = partial(log_output, config, hooks.on_output)
     settings = RuntimeSettings(
@@ -162,6 +163,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         heights=lambda: {each: channels.get(each).ledger.height for each in channels.ids},
         ordered=lambda: [each for each in channels.ids if not ordering.state(each).trouble],
         log_entries=logs.entries,
+        chaincode=kinds.chaincode_meters,
     )
     registry = HandlerRegistry(hooks.on_stage, metrics.chaincode.launch_settled)
     external = await external_runtime(config, home, backend, on_output, stack)
@@ -210,6 +212,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
     def on_commit(channel_id: str, committed: CommittedBlock) -> None:
         transactions = zip(committed.kinds, committed.codes, strict=True)
         metrics.ledger.block_committed(channel_id, committed.times, transactions)
+        kinds.committed(channel_id, committed)
 
     deployments: Deployments = Deployments(
         channels=lambda: channels.ids,
@@ -250,7 +253,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         remote_name=chaincode_host(config),
     )
     access = AccessControl(channel=channels.find, local=members.local.msp)
-    chaincode = ChaincodeSupport(
+    chaincode = kinds.chaincode(
         registry=registry,
         launcher=launcher,
         definitions=definitions,
@@ -287,7 +290,7 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         ),
     ):
         await instances.start(chaincode.run_in_process, system.name, partial(serve, system))
-    endorser = Endorser(
+    endorser = kinds.endorser(
         chaincode=chaincode,
         channel=channels.find,
         definitions=definitions,
@@ -335,17 +338,19 @@ async def _assemble(config: PeerConfig, stack: AsyncExitStack, hooks: _Hooks) ->
         stack,
         config,
         serving.PEER,
-        [
-            *await neighbours.methods(),
-            *endorsing.methods(endorser),
-            *snapshots.methods(channels.find, access),
-            *deliver.methods(
-                channels.find,
-                definitions.is_member,
-                time_window_s=config.peer.time_window_s,
-                meters=metrics.deliver,
-            ),
-        ],
+        kinds.served(
+            [
+                *await neighbours.methods(),
+                *endorsing.methods(endorser),
+                *snapshots.methods(channels.find, access),
+                *deliver.methods(
+                    channels.find,
+                    definitions.is_member,
+                    time_window_s=config.peer.time_window_s,
+                    meters=metrics.deliver,
+                ),
+            ]
+        ),
         None if network is None else network.peer_node,
         metrics.grpc,
     )

@@ -578,6 +578,19 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TracingConfig:
+    """The ``tracing`` tree: traces for OpenTelemetry. Not Fabric's."""
+
+    provider: str = setting(
+        "disabled",
+        key="tracing.provider",
+        kind=choice(["disabled", "otlp"]),
+        doc="`otlp` sends traces to a collector, which the `OTEL_*` variables of OpenTelemetry "
+        "describe; needs `triopeer[otel]`. Not a key of Fabric.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggingConfig:
     """The peer's own log. The keys are not Fabric's, the variables are."""
 
@@ -620,6 +633,7 @@ class PeerConfig:
     orderer: OrdererConfig = field(default_factory=OrdererConfig)
     operations: OperationsConfig = field(default_factory=OperationsConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     unused: Mapping[str, object] = field(default_factory=dict, repr=False)
     origins: Mapping[str, str] = field(

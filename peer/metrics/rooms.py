@@ -317,6 +317,7 @@ class Metrics:
         heights: returns the height of every channel.
         ordered: returns the channels whose blocks come, or would if there were any.
         log_entries: returns, by level, how many log records were looked at and how many written.
+        chaincode: what counts launches and executions.
     """
 
     def __init__(
@@ -326,9 +327,10 @@ class Metrics:
         heights: Callable[[], Mapping[str, int]] = dict,
         ordered: Callable[[], Collection[str]] = list,
         log_entries: Callable[[], Mapping[str, tuple[int, int]]] = dict,
+        chaincode: type[ChaincodeMeters] = ChaincodeMeters,
     ) -> None:
         registry = self.registry = Registry()
-        self.chaincode = ChaincodeMeters(registry)
+        self.chaincode = chaincode(registry)
         self.endorser = EndorserMeters(registry)
         self.ledger = LedgerMeters(registry)
         self.deliver = DeliverMeters(registry)

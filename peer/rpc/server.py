@@ -41,6 +41,8 @@ STREAM_WINDOW_BYTES = 1 << 20
 CONNECTION_WINDOW_BYTES = 1 << 30
 """For all streams together, so that those that wait hold up no other; `Limits.held` bounds them."""
 
+TRACEPARENT = 55
+"""Bytes of it that mean anything; it is kept as long as the call."""
 PENALTY = 20
 """Connections that may come later because of one that was closed for its resets."""
 
@@ -368,7 +370,7 @@ class _Connection(AbstractHandler):
         return Call(
             stream,
             method,
-            Caller(self.address, certificate),
+            Caller(self.address, certificate, headers.get(b"traceparent", b"")[:TRACEPARENT]),
             timeout_s=timeout_s,
             max_recv=limits.max_recv,
             max_send=limits.max_send,

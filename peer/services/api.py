@@ -40,10 +40,12 @@ class Caller(NamedTuple):
     Attributes:
         address: ``host:port`` of the far end.
         certificate: the client's TLS certificate as DER, empty without one.
+        traceparent: which span the call belongs to, as the client has it (W3C Trace Context).
     """
 
     address: str
     certificate: bytes = b""
+    traceparent: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,7 @@ def test_every_setting_can_be_set_by_its_variable() -> None:
         "disabled or prometheus or statsd": "prometheus",
         "paths": "/x /y",
         "goleveldb or CouchDB": "CouchDB",
+        "disabled or otlp": "otlp",
     }
     samples |= {"logging specification": "a=error", "text or json": "json", "path": "/x"}
     env = {p.setting.env: samples.get(p.setting.kind.name, "x7") for p in settings_of(PeerConfig)}
