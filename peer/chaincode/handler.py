@@ -282,7 +282,7 @@ class Handler:
     def _handle_request(self, message: ChaincodeMessage) -> None:
         """Answer at once what never waits, and give the rest a task of its transaction."""
         context = self._contexts.get(message.channel_id, message.txid)
-        if context is None:
+        if context is None or context.is_ending:
             self._reply(message, Type.ERROR, _failure(message, "no ledger context"))
             return
         context.received[message.type] += 1

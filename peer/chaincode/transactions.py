@@ -164,6 +164,11 @@ class TransactionContext:
                 return
             self._ends = trio.current_time() + self._limit_s
 
+    @property
+    def is_ending(self) -> bool:
+        """Its requests are being ended, and none can begin any more."""
+        return self._requests is not None and self._requests.cancel_scope.cancel_called
+
     def spawn(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run a request that takes time; it ends with this execution at the latest.
 

@@ -69,6 +69,29 @@ async def test_a_request_may_come_after_the_cancellation(bench: Bench, execute: 
     await is_cut_off(chaincode)
 
 
+@pytest.mark.parametrize("passes", range(5))
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_a_request_may_come_while_an_execution_ends(
+    bench: Bench, execute: Executor, passes: int, is_cancelled: bool
+) -> None:
+    bench.hold_calls.set()
+    handler, chaincode, execution = await begin(bench, execute)
+    assert (await chaincode.ask(Type.INVOKE_CHAINCODE, INVOKE)).payload == b"called"
+    bench.hold_calls = trio.Event()
+    await wait_all_tasks_blocked()
+    if is_cancelled:
+        execution.scope.cancel()
+    else:
+        completed = ChaincodeMessage(type=Type.COMPLETED, txid="tx1", channel_id="ch1")
+        handler._on_message(completed.encode())
+    for _ in range(passes):
+        await trio.lowlevel.checkpoint()
+    ask_at_once(handler)
+    await execution.done.wait()
+    await is_cut_off(chaincode)
+    assert chaincode.nothing_waits()
+
+
 @pytest.mark.parametrize("order", ["outcome first", "request first", "request runs"])
 async def test_the_outcome_ends_requests(bench: Bench, execute: Executor, order: str) -> None:
     handler, chaincode, execution = await begin(bench, execute)
