@@ -64,7 +64,7 @@ def hash_namespace(namespace: str, collection: str) -> str:
 
 KNOWN_ROWS = 4096
 KNOWN_BYTES = 1024
-"""How many small rows a snapshot keeps at most, and what small is."""
+"""How many small rows a snapshot keeps at most, and what small is, with the key."""
 
 
 class Snapshot:
@@ -101,7 +101,8 @@ class Snapshot:
         except sqlite3.Error as exc:
             raise failure(self._path, exc) from exc
         found = stored(row)
-        if found is None or len(found.value) + len(found.metadata) <= KNOWN_BYTES:
+        size = len(key) if found is None else len(key) + len(found.value) + len(found.metadata)
+        if size <= KNOWN_BYTES:
             if len(self._known) == KNOWN_ROWS:
                 self._known.clear()
             self._known[where] = found

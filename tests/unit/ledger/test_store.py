@@ -57,11 +57,12 @@ async def test_a_snapshot_reads_a_small_row_once_and_forgets_when_it_is_full(
     simulator = channel.simulate()
     connection = simulator._snapshot.connection
     connection.set_trace_callback(lambda text: reads.append(text[text.index("key = ") :]))
-    for key in ("a", "a", "none", "none", "b", "large", "large", "b", "c", "a"):
+    long = "x" * (snapshot.KNOWN_BYTES + 1)
+    for key in ("a", "a", "none", "none", "b", "large", "large", long, long, "b", "c", "a"):
         simulator.get_state("cc", key)
     connection.set_trace_callback(None)
     names = [bytes.fromhex(text.removeprefix("key = x").strip("'")).decode() for text in reads]
-    assert names == ["a", "none", "b", "large", "large", "c", "a"]
+    assert names == ["a", "none", "b", "large", "large", long, long, "c", "a"]
     assert simulator.get_state("cc", "large") == large + b"x"
     await channel.put(a=b"new", none=b"new")
     assert (simulator.get_state("cc", "a"), simulator.get_state("cc", "none")) == (b"1", None)
