@@ -87,7 +87,7 @@ class Deployments:
         Source: ChaincodeCustodian.Work, core/chaincode/lifecycle/custodian.go (release-2.5).
         """
         for ccid in sorted(set(self._runs.values())):
-            if ccid and self._packages.is_installed(ccid):
+            if ccid and self.is_defined(ccid) and self._packages.is_installed(ccid):
                 try:
                     await launch(ccid)
                 except LaunchError as exc:

@@ -179,6 +179,20 @@ async def test_at_the_start_what_is_here_and_defined_is_launched(
     assert f"could not launch chaincode {here[0]}: no memory" in caplog.text
 
 
+async def test_at_the_start_what_is_defined_no_more_is_not_launched(desk: Desk) -> None:
+    first, second = sorted([await desk.install(packed(label)) for label in ("one", "two")])
+    await desk.define(name="cc1", package_id=first)
+    await desk.define(name="cc2", package_id=second)
+    launched: list[str] = []
+
+    async def launch(ccid: str) -> None:
+        launched.append(ccid)
+        await desk.define(2, name="cc2", package_id=first)
+
+    await desk.deployments.launch_all(launch)
+    assert (launched, desk.retired) == ([first], [second])
+
+
 async def test_trouble_is_logged_and_tried_again(
     desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
