@@ -26,7 +26,7 @@ from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, ConnectionState, _decode_headers
 from h2.errors import ErrorCodes
 from h2.events import PingReceived, RemoteSettingsChanged, RequestReceived, TrailersReceived
-from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.exceptions import DenialOfServiceError, FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes
 from h2.stream import StreamState
 from h2.utilities import SizeLimitDict
@@ -235,11 +235,11 @@ class ServerProtocol(http2.Protocol):
         if self.transport.is_closing():
             return
         try:
-            portion = self._portion()
-        except FrameTooLargeError as exc:
+            super().data_received(self._portion())
+            self._bound_headers()
+        except ProtocolError as exc:
             self._fail(exc)
             return
-        super().data_received(portion)
         if self.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
             self.transport.abort()  # it does not take what it makes us send
         elif len(self._waiting) >= (1 if self._rest else FRAME_HEAD_BYTES):
@@ -267,6 +267,13 @@ class ServerProtocol(http2.Protocol):
         size = min(end, PORTION_BYTES, len(data))
         self._waiting, self._rest = data[size:], end - size
         return data[:size]
+
+    def _bound_headers(self) -> None:
+        """Raise when headers in many frames are too large; a megabyte takes h2 seconds."""
+        h2 = self.connection._connection
+        size = sum(len(each.data) for each in h2.incoming_buffer._headers_buffer)
+        if size > h2.decoder.max_header_list_size:
+            raise DenialOfServiceError
 
     def go_away(self, code: ErrorCodes = ErrorCodes.NO_ERROR, text: bytes = b"") -> None:
         """Tell the client to open no more streams; those that are open go on.

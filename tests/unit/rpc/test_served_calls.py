@@ -281,6 +281,13 @@ def test_a_frame_that_is_too_large_is_refused_at_its_head(kind: int) -> None:
     assert goaway(connection) == FRAME_SIZE_ERROR
 
 
+def test_headers_in_many_frames_are_not_collected_for_ever() -> None:
+    part = bytes(16_384)
+    frames = [h2_frame(HEADERS, 3, part), *[h2_frame(CONTINUATION, 3, part)] * 3]
+    assert goaway(served(*frames)) is None
+    assert goaway(served(*frames, h2_frame(CONTINUATION, 3, b"\0"))) == ENHANCE_YOUR_CALM
+
+
 def test_trailers_end_a_request() -> None:
     client = Client()
     client.headers(1, client.encoder.encode([("end", "here")]), END_STREAM, 0)
