@@ -52,6 +52,9 @@ H2Stream = Stream
 H2Error = ProtocolError
 FRAME_HEADER = 5
 GOODBYE_S = 1.0
+MAX_BACKLOG_BYTES = 1 << 20
+"""Of what an accepted connection makes us write and does not read. Messages take less: they wait
+until it does."""
 
 
 class BytesCodec(CodecBase):
@@ -132,7 +135,16 @@ def server_protocol(
     """Return the protocol of one accepted connection that serves `methods`; they set `begun`."""
     handler = grpclib.server.Handler(dict(methods), BytesCodec(), None, _DispatchServerEvents())
     h2_config = H2Configuration(client_side=False, header_encoding="utf-8")
-    return Protocol(handler, config.__for_server__(), h2_config, begun)
+    return _AcceptedProtocol(handler, config.__for_server__(), h2_config, begun)
+
+
+class _AcceptedProtocol(Protocol):
+    """A connection whose far end cannot make us keep more and more answers, as to pings."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
+            self.transport.abort()
 
 
 class Channel(grpclib.client.Channel):

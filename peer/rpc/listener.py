@@ -94,6 +94,8 @@ class ChaincodeListeners:
             http2_connection_window_size=WINDOW_BYTES,
             _keepalive_time=ping_s,
             _keepalive_timeout=ping_timeout_s,
+            _http2_max_pings_without_data=0,
+            _http2_min_sent_ping_interval_without_data=ping_s / 2,
         )
         self._numbers = count(1)
 

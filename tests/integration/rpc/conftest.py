@@ -134,6 +134,7 @@ async def listening(
     unix: bool = False,
     host: str = "127.0.0.1",
     first_call_s: float = FIRST_CALL_S,
+    ping_s: float = 7200.0,
 ) -> AsyncIterator[OpenListener]:
     """Hold a listener with a loop of its own."""
     async with open_loop():
@@ -142,6 +143,7 @@ async def listening(
             tls=(lambda host: tls) if tls else None,
             limit=limit,
             first_call_s=first_call_s,
+            ping_s=ping_s,
         )
         async with listeners.open(served, unix=unix, host=host) as endpoint:
             yield endpoint

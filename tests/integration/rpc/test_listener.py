@@ -317,6 +317,17 @@ class TestBrokenConnections:
             names = lambda: [type(event).__name__ for event in chaincode.events]  # noqa: E731
             await chaincode.until(lambda: "PingAckReceived" in names())
 
+    async def test_a_silent_chaincode_is_pinged_for_ever(
+        self, served: Server, tmp_path: Path
+    ) -> None:
+        async with (
+            listening(served, tmp_path, ping_s=0.01) as endpoint,
+            client(endpoint.address) as chaincode,
+        ):
+            await self.ready(chaincode)
+            names = lambda: [type(event).__name__ for event in chaincode.events]  # noqa: E731
+            await chaincode.until(lambda: names().count("PingReceived") == 5)
+
     async def test_a_goaway_without_error_ends_nothing(
         self, served: Server, tmp_path: Path
     ) -> None:

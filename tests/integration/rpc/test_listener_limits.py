@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from peer.chaincode.stream import MessageStream, StreamClosed, StreamRefused
-from peer.rpc import listener, streams
+from peer.rpc import http2, listener, streams
 from peer.rpc.listener import MAX_CONNECTIONS
 
 from .conftest import Server, listening, settle
-from .raw import client, dial
+from .raw import client, dial, h2_frame
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
@@ -50,6 +50,30 @@ class TestSlowClients:
             status, text = await chaincode.status()
             assert status == RESOURCE_EXHAUSTED
             assert "does not read" in text
+
+    @pytest.mark.parametrize("calls", [True, False])
+    async def test_one_that_pings_and_does_not_read_is_cut_off(
+        self, served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: bool
+    ) -> None:
+        monkeypatch.setattr(http2, "MAX_BACKLOG_BYTES", 10_000)
+        pings = h2_frame(6, 0, b"12345678") * 1000
+        async with (
+            listening(served, tmp_path, first_call_s=3600) as endpoint,
+            client(endpoint.address) as chaincode,
+        ):
+            if calls:
+                await chaincode.call()
+                await chaincode.send(b"x")
+                await chaincode.messages(1)
+
+            async def ping() -> None:
+                while True:
+                    await chaincode.transport.send_all(pings)
+
+            with trio.fail_after(60), pytest.raises(trio.BrokenResourceError):
+                await ping()
+            if calls:
+                await served.wait_ended()
 
     async def test_what_waits_is_sent_before_the_status(
         self, served: Server, tmp_path: Path
