@@ -20,8 +20,11 @@ from peer.ledger import durable
 LOCK_WAIT_S = 5.0
 
 
-def open_writer(path: Path, schema: str, version: int) -> sqlite3.Connection:
+def open_writer(path: Path, schema: str, version: int, remedy: str = "") -> sqlite3.Connection:
     """Open a file for writing, with its tables; every commit is on disk when it returns.
+
+    Args:
+        remedy: what to do where it has the tables of another version.
 
     Raises:
         LedgerCorrupt: the file has the tables of another version.
@@ -38,6 +41,7 @@ def open_writer(path: Path, schema: str, version: int) -> sqlite3.Connection:
             )
         elif found != version:
             reason = f"its schema has version {found}, this peer's {version}"
+            reason += f"; {remedy}" if remedy else ""
             raise LedgerCorrupt(str(path), reason)
     except BaseException:
         connection.close()

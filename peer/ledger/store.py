@@ -35,6 +35,7 @@ from peer.ledger.database import failure, open_reader, open_writer, transaction,
 from peer.ledger.snapshot import GET, Snapshot, Stored, height_of, stored
 
 SCHEMA_VERSION = 6
+REMEDY = "make it again from the blocks with `node rebuild-dbs`"
 SCHEMA = """
 CREATE TABLE blocks (
     number INTEGER PRIMARY KEY,
@@ -235,7 +236,7 @@ class Store:
         self._logged_bytes = 0  # about: a page for each changed row, and the values
         self._moved_frames = 0
         with self._translated(), ExitStack() as opened:
-            self._writer = open_writer(path, SCHEMA, SCHEMA_VERSION)
+            self._writer = open_writer(path, SCHEMA, SCHEMA_VERSION, REMEDY)
             opened.callback(self._writer.close)
             self._writer.execute("PRAGMA synchronous = NORMAL")
             self._writer.execute("PRAGMA wal_autocheckpoint = 0")

@@ -24,7 +24,7 @@ from peer.errors import (
     LedgerLocked,
     LedgerStorageError,
 )
-from peer.ledger import database, durable, open_ledger, snapshot, store
+from peer.ledger import database, durable, open_ledger, rebuild_databases, snapshot, store
 from peer.ledger.api import Ledger, TxSimulator, ValidationCode
 from tests.unordered import CommittingTransaction, commit_unordered
 
@@ -360,15 +360,20 @@ async def test_a_file_that_is_no_ledger(tmp_path: Path) -> None:
             raise AssertionError("opened")
 
 
-async def test_a_ledger_of_a_later_version(tmp_path: Path) -> None:
-    async with open_ledger(tmp_path, "ch"):
-        pass
+@pytest.mark.parametrize("version", [5, 99])
+async def test_a_ledger_of_another_version(tmp_path: Path, wrap: Wrap, version: int) -> None:
+    async with open_ledger(tmp_path, "ch") as ledger:
+        await wrap(ledger).put(k=b"v")
     file = sqlite3.connect(tmp_path / "ch" / "ledger.sqlite")
-    file.execute("PRAGMA user_version = 99")
+    file.execute(f"PRAGMA user_version = {version}")
     file.close()
-    with pytest.raises(LedgerCorrupt, match="schema has version 99, this peer's 6"):
+    problem = f"schema has version {version}, this peer's 6; .* `node rebuild-dbs`"
+    with pytest.raises(LedgerCorrupt, match=problem):
         async with open_ledger(tmp_path, "ch"):
             raise AssertionError("opened")
+    await rebuild_databases(tmp_path, "ch")
+    async with open_ledger(tmp_path, "ch") as ledger:
+        assert wrap(ledger).get("k") == b"v"
 
 
 async def test_damaged_pages_are_reported_not_read(tmp_path: Path, wrap: Wrap) -> None:
