@@ -46,8 +46,9 @@ from peer.chaincode.support import ChaincodeSupport, EndorsementInfo, Execution
 from peer.chaincode.transactions import TransactionParams
 from peer.endorser import preprocess
 from peer.endorser.endorser import ERROR_THRESHOLD, Endorser
-from peer.errors import CallRefused, LaunchError, ProposalRefused, StageTime
+from peer.errors import CallRefused, LaunchError, ProposalRefused, StageTime, TxKey
 from peer.ledger.api import CommittedBlock
+from peer.logs import MAX_ID
 from peer.metrics import ChaincodeMeters
 from peer.reading import read_apart
 from peer.services.api import Caller, Method, Unary
@@ -85,7 +86,7 @@ class _Spans:
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._proposals: dict[tuple[str, str], SpanContext] = {}
+        self._proposals: dict[TxKey, SpanContext] = {}
         self._askers: dict[str, Context] = {}
 
     @contextmanager
@@ -112,17 +113,16 @@ class _Spans:
                 _fail(span, type(exc).__name__, str(exc))
                 raise
 
-    def proposed(self, span: Span, channel_id: str, tx_id: str) -> None:
+    def endorsed(self, span: Span, which: TxKey) -> None:
         """Remember a proposal until its block comes."""
-        if not span.is_recording():
-            return
-        self._proposals[channel_id, tx_id] = span.get_span_context()
+        self._proposals[which] = span.get_span_context()
         if len(self._proposals) > MAX_PROPOSALS:
             del self._proposals[next(iter(self._proposals))]
 
     def committed(self, channel_id: str, committed: CommittedBlock) -> None:
         """Make a span of a commit that is over."""
-        proposals = (self._proposals.pop((channel_id, tx), None) for tx in committed.tx_ids)
+        keys = (TxKey(channel_id, tx_id) for tx_id in committed.tx_ids)
+        proposals = (self._proposals.pop(key, None) for key in keys)
         header = committed.block.header
         ends = time.time_ns()
         self._tracer.start_span(
@@ -179,24 +179,27 @@ def _endorser(spans: _Spans) -> type[Endorser]:
     class TracedEndorser(Endorser):
         async def endorse(self, signed: SignedProposal) -> ProposalResponse:
             with spans.span("proposal", attributes={}) as span:
-                await _identify(span, signed)
+                which = await _identify(span, signed) if span.is_recording() else None
                 answer = await super().endorse(signed)
                 response = answer.response
                 if response is not None:
                     span.set_attribute(STATUS, response.status)
                     if response.status >= ERROR_THRESHOLD:
                         _fail(span, str(response.status), response.message)
+                if which is not None and answer.endorsement is not None:
+                    spans.endorsed(span, which)
                 return answer
 
-    async def _identify(span: Span, signed: SignedProposal) -> None:
+    async def _identify(span: Span, signed: SignedProposal) -> TxKey | None:
         """Read the ids before anything is checked, so that what is refused has them, too."""
         try:
             unpacked = await read_apart(preprocess.unpack, signed, len(signed.proposal_bytes))
         except ProposalRefused:
-            return  # it has none; the endorser tells
-        channel_id, tx_id = unpacked.channel_id, unpacked.tx_id
-        span.set_attributes({CHANNEL: channel_id, TX: tx_id, CHAINCODE: unpacked.name})
-        spans.proposed(span, channel_id, tx_id)
+            return None  # it has none; the endorser tells
+        which = TxKey(unpacked.channel_id, unpacked.tx_id)
+        ids = {CHANNEL: which.channel_id, TX: which.tx_id, CHAINCODE: unpacked.name}
+        span.set_attributes({name: text[:MAX_ID] for name, text in ids.items()})
+        return which
 
     return TracedEndorser
 

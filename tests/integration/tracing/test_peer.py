@@ -1,15 +1,8 @@
-"""The traces of a whole peer, as a collector gets them."""
+"""The traces of a whole peer: which spans there are, within which, and what they tell."""
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +12,31 @@ import trio
 
 from fabric_protos.codec import decode
 from fabric_protos.protos import ProposalResponse
-from peer import Peer, PeerConfig, open_peer
-from peer.config.model import TracingConfig
-from peer.errors import CallRefused, Code, ConfigError, InstanceExited, SimulationFailed
+from peer import Peer, open_peer
+from peer.errors import (
+    CallRefused,
+    ChaincodeFailed,
+    InstanceExited,
+    SimulationFailed,
+)
+from peer.errors import Code as GrpcCode
 from peer.services.api import Caller, Unary
-from tests.integration.peer.scene import CHANNEL
+from tests.integration.peer.scene import CHANNEL, Code
+from tests.integration.peer.test_old_lifecycle import OLD, V1_4_2, book
 from tests.integration.server.conftest import google_client
 from tests.integration.server.test_services import PROCESS_PROPOSAL, scene
+from tests.integration.tracing.conftest import EXTRA, TRACED
 
-needed = "needs triopeer[otel]"
-pytest.importorskip("opentelemetry.sdk.trace", reason=needed)
-pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason=needed)
+pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason=EXTRA)
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: E402
-    ExportTraceServiceRequest,
-)
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: E402
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: E402
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
     InMemorySpanExporter,
 )
-from opentelemetry.trace import Link, SpanKind, StatusCode  # noqa: E402
+from opentelemetry.trace import Link, SpanKind, StatusCode
 
-from peer.tracing import export, spans  # noqa: E402
+from peer.tracing import export, spans
 
 CODE = """
 import shim
@@ -58,10 +53,8 @@ class Writer(shim.Chaincode):
 
 shim.start(Writer())
 """
-TRACED = PeerConfig(tracing=TracingConfig(provider="otlp"))
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
-WORKER = "OtelBatchSpanRecordProcessor"
 
 Span = ReadableSpan
 
@@ -103,10 +96,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     return Told(exporter)
 
 
-@pytest.fixture(autouse=True)
-def no_thread_left() -> Iterator[None]:
-    yield
-    assert not [each for each in threading.enumerate() if each.name == WORKER]
+@pytest.fixture
+def code(tmp_path: Path) -> Code:
+    return Code(tmp_path, "old")
 
 
 def attributes(span: Span) -> dict[str, Any]:
@@ -194,6 +186,50 @@ async def test_a_response_that_is_an_error(tmp_path: Path, told: Told) -> None:
     assert proposal.status.status_code is StatusCode.ERROR
     assert proposal.status.description == "not today"
     assert attributes(proposal)["triopeer.status"] == 500
+
+
+async def test_a_chaincode_that_gives_no_response(code: Code, told: Told) -> None:
+    source = code.python(
+        """
+        async with dial() as call:
+            await call.register()
+            while message := await call.receive():
+                ids = {"txid": message.txid, "channel_id": message.channel_id}
+                await call.send(type=T.ERROR, payload=b"a bug of mine", **ids)
+        """
+    )
+    async with open_peer(TRACED) as peer:
+        await peer.install(source)
+        with pytest.raises(ChaincodeFailed, match="a bug of mine"):
+            await peer.query(CHANNEL, source.name, ["go"])
+
+    execute = told.one("execute", chaincode=source.name)
+    assert attributes(execute)["error.type"] == "ERROR"
+    assert execute.status.description == "a bug of mine"
+    proposal = told.one("proposal", chaincode=source.name)
+    assert attributes(proposal)["error.type"] == SimulationFailed.__name__
+
+
+async def test_an_init_of_the_old_lifecycle(code: Code, told: Told) -> None:
+    """It is a part of the proposal that defines the chaincode."""
+    async with open_peer(TRACED) as peer:
+        await peer.join_channel(OLD, capability=V1_4_2)
+        await peer.install(book(code, "one"), name=code.label, channels=[OLD])
+        await peer.instantiate(OLD, code.label, "1.0", ["put", "key", "of Init"])
+
+    init = told.one("execute", chaincode=code.label)
+    assert attributes(init)["triopeer.requests.PUT_STATE"] == 1
+    proposal = told.one("proposal", tx=attributes(init)["triopeer.tx"])
+    assert init.parent == proposal.context
+    assert told.within(proposal) == ["execute", "execute"]
+    assert told.within(init) == ["launch"]
+
+
+async def test_what_is_not_sampled_is_not_told(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    async with open_peer(TRACED) as peer:
+        assert (await peer.query(CHANNEL, "qscc", ["GetChainInfo", CHANNEL])).status == 200
+    assert told.all == ()
 
 
 async def test_a_launch_that_fails(tmp_path: Path, told: Told) -> None:
@@ -295,27 +331,46 @@ async def test_a_client_with_a_trace_of_its_own(tmp_path: Path, told: Told) -> N
     assert told.of("execute", chaincode="qscc")
 
 
+async def test_ids_that_are_none_are_cut(tmp_path: Path, told: Told) -> None:
+    """Anybody may send them, and spans are kept for a while."""
+    async with (
+        scene(tmp_path, **{"tracing.provider": "otlp"}) as on,
+        google_client(on.peer.address) as client,
+    ):
+        await client.unary(PROCESS_PROPOSAL, on.proposal("n" * 5000, channel="c" * 5000))
+    (proposal,) = (each for each in told.of("proposal") if each.parent is not None)
+    assert attributes(proposal)["triopeer.channel"] == "c" * 256
+    assert attributes(proposal)["triopeer.chaincode"] == "n" * 256
+
+
 async def test_what_a_call_is_answered_with_is_told_once() -> None:
-    """A refusal of any code, and an error nobody expected."""
+    """A refusal of any code, an error nobody expected, and a client that went away."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
 
-    async def call(request: Exception, _: Caller) -> None:
-        raise request
+    async def call(request: Exception | None, _: Caller) -> None:
+        if request is not None:
+            raise request
+        await trio.lowlevel.checkpoint()
 
     method = Unary(path="/a.B/C", decode=bytes, call=call, encode=bytes)
     (served,) = spans.traced(provider.get_tracer("test")).served([method])
     assert isinstance(served, Unary)
-    for error in (CallRefused(Code.ABORTED, "x" * 5000), ZeroDivisionError("a bug")):
+    for error in (CallRefused(GrpcCode.ABORTED, "x" * 5000), ZeroDivisionError("a bug")):
         with pytest.raises(type(error)):
             await served.call(error, Caller("somebody:1"))
-    refused, failed = exporter.get_finished_spans()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await served.call(None, Caller("somebody:1"))
+    refused, failed, cancelled = exporter.get_finished_spans()
     assert attributes(refused)["rpc.response.status_code"] == "ABORTED"
     assert refused.status.description is not None
     assert len(refused.status.description) == spans.MAX_TEXT
     assert attributes(failed)["rpc.response.status_code"] == "INTERNAL"
     assert attributes(failed)["error.type"] == "ZeroDivisionError"
+    assert attributes(cancelled)["rpc.response.status_code"] == "CANCELLED"
+    assert cancelled.status.status_code is StatusCode.ERROR
 
 
 async def test_proposals_of_which_no_block_ever_tells_are_forgotten(
@@ -331,129 +386,3 @@ async def test_proposals_of_which_no_block_ever_tells_are_forgotten(
     proposal = told.one("proposal", tx=result.tx_id)
     links: Sequence[Link] = told.one("commit", block=block).links
     assert [link.context for link in links] == [proposal.context]
-
-
-# The collector
-
-
-@asynccontextmanager
-async def collector() -> AsyncIterator[tuple[str, list[ExportTraceServiceRequest]]]:
-    """Hold an HTTP server that takes what it is sent."""
-    requests: list[ExportTraceServiceRequest] = []
-
-    class Collecting(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            assert self.path == "/v1/traces"
-            requests.append(ExportTraceServiceRequest.FromString(body))
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Collecting) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", requests
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-async def test_a_collector_gets_everything_by_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with collector() as (endpoint, requests):
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        monkeypatch.setenv("OTEL_SERVICE_NAME", "org1-peer0")
-        async with open_peer(TRACED) as peer:
-            result = await peer.query(CHANNEL, "qscc", ["GetChainInfo", CHANNEL])
-    found = [each for request in requests for each in request.resource_spans]
-    names = {
-        attribute.value.string_value
-        for each in found
-        for attribute in each.resource.attributes
-        if attribute.key == "service.name"
-    }
-    assert names == {"org1-peer0"}
-    sent = [span for each in found for scope in each.scope_spans for span in scope.spans]
-    ids = [
-        attribute.value.string_value
-        for span in sent
-        if span.name == "proposal"
-        for attribute in span.attributes
-        if attribute.key == "triopeer.tx"
-    ]
-    assert result.tx_id in ids
-
-
-async def test_a_collector_that_never_answers_holds_up_nobody(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The limits of the SDK are out of reach, so the peer closes by its own."""
-    monkeypatch.setattr(export, "FLUSH_S", 0.2)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")  # ms
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
-        with trio.fail_after(60):
-            async with open_peer(TRACED) as peer:
-                for _ in range(2):
-                    result = await peer.query(CHANNEL, "qscc", ["GetChainInfo", CHANNEL])
-                    assert result.status == 200
-                held, _ = await trio.to_thread.run_sync(silent.accept, abandon_on_cancel=True)
-    assert "the last spans were not taken within 0.2 s" in caplog.text
-    workers = [each for each in threading.enumerate() if each.name == WORKER]
-    assert workers
-    held.close()
-    for each in workers:
-        await trio.to_thread.run_sync(each.join, 60)
-
-
-async def test_a_collector_that_is_not_there_is_told_of(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(export, "FLUSH_S", 60.0)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    with trio.fail_after(120):
-        async with open_peer(TRACED) as peer:
-            assert (await peer.query(CHANNEL, "qscc", ["GetChainInfo", CHANNEL])).status == 200
-    assert [each for each in caplog.records if each.name.startswith("opentelemetry.exporter")]
-
-
-# The configuration
-
-
-def test_a_peer_that_is_not_traced_never_loads_opentelemetry() -> None:
-    code = (
-        "import sys, trio\n"
-        "from peer import open_peer\n"
-        "async def main():\n"
-        "    async with open_peer() as peer:\n"
-        f"        await peer.query({CHANNEL!r}, 'qscc', ['GetChainInfo', {CHANNEL!r}])\n"
-        "trio.run(main)\n"
-        "print([each for each in sys.modules if each.startswith('opentelemetry')])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert done.stdout == "[]\n"
-
-
-async def test_without_the_extra_a_peer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("peer.tracing.export", "peer.tracing.spans"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(ConfigError, match=r"pip install triopeer\[otel\]"):
-        async with open_peer(TRACED):
-            pass
-
-
-async def test_variables_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")  # less than one batch
-    with pytest.raises(ConfigError, match=r"tracing\.provider is otlp, OTEL_\*: max_export_batch"):
-        async with open_peer(replace(TRACED)):
-            pass
