@@ -4,8 +4,9 @@ Room:      peer.rpc   (imports grpclib; used by streams, listener, connector, cl
 Loop:      asyncio
 Lifetime:  connection
 
-grpclib is pinned exactly because of this module, `http2_server` and `fabric_protos.data_frames`,
-and a test fails on any other version. Nothing else touches private names of grpclib or h2.
+grpclib and h2 are pinned exactly because of this module, `http2_server`, `served_stream` and
+`fabric_protos.data_frames`, and a test fails on any other version. Nothing else touches their
+private names.
 """
 
 from __future__ import annotations
