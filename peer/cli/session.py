@@ -269,12 +269,12 @@ def peer_endpoints(config: PeerConfig, flags: PeerFlags, channel_id: str = "") -
         ConfigError, click.ClickException: flags or TLS files are missing.
     """
     node, client = config.peer, config.client
+    addresses, roots = flags.peer_addresses, flags.peer_roots
+    if not (flags.profile or node.tls_enabled):
+        return [Endpoint(each) for each in addresses or [node.address]]
     certificate, key = _read(client.certificate), _read(client.private_key)
     if flags.profile:
         return peers_of_profile(Path(flags.profile), channel_id, certificate, key)
-    addresses, roots = flags.peer_addresses, flags.peer_roots
-    if not node.tls_enabled:
-        return [Endpoint(each) for each in addresses or [node.address]]
     if not (roots or client.root_certificate):
         raise ConfigError(["peer.tls.enabled is true, but peer.tls.rootcert.file is not set"])
     if not addresses:
