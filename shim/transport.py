@@ -175,7 +175,7 @@ class GrpcStream(Messages):
         self._peer_ended.set()
         reason = refusal(self._stream)
         if error is not None:
-            self._closed = str(error)
+            self._closed = str(error) or "the stream broke"
             reason = reason or StreamClosed(self._closed)
         self._end(reason)
 

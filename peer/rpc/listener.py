@@ -168,6 +168,8 @@ class ChaincodeListeners:
             return
         try:
             await self._serve_connection(serve, connections, origin, tls, stream)
+        except Exception:
+            log.exception("a connection of user %s failed", uid)
         finally:
             free.release()
 

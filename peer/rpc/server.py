@@ -298,6 +298,8 @@ class _Connection(AbstractHandler):
             return
         self.protocol.go_away()
         http2.close_connection(self.protocol, "others need the place")
+        if self.protocol.transport.get_write_buffer_size():
+            self.protocol.transport.abort()  # it would stay until it reads
 
     def stop(self) -> None:
         """Take no more calls, and end those that would not end by themselves."""

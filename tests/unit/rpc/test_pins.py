@@ -11,8 +11,9 @@ import grpclib
 import h2.connection
 from grpclib import events, protocol, server
 from grpclib.utils import Wrapper
-from h2.connection import H2Connection
-from h2.stream import StreamState
+from h2.config import H2Configuration
+from h2.connection import AllowedStreamIDs, ConnectionState, H2Connection
+from h2.stream import StreamClosedBy, StreamState
 
 import peer.rpc
 
@@ -25,7 +26,9 @@ def test_these_are_the_releases_this_was_written_for() -> None:
     """Private names of these are used; on another release, read its changes first."""
     assert importlib.metadata.version("grpclib") == grpclib.__version__ == "0.4.9"
     assert importlib.metadata.version("h2") == h2.__version__ == "4.4.1"
-    assert {"grpclib==0.4.9", "h2==4.4.1"} <= set(PROJECT["project"]["dependencies"])
+    assert importlib.metadata.version("hpack") == "4.2.0"
+    pins = {"grpclib==0.4.9", "h2==4.4.1", "hpack==4.2.0"}
+    assert pins <= set(PROJECT["project"]["dependencies"])
 
 
 def test_the_private_names_exist() -> None:
@@ -50,6 +53,20 @@ def test_the_private_names_of_data_frames_exist() -> None:
     assert client.incoming_buffer._data == bytearray()
     assert client.incoming_buffer._headers_buffer == []
     assert Wrapper()._error is None
+
+
+def test_the_private_names_of_calls_exist() -> None:
+    server = H2Connection(H2Configuration(client_side=False))
+    server.initiate_connection()
+    assert server.encoder.table_size_changes == []
+    assert server.encoder.header_table.resized is False
+    stream = server._begin_new_stream(1, AllowedStreamIDs.ODD)
+    stream._initialize_content_length([])
+    assert stream.state_machine.state is StreamState.IDLE
+    assert stream.state_machine.client is stream.state_machine.headers_received is None
+    assert not server._inbound_flow_control_window_manager.process_bytes(1)
+    server._closed_streams[1] = StreamClosedBy.SEND_END_STREAM
+    assert server.state_machine.state is ConnectionState.IDLE
 
 
 def test_asyncio_outside_trio_is_left_alone() -> None:
