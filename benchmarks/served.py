@@ -27,6 +27,7 @@ from measure import CHAINCODES
 from sampling import Sampler
 
 from peer import PeerConfig, open_peer
+from peer.cli import importing_peer
 
 ANYWHERE = "127.0.0.1:0"
 CHANNEL = "mychannel"
@@ -96,4 +97,6 @@ async def main(*args: str) -> None:
 
 
 if __name__ == "__main__":
+    with importing_peer():  # as `node start` does
+        import peer.app  # noqa: F401
     trio.run(main, *sys.argv[1:])
