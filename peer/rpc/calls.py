@@ -17,7 +17,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 import trio
 
@@ -130,8 +130,9 @@ class Call:
         self._refusal: CallRefused | None = None
         self._arrived = trio.Event()
         self._writable = trio.Event()
+        self._rest = memoryview(b"")  # of the message that is being sent
         self._scope = trio.CancelScope(deadline=trio.current_time() + timeout_s)
-        stream.attach(self, lambda: self._writable.set())
+        stream.attach(self, self._write_on)
 
     def add(self, data: bytes, size: int) -> None:
         """Take in DATA; called by the connection."""
@@ -305,19 +306,43 @@ class Call:
         if not self._has_headers:
             self._stream.queue_headers(HEADERS)
             self._has_headers = True
-        rest = memoryview(http2.grpc_frame(message))
-        with trio.move_on_after(self._stall_s) as stalled:
-            while True:
-                if size := self._stream.write(rest):
-                    stalled.deadline = trio.current_time() + self._stall_s
-                rest = rest[size:]
-                self._sent()
-                if not rest:
-                    return
-                self._stream.flush()
-                self._writable = trio.Event()
-                await self._writable.wait()
+        self._rest = memoryview(http2.grpc_frame(message))
+        self._stalled = trio.CancelScope(deadline=trio.current_time() + self._stall_s)
+        try:
+            with self._stalled:
+                while not self._write():
+                    self._stream.flush()
+                    self._writable = trio.Event()
+                    await self._writable.wait()
+                return
+        finally:
+            self._rest = memoryview(b"")
         raise CallRefused(Code.DEADLINE_EXCEEDED, "the response is not being read")
+
+    def _write(self) -> bool:
+        """Write as much of the message as may go now; return whether that was all.
+
+        Raises:
+            H2Error: the stream or its connection is closed.
+        """
+        if size := self._stream.write(self._rest):
+            self._stalled.deadline = trio.current_time() + self._stall_s
+            self._rest = self._rest[size:]
+            self._sent()
+        return not self._rest
+
+    def _write_on(self) -> None:
+        """Write on, as there may be room; called by the connection.
+
+        What there is room for is taken before another call is asked, so that a little of it does
+        not wake everybody.
+        """
+        if self._rest:
+            with suppress(http2.H2Error):  # the call meets it, too
+                if not self._write():
+                    self._stream.flush()
+                    return
+            self._writable.set()
 
     def _end(self, refusal: CallRefused | None) -> None:
         code, text, details = Code.OK, "", b""

@@ -127,7 +127,11 @@ class DirectProtocol(H2Protocol):
         return True
 
     def _wake_writers(self) -> None:
+        """Let streams write, one after the other while there is credit; it may not be for all."""
+        h2 = self.connection._connection
         for stream in [*self.processor.streams.values()]:
+            if h2.outbound_flow_control_window <= 0:
+                break
             stream.window_updated.set()
 
 
