@@ -5,9 +5,13 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import settings
 
 from tests.engines.fixtures import docker_engine as docker_engine
 from tests.engines.fixtures import podman_engine as podman_engine
+
+settings.register_profile("untimed", deadline=None)  # others may use the machine, too
+settings.load_profile("untimed")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
