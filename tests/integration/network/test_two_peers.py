@@ -82,6 +82,7 @@ async def deploy(scene: Scene, code: Path) -> None:
     await scene.level()
     admin = scene.client(0, 0)
     await commit(admin, scene.peers[0].joined.get(CHANNEL).channel, wanted, 1)
+    await scene.level()
 
 
 def states(directory: Path) -> list[list[StateRow]]:
