@@ -10,14 +10,18 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from peer.errors import LedgerCorrupt, LedgerFull, LedgerLocked, LedgerStorageError
 from peer.ledger import durable
 
 LOCK_WAIT_S = 5.0
+ROWS_AT_ONCE = 50
+"""Rows that one statement inserts where there are many."""
 
 
 def open_writer(path: Path, schema: str, version: int, remedy: str = "") -> sqlite3.Connection:
@@ -68,6 +72,26 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def insert_all(
+    connection: sqlite3.Connection, statement: str, row: str, rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Insert many rows, in half the time that one statement for each takes.
+
+    Bytes are best given as `bytearray`: Python looks for an adapter of each value of `bytes`.
+
+    Args:
+        statement: up to ``VALUES``.
+        row: the placeholders of one row, in parentheses.
+    """
+    whole = len(rows) - len(rows) % ROWS_AT_ONCE
+    if whole:
+        many = f"{statement} {', '.join([row] * ROWS_AT_ONCE)}"
+        starts = range(0, whole, ROWS_AT_ONCE)
+        flat = (tuple(chain(*rows[start : start + ROWS_AT_ONCE])) for start in starts)
+        connection.executemany(many, flat)
+    connection.executemany(f"{statement} {row}", rows[whole:])
 
 
 @contextmanager

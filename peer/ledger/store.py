@@ -31,10 +31,17 @@ from peer.errors import LedgerStorageError
 from peer.ledger import indexes
 from peer.ledger.api import Timestamp, Version
 from peer.ledger.blockfile import Position
-from peer.ledger.database import failure, open_reader, open_writer, transaction, translated
+from peer.ledger.database import (
+    failure,
+    insert_all,
+    open_reader,
+    open_writer,
+    transaction,
+    translated,
+)
 from peer.ledger.snapshot import GET, Snapshot, Stored, height_of, stored
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 REMEDY = "make it again from the blocks with `node rebuild-dbs`"
 SCHEMA = """
 CREATE TABLE blocks (
@@ -94,7 +101,7 @@ CREATE TABLE history (
     tx        INTEGER NOT NULL,
     value     BLOB,                 -- NULL: deleted
     PRIMARY KEY (namespace, key, block, tx)
-) WITHOUT ROWID;
+);                                  -- by rowid, so values are appended and only keys are sorted
 """
 SCHEMA += indexes.SCHEMA
 SCHEMA += """
@@ -454,18 +461,29 @@ class Store:
             "DELETE FROM state WHERE namespace = ? AND key = ?",
             (row[:2] for row in state if row.value is None),
         )
-        write(
-            "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?, ?, NULL)",
-            ((*row[:4], *row.version) for row in state if row.value is not None),
+        insert_all(
+            self._writer,
+            "INSERT OR REPLACE INTO state VALUES",
+            "(?, ?, ?, ?, ?, ?, NULL)",
+            [
+                (namespace, bytearray(key), bytearray(value), bytearray(metadata), *version)
+                for namespace, key, value, metadata, version in state
+                if value is not None
+            ],
         )
         write(
             "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?, ?, ?)",
             ((*row[:4], *row.version, key_hash) for row, key_hash in private),
         )
         write("DELETE FROM state WHERE namespace = ? AND key_hash = ?", purged)
-        write(
-            "INSERT INTO history VALUES (?, ?, ?, ?, ?)",
-            ((namespace, key, number, tx, value) for namespace, key, tx, value in rows.history),
+        insert_all(
+            self._writer,
+            "INSERT INTO history VALUES",
+            "(?, ?, ?, ?, ?)",
+            [
+                (namespace, bytearray(key), number, tx, None if value is None else bytearray(value))
+                for namespace, key, tx, value in rows.history
+            ],
         )
         write(
             "INSERT INTO collections VALUES (?, ?, ?)",

@@ -367,7 +367,7 @@ async def test_a_ledger_of_another_version(tmp_path: Path, wrap: Wrap, version: 
     file = sqlite3.connect(tmp_path / "ch" / "ledger.sqlite")
     file.execute(f"PRAGMA user_version = {version}")
     file.close()
-    problem = f"schema has version {version}, this peer's 6; .* `node rebuild-dbs`"
+    problem = f"schema has version {version}, this peer's 7; .* `node rebuild-dbs`"
     with pytest.raises(LedgerCorrupt, match=problem):
         async with open_ledger(tmp_path, "ch"):
             raise AssertionError("opened")
@@ -381,7 +381,7 @@ async def test_damaged_pages_are_reported_not_read(tmp_path: Path, wrap: Wrap) -
         await wrap(ledger).put(**{f"k{i:04}": b"v" * 100 for i in range(1000)})
     path = tmp_path / "ch" / "ledger.sqlite"
     content = path.read_bytes()
-    first = 4096 * 17  # the schema and the roots of its tables and indexes stay as they are
+    first = 4096 * 18  # the schema and the roots of its tables and indexes stay as they are
     path.write_bytes(content[:first] + b"\xff" * (len(content) - first))
     async with open_ledger(tmp_path, "ch") as ledger:
         channel = wrap(ledger)
