@@ -15,6 +15,7 @@ process, is remembered; see `RightSignatures`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from hashlib import sha256
 
@@ -27,6 +28,9 @@ from peer.errors import SignatureRefused
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 Verify = Callable[[bytes, bytes], None]
+_Check = Callable[[bytes, bytes, bytes], None]
+"""Of data, their digest and a signature: ECDSA signs the one, Ed25519 the other."""
+_Sign = Callable[[bytes, bytes], bytes]
 
 ORDERS = {
     "secp224r1": 2**224 - 0xE95D1F470FC1EC22D6BAA3A3D5C3,
@@ -81,24 +85,25 @@ def verifier(
         check = _ed25519_check(key)
     else:
         check = _ecdsa_check(key, hash_algorithm)
-    identify = _identifier(key, hash_algorithm)
+    hash_data, identify = _hasher(hash_algorithm), _identifier(key, hash_algorithm)
 
     def verify(data: bytes, signature: bytes) -> None:
-        identified = identify(data, signature)
+        digest = hash_data(data).digest()
+        identified = identify(digest, signature)
         if identified not in right:
-            check(data, signature)
+            check(data, digest, signature)
             right.add(identified)
 
     return verify
 
 
-def _ecdsa_check(key: ec.EllipticCurvePublicKey, hash_algorithm: hashes.HashAlgorithm) -> Verify:
-    algorithm = ec.ECDSA(hash_algorithm)
+def _ecdsa_check(key: ec.EllipticCurvePublicKey, hash_algorithm: hashes.HashAlgorithm) -> _Check:
+    algorithm = ec.ECDSA(utils.Prehashed(hash_algorithm))
     largest = ORDERS[key.curve.name] // 2
     verify_ecdsa = key.verify
     decode = utils.decode_dss_signature
 
-    def check(data: bytes, signature: bytes) -> None:
+    def check(_: bytes, digest: bytes, signature: bytes) -> None:
         try:
             r, s = decode(signature)
         except ValueError:
@@ -107,15 +112,15 @@ def _ecdsa_check(key: ec.EllipticCurvePublicKey, hash_algorithm: hashes.HashAlgo
         if s > largest:
             raise SignatureRefused("invalid S: must be smaller than half the order of the curve")
         try:
-            verify_ecdsa(signature, data, algorithm)
+            verify_ecdsa(signature, digest, algorithm)
         except InvalidSignature:
             raise SignatureRefused("The signature is invalid") from None
 
     return check
 
 
-def _ed25519_check(key: ed25519.Ed25519PublicKey) -> Verify:
-    def check(data: bytes, signature: bytes) -> None:
+def _ed25519_check(key: ed25519.Ed25519PublicKey) -> _Check:
+    def check(data: bytes, _: bytes, signature: bytes) -> None:
         try:
             key.verify(signature, data)
         except InvalidSignature:
@@ -124,16 +129,23 @@ def _ed25519_check(key: ed25519.Ed25519PublicKey) -> Verify:
     return check
 
 
+def _hasher(hash_algorithm: hashes.HashAlgorithm) -> Callable[[bytes], hashlib._Hash]:
+    """Return hashlib's constructor of a hash, whose name differs in a dash at most."""
+    name = hash_algorithm.name.replace("-", "_")
+    found: Callable[[bytes], hashlib._Hash] = getattr(hashlib, name)
+    return found
+
+
 def _identifier(
     key: PublicKey, hash_algorithm: hashes.HashAlgorithm
 ) -> Callable[[bytes, bytes], bytes]:
-    """Return what names a signature of *key* over data by 32 bytes."""
+    """Return what names a signature of *key* over the data of a digest by 32 bytes."""
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     of_key = key.public_bytes(serialization.Encoding.DER, form)
     start = sha256(hash_algorithm.name.encode() + b"\0" + of_key).digest()
 
-    def identify(data: bytes, signature: bytes) -> bytes:
-        return sha256(start + sha256(data).digest() + signature).digest()
+    def identify(digest: bytes, signature: bytes) -> bytes:
+        return sha256(start + digest + signature).digest()
 
     return identify
 
@@ -143,21 +155,26 @@ def signer(key: PrivateKey, right: RightSignatures = _right) -> Callable[[bytes]
 
     It keeps that the signatures are right.
     """
-    sign = key.sign if isinstance(key, ed25519.Ed25519PrivateKey) else _ecdsa_signer(key)
+    sign = _ed25519_sign(key) if isinstance(key, ed25519.Ed25519PrivateKey) else _ecdsa_sign(key)
     identify = _identifier(key.public_key(), hashes.SHA256())
 
     def sign_and_keep(data: bytes) -> bytes:
-        signature = sign(data)
-        right.add(identify(data, signature))
+        digest = sha256(data).digest()
+        signature = sign(data, digest)
+        right.add(identify(digest, signature))
         return signature
 
     return sign_and_keep
 
 
-def _ecdsa_signer(key: ec.EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
-    algorithm = ec.ECDSA(hashes.SHA256())
+def _ecdsa_sign(key: ec.EllipticCurvePrivateKey) -> _Sign:
+    algorithm = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
     curve = key.curve
-    return lambda data: with_low_s(key.sign(data, algorithm), curve)
+    return lambda _, digest: with_low_s(key.sign(digest, algorithm), curve)
+
+
+def _ed25519_sign(key: ed25519.Ed25519PrivateKey) -> _Sign:
+    return lambda data, _: key.sign(data)
 
 
 def with_low_s(signature: bytes, curve: ec.EllipticCurve) -> bytes:
