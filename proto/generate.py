@@ -3,21 +3,21 @@
     python proto/generate.py            write proto/fabric_protos
     python proto/generate.py --check    write nothing; list what differs and exit 1
 
-Room:      proto   (a development tool; imports fabric_protos.source and betterproto2_compiler)
+Room:      proto   (a development tool; imports fabric_protos.source, fabric_protos.methods and
+           betterproto2_compiler)
 Loop:      none
 Lifetime:  one run
 
-Three things come out of the same descriptors: betterproto2's dataclasses of every message, one
-package each; `stream.py`, the messages of the chaincode stream as slotted classes that import
-almost nothing; and `descriptors.py`, the descriptors themselves, for server reflection. The
-hand-written modules beside them stay untouched. The result depends on the .proto files and the
+Three things come out of the same descriptors: betterproto2's dataclasses of every message with
+their codecs, one package each; `stream.py`, the messages of the chaincode stream as slotted classes
+that import almost nothing; and `descriptors.py`, the descriptors themselves, for server reflection.
+The hand-written modules beside them stay untouched. The result depends on the .proto files and the
 pinned compiler only: neither on the working directory nor on any settings.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import re
 import subprocess
@@ -44,6 +44,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from fabric_protos import errors, wire
+from fabric_protos.methods import with_methods
 from fabric_protos.source import Field, Message, default, nested, reader, writer
 
 HERE = Path(__file__).resolve().parent
@@ -54,7 +55,9 @@ HAND_WRITTEN = {
     "data_frames.py",
     "errors.py",
     "grpc_messages.py",
+    "methods.py",
     "source.py",
+    "values.py",
     "wire.py",
 }
 WELL_KNOWN = tuple(f"google/protobuf/{name}.proto" for name in ("any", "empty", "timestamp"))
@@ -188,7 +191,7 @@ def generate() -> dict[str, str]:
         descriptors = FileDescriptorSet.FromString((work / "set.pb").read_bytes())
         generated = {
             path.relative_to(out).as_posix(): _formatted(
-                work, with_initializers(path.read_text(encoding="utf-8")), COMPILER_WIDTH
+                work, with_methods(path.read_text(encoding="utf-8")), COMPILER_WIDTH
             )
             for path in out.rglob("*")
             if path.is_file()
@@ -221,65 +224,6 @@ def _protoc(work: Path, *arguments: str) -> None:
 
 def _formatted(work: Path, text: str, width: int = 100) -> str:
     return _run(work, ["ruff", "format", "--isolated", f"--line-length={width}", "-"], text)
-
-
-def with_initializers(text: str) -> str:
-    """Return a module of betterproto2's with the initializers of its dataclasses written out.
-
-    `dataclasses` would make their text and compile it at every import, which takes several times as
-    long as all else that an import of these modules does.
-    """
-    lines = text.split("\n")
-    for node in reversed(ast.parse(text).body):
-        if not isinstance(node, ast.ClassDef) or not node.decorator_list:
-            continue
-        fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
-        methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
-        starts = (part.lineno for each in methods for part in (each, *each.decorator_list))
-        end = min(starts, default=(node.end_lineno or 0) + 1) - 1
-        lines[end:end] = _initializer(fields)
-        if ast.get_docstring(node) is None:  # `dataclasses` would make one of the signature
-            lines.insert(node.body[0].lineno - 1, f'    """Message `{node.name}`."""')
-        [decorator] = node.decorator_list
-        assert ast.unparse(decorator) == "dataclass(eq=False, repr=False)"
-        lines[decorator.lineno - 1] = "@dataclass(init=False, eq=False, repr=False)"
-    head = "from dataclasses import "
-    return "\n".join(lines).replace(f"{head}dataclass", f"{head}MISSING, dataclass", 1)
-
-
-def _initializer(fields: list[ast.AnnAssign]) -> Iterator[str]:
-    """Yield the method that `dataclasses` would make of fields of betterproto2's."""
-    values = []
-    yield "    def __init__("
-    yield "        self,"
-    for field in fields:
-        name, annotation = ast.unparse(field.target), ast.unparse(field.annotation)
-        default, fresh = _default(field.value)
-        yield f"        {name}: {annotation} = {default},"
-        values.append(f"{fresh} if {name} is MISSING else {name}" if fresh else name)
-    yield "    ) -> None:"
-    for field, value in zip(fields, values, strict=True):
-        yield f"        self.{ast.unparse(field.target)} = {value}"
-    yield "        self.__post_init__()"
-
-
-def _default(field: ast.expr | None) -> tuple[str, str]:
-    """Return a field's default, and what makes it for each object that needs one of its own."""
-    assert isinstance(field, ast.Call)
-    options = {option.arg: option.value for option in field.keywords}
-    kind = ast.unparse(field.args[1]).removeprefix("betterproto2.TYPE_")
-    if "repeated" in options:
-        return "MISSING", "[]"
-    if kind == "MAP":
-        return "MISSING", "{}"
-    if "optional" in options or "group" in options or kind == "MESSAGE":
-        return "None", ""
-    if kind == "ENUM":
-        factory = options["default_factory"]
-        assert isinstance(factory, ast.Lambda)
-        return "MISSING", ast.unparse(factory.body)
-    plain = {"STRING": '""', "BYTES": 'b""', "BOOL": "False", "FLOAT": "0.0", "DOUBLE": "0.0"}
-    return plain.get(kind, "0"), ""
 
 
 def _run(work: Path, command: list[str], text: str | None = None) -> str:

@@ -27,6 +27,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
 from fabric_protos import codec, stream
+from fabric_protos.methods import with_methods
 
 ROOT = Path(__file__).resolve().parents[2]
 WIRE = ROOT / "proto" / "fabric-wire"
@@ -54,6 +55,8 @@ def _compile() -> tuple[FileDescriptorSet, Any]:
                 env=os.environ | {"PATH": scripts},
                 stderr=subprocess.DEVNULL,
             )
+        generated = package / "every_type" / "__init__.py"
+        generated.write_text(with_methods(generated.read_text(encoding="utf-8")), encoding="utf-8")
         sys.path.insert(0, scratch)
         try:
             every = importlib.import_module("every_protos.every_type")

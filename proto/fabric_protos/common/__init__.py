@@ -67,6 +67,24 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.values import datetime_bytes, members, read_datetime
+from fabric_protos.wire import (
+    Entry,
+    ONE_BYTE,
+    boolean,
+    checked,
+    entries,
+    int32,
+    items,
+    new,
+    skip,
+    uint32,
+    uint64,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -194,6 +212,90 @@ class ApplicationPolicy(betterproto2.Message):
         self.channel_config_policy_reference = channel_config_policy_reference
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ApplicationPolicy is nested too deep")
+        if m is None:
+            m = new(ApplicationPolicy)
+            m.signature_policy = None
+            m.channel_config_policy_reference = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ApplicationPolicy.signature_policy is cut short"
+                        )
+                    m.signature_policy = SignaturePolicyEnvelope._read(
+                        data, pos, stop, depth - 1, m.signature_policy
+                    )
+                    m.channel_config_policy_reference = None
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ApplicationPolicy.channel_config_policy_reference is cut short"
+                        )
+                    m.channel_config_policy_reference = data[pos:stop].decode()
+                    m.signature_policy = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ApplicationPolicy")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ApplicationPolicy is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ApplicationPolicy: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ApplicationPolicy is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.signature_policy is not None:
+            if type(self.signature_policy) is not SignaturePolicyEnvelope:
+                checked(
+                    self.signature_policy,
+                    SignaturePolicyEnvelope,
+                    "ApplicationPolicy.signature_policy",
+                )
+            raw = self.signature_policy._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.channel_config_policy_reference is not None:
+            raw = utf8(
+                self.channel_config_policy_reference,
+                "ApplicationPolicy.channel_config_policy_reference",
+            )
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "ApplicationPolicy", ApplicationPolicy)
 
@@ -227,6 +329,92 @@ class Block(betterproto2.Message):
         self.metadata = metadata
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Block is nested too deep")
+        if m is None:
+            m = new(Block)
+            m.header = None
+            m.data = None
+            m.metadata = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Block.header is cut short")
+                    m.header = BlockHeader._read(data, pos, stop, depth - 1, m.header)
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Block.data is cut short")
+                    m.data = BlockData._read(data, pos, stop, depth - 1, m.data)
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Block.metadata is cut short")
+                    m.metadata = BlockMetadata._read(
+                        data, pos, stop, depth - 1, m.metadata
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Block")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Block is cut short") from None
+        if pos != end:
+            raise DecodeError("Block is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.header is not None:
+            if type(self.header) is not BlockHeader:
+                checked(self.header, BlockHeader, "Block.header")
+            raw = self.header._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.data is not None:
+            if type(self.data) is not BlockData:
+                checked(self.data, BlockData, "Block.data")
+            raw = self.data._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.metadata is not None:
+            if type(self.metadata) is not BlockMetadata:
+                checked(self.metadata, BlockMetadata, "Block.metadata")
+            raw = self.metadata._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "Block", Block)
 
@@ -258,6 +446,111 @@ class BlockchainInfo(betterproto2.Message):
         self.bootstrapping_snapshot_info = bootstrapping_snapshot_info
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("BlockchainInfo is nested too deep")
+        if m is None:
+            m = new(BlockchainInfo)
+            m.height = 0
+            m.current_block_hash = b""
+            m.previous_block_hash = b""
+            m.bootstrapping_snapshot_info = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.height = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "BlockchainInfo.current_block_hash is cut short"
+                        )
+                    m.current_block_hash = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "BlockchainInfo.previous_block_hash is cut short"
+                        )
+                    m.previous_block_hash = data[pos:stop]
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "BlockchainInfo.bootstrapping_snapshot_info is cut short"
+                        )
+                    m.bootstrapping_snapshot_info = BootstrappingSnapshotInfo._read(
+                        data, pos, stop, depth - 1, m.bootstrapping_snapshot_info
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "BlockchainInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("BlockchainInfo is cut short") from None
+        if pos != end:
+            raise DecodeError("BlockchainInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.height != 0:
+            out += (b"\x08", uint64(self.height, "BlockchainInfo.height"))
+        if self.current_block_hash != b"":
+            raw = self.current_block_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "BlockchainInfo.current_block_hash")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.previous_block_hash != b"":
+            raw = self.previous_block_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "BlockchainInfo.previous_block_hash")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.bootstrapping_snapshot_info is not None:
+            if type(self.bootstrapping_snapshot_info) is not BootstrappingSnapshotInfo:
+                checked(
+                    self.bootstrapping_snapshot_info,
+                    BootstrappingSnapshotInfo,
+                    "BlockchainInfo.bootstrapping_snapshot_info",
+                )
+            raw = self.bootstrapping_snapshot_info._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "BlockchainInfo", BlockchainInfo)
 
@@ -275,6 +568,56 @@ class BlockData(betterproto2.Message):
         self.data = [] if data is MISSING else data
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("BlockData is nested too deep")
+        if m is None:
+            m = new(BlockData)
+            m.data = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("BlockData.data is cut short")
+                    m.data.append(data[pos:stop])
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "BlockData")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("BlockData is cut short") from None
+        if pos != end:
+            raise DecodeError("BlockData is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.data, "BlockData.data"):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "BlockData.data")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "BlockData", BlockData)
 
@@ -291,6 +634,49 @@ class BlockDataHashingStructure(betterproto2.Message):
     ) -> None:
         self.width = width
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("BlockDataHashingStructure is nested too deep")
+        if m is None:
+            m = new(BlockDataHashingStructure)
+            m.width = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.width = value
+                else:
+                    pos = skip(tag, data, pos, (1,), "BlockDataHashingStructure")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("BlockDataHashingStructure is cut short") from None
+        if pos != end:
+            raise DecodeError("BlockDataHashingStructure is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.width != 0:
+            out += (b"\x08", uint32(self.width, "BlockDataHashingStructure.width"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -319,6 +705,82 @@ class BlockHeader(betterproto2.Message):
         self.data_hash = data_hash
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("BlockHeader is nested too deep")
+        if m is None:
+            m = new(BlockHeader)
+            m.number = 0
+            m.previous_hash = b""
+            m.data_hash = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.number = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("BlockHeader.previous_hash is cut short")
+                    m.previous_hash = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("BlockHeader.data_hash is cut short")
+                    m.data_hash = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "BlockHeader")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("BlockHeader is cut short") from None
+        if pos != end:
+            raise DecodeError("BlockHeader is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.number != 0:
+            out += (b"\x08", uint64(self.number, "BlockHeader.number"))
+        if self.previous_hash != b"":
+            raw = self.previous_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "BlockHeader.previous_hash")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.data_hash != b"":
+            raw = self.data_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "BlockHeader.data_hash")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "BlockHeader", BlockHeader)
 
@@ -338,6 +800,56 @@ class BlockMetadata(betterproto2.Message):
         self.metadata = [] if metadata is MISSING else metadata
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("BlockMetadata is nested too deep")
+        if m is None:
+            m = new(BlockMetadata)
+            m.metadata = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("BlockMetadata.metadata is cut short")
+                    m.metadata.append(data[pos:stop])
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "BlockMetadata")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("BlockMetadata is cut short") from None
+        if pos != end:
+            raise DecodeError("BlockMetadata is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.metadata, "BlockMetadata.metadata"):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "BlockMetadata.metadata")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "BlockMetadata", BlockMetadata)
 
@@ -354,6 +866,54 @@ class BootstrappingSnapshotInfo(betterproto2.Message):
     ) -> None:
         self.last_block_in_snapshot = last_block_in_snapshot
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("BootstrappingSnapshotInfo is nested too deep")
+        if m is None:
+            m = new(BootstrappingSnapshotInfo)
+            m.last_block_in_snapshot = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.last_block_in_snapshot = value
+                else:
+                    pos = skip(tag, data, pos, (1,), "BootstrappingSnapshotInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("BootstrappingSnapshotInfo is cut short") from None
+        if pos != end:
+            raise DecodeError("BootstrappingSnapshotInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.last_block_in_snapshot != 0:
+            out += (
+                b"\x08",
+                uint64(
+                    self.last_block_in_snapshot,
+                    "BootstrappingSnapshotInfo.last_block_in_snapshot",
+                ),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -380,6 +940,118 @@ class Capabilities(betterproto2.Message):
         self.capabilities = {} if capabilities is MISSING else capabilities
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Capabilities is nested too deep")
+        if m is None:
+            m = new(Capabilities)
+            m.capabilities = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Capabilities.capabilities is cut short")
+                    entry = Capabilities._read_capabilities(data, pos, stop, depth - 1)
+                    if entry.value is None:
+                        entry.value = Capability._read(b"", 0, 0, depth - 1)
+                    m.capabilities[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "Capabilities")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Capabilities is cut short") from None
+        if pos != end:
+            raise DecodeError("Capabilities is cut short")
+        return m
+
+    @staticmethod
+    def _read_capabilities(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Capabilities.capabilities is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Capabilities.capabilities.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "Capabilities.capabilities.value is cut short"
+                        )
+                    m.value = Capability._read(data, pos, stop, depth - 1, m.value)
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Capabilities.capabilities")
+        except IndexError:
+            raise DecodeError("Capabilities.capabilities is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"Capabilities.capabilities: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("Capabilities.capabilities is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for key, value in entries(self.capabilities, "Capabilities.capabilities"):
+            entry: list[bytes] = []
+            raw = utf8(key, "Capabilities.capabilities")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not Capability:
+                checked(value, Capability, "Capabilities.capabilities")
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "Capabilities", Capabilities)
 
@@ -394,6 +1066,38 @@ class Capability(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Capability is nested too deep")
+        if m is None:
+            m = new(Capability)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "Capability")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Capability is cut short") from None
+        if pos != end:
+            raise DecodeError("Capability is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "Capability", Capability)
@@ -445,6 +1149,153 @@ class ChannelHeader(betterproto2.Message):
         self.tls_cert_hash = tls_cert_hash
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChannelHeader is nested too deep")
+        if m is None:
+            m = new(ChannelHeader)
+            m.type = 0
+            m.version = 0
+            m.timestamp = None
+            m.channel_id = ""
+            m.tx_id = ""
+            m.epoch = 0
+            m.extension = b""
+            m.tls_cert_hash = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.type = value
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.version = value
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelHeader.timestamp is cut short")
+                    m.timestamp = read_datetime(data, pos, stop, depth - 1, m.timestamp)
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelHeader.channel_id is cut short")
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelHeader.tx_id is cut short")
+                    m.tx_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 48:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.epoch = value
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelHeader.extension is cut short")
+                    m.extension = data[pos:stop]
+                    pos = stop
+                elif tag == 66:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelHeader.tls_cert_hash is cut short")
+                    m.tls_cert_hash = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 3, 4, 5, 6, 7, 8), "ChannelHeader"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChannelHeader is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ChannelHeader: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ChannelHeader is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.type != 0:
+            out += (b"\x08", int32(self.type, "ChannelHeader.type"))
+        if self.version != 0:
+            out += (b"\x10", int32(self.version, "ChannelHeader.version"))
+        if self.timestamp is not None:
+            if type(self.timestamp) is not datetime.datetime:
+                checked(self.timestamp, datetime.datetime, "ChannelHeader.timestamp")
+            raw = datetime_bytes(self.timestamp, "ChannelHeader.timestamp")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "ChannelHeader.channel_id")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.tx_id != "":
+            raw = utf8(self.tx_id, "ChannelHeader.tx_id")
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.epoch != 0:
+            out += (b"0", uint64(self.epoch, "ChannelHeader.epoch"))
+        if self.extension != b"":
+            raw = self.extension
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChannelHeader.extension")
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.tls_cert_hash != b"":
+            raw = self.tls_cert_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChannelHeader.tls_cert_hash")
+            size = len(raw)
+            out += (b"B", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "ChannelHeader", ChannelHeader)
 
@@ -469,6 +1320,64 @@ class CollectionConfig(betterproto2.Message):
         self.static_collection_config = static_collection_config
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CollectionConfig is nested too deep")
+        if m is None:
+            m = new(CollectionConfig)
+            m.static_collection_config = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CollectionConfig.static_collection_config is cut short"
+                        )
+                    m.static_collection_config = StaticCollectionConfig._read(
+                        data, pos, stop, depth - 1, m.static_collection_config
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "CollectionConfig")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CollectionConfig is cut short") from None
+        if pos != end:
+            raise DecodeError("CollectionConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.static_collection_config is not None:
+            if type(self.static_collection_config) is not StaticCollectionConfig:
+                checked(
+                    self.static_collection_config,
+                    StaticCollectionConfig,
+                    "CollectionConfig.static_collection_config",
+                )
+            raw = self.static_collection_config._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "CollectionConfig", CollectionConfig)
 
@@ -487,6 +1396,56 @@ class CollectionConfigPackage(betterproto2.Message):
     ) -> None:
         self.config = [] if config is MISSING else config
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CollectionConfigPackage is nested too deep")
+        if m is None:
+            m = new(CollectionConfigPackage)
+            m.config = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("CollectionConfigPackage.config is cut short")
+                    m.config.append(CollectionConfig._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "CollectionConfigPackage")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CollectionConfigPackage is cut short") from None
+        if pos != end:
+            raise DecodeError("CollectionConfigPackage is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.config, "CollectionConfigPackage.config"):
+            if type(value) is not CollectionConfig:
+                checked(value, CollectionConfig, "CollectionConfigPackage.config")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -514,6 +1473,64 @@ class CollectionPolicyConfig(betterproto2.Message):
         self.signature_policy = signature_policy
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CollectionPolicyConfig is nested too deep")
+        if m is None:
+            m = new(CollectionPolicyConfig)
+            m.signature_policy = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CollectionPolicyConfig.signature_policy is cut short"
+                        )
+                    m.signature_policy = SignaturePolicyEnvelope._read(
+                        data, pos, stop, depth - 1, m.signature_policy
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "CollectionPolicyConfig")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CollectionPolicyConfig is cut short") from None
+        if pos != end:
+            raise DecodeError("CollectionPolicyConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.signature_policy is not None:
+            if type(self.signature_policy) is not SignaturePolicyEnvelope:
+                checked(
+                    self.signature_policy,
+                    SignaturePolicyEnvelope,
+                    "CollectionPolicyConfig.signature_policy",
+                )
+            raw = self.signature_policy._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "common", "CollectionPolicyConfig", CollectionPolicyConfig
@@ -534,6 +1551,56 @@ class CombinedPrincipal(betterproto2.Message):
     ) -> None:
         self.principals = [] if principals is MISSING else principals
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CombinedPrincipal is nested too deep")
+        if m is None:
+            m = new(CombinedPrincipal)
+            m.principals = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("CombinedPrincipal.principals is cut short")
+                    m.principals.append(MspPrincipal._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "CombinedPrincipal")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CombinedPrincipal is cut short") from None
+        if pos != end:
+            raise DecodeError("CombinedPrincipal is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.principals, "CombinedPrincipal.principals"):
+            if type(value) is not MspPrincipal:
+                checked(value, MspPrincipal, "CombinedPrincipal.principals")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "CombinedPrincipal", CombinedPrincipal)
@@ -557,6 +1624,67 @@ class Config(betterproto2.Message):
         self.sequence = sequence
         self.channel_group = channel_group
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Config is nested too deep")
+        if m is None:
+            m = new(Config)
+            m.sequence = 0
+            m.channel_group = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.sequence = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Config.channel_group is cut short")
+                    m.channel_group = ConfigGroup._read(
+                        data, pos, stop, depth - 1, m.channel_group
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Config")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Config is cut short") from None
+        if pos != end:
+            raise DecodeError("Config is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.sequence != 0:
+            out += (b"\x08", uint64(self.sequence, "Config.sequence"))
+        if self.channel_group is not None:
+            if type(self.channel_group) is not ConfigGroup:
+                checked(self.channel_group, ConfigGroup, "Config.channel_group")
+            raw = self.channel_group._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "Config", Config)
@@ -582,6 +1710,75 @@ class ConfigEnvelope(betterproto2.Message):
         self.config = config
         self.last_update = last_update
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigEnvelope is nested too deep")
+        if m is None:
+            m = new(ConfigEnvelope)
+            m.config = None
+            m.last_update = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigEnvelope.config is cut short")
+                    m.config = Config._read(data, pos, stop, depth - 1, m.config)
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigEnvelope.last_update is cut short")
+                    m.last_update = Envelope._read(
+                        data, pos, stop, depth - 1, m.last_update
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigEnvelope")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConfigEnvelope is cut short") from None
+        if pos != end:
+            raise DecodeError("ConfigEnvelope is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.config is not None:
+            if type(self.config) is not Config:
+                checked(self.config, Config, "ConfigEnvelope.config")
+            raw = self.config._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.last_update is not None:
+            if type(self.last_update) is not Envelope:
+                checked(self.last_update, Envelope, "ConfigEnvelope.last_update")
+            raw = self.last_update._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "ConfigEnvelope", ConfigEnvelope)
@@ -634,6 +1831,296 @@ class ConfigGroup(betterproto2.Message):
         self.mod_policy = mod_policy
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigGroup is nested too deep")
+        if m is None:
+            m = new(ConfigGroup)
+            m.version = 0
+            m.groups = {}
+            m.values = {}
+            m.policies = {}
+            m.mod_policy = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.version = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigGroup.groups is cut short")
+                    entry = ConfigGroup._read_groups(data, pos, stop, depth - 1)
+                    if entry.value is None:
+                        entry.value = ConfigGroup._read(b"", 0, 0, depth - 1)
+                    m.groups[entry.key] = entry.value
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigGroup.values is cut short")
+                    entry = ConfigGroup._read_values(data, pos, stop, depth - 1)
+                    if entry.value is None:
+                        entry.value = ConfigValue._read(b"", 0, 0, depth - 1)
+                    m.values[entry.key] = entry.value
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigGroup.policies is cut short")
+                    entry = ConfigGroup._read_policies(data, pos, stop, depth - 1)
+                    if entry.value is None:
+                        entry.value = ConfigPolicy._read(b"", 0, 0, depth - 1)
+                    m.policies[entry.key] = entry.value
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigGroup.mod_policy is cut short")
+                    m.mod_policy = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "ConfigGroup")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConfigGroup is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ConfigGroup: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ConfigGroup is cut short")
+        return m
+
+    @staticmethod
+    def _read_groups(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigGroup.groups is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigGroup.groups.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigGroup.groups.value is cut short")
+                    m.value = ConfigGroup._read(data, pos, stop, depth - 1, m.value)
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigGroup.groups")
+        except IndexError:
+            raise DecodeError("ConfigGroup.groups is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ConfigGroup.groups: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ConfigGroup.groups is cut short")
+        return m
+
+    @staticmethod
+    def _read_values(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigGroup.values is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigGroup.values.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigGroup.values.value is cut short")
+                    m.value = ConfigValue._read(data, pos, stop, depth - 1, m.value)
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigGroup.values")
+        except IndexError:
+            raise DecodeError("ConfigGroup.values is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ConfigGroup.values: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ConfigGroup.values is cut short")
+        return m
+
+    @staticmethod
+    def _read_policies(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigGroup.policies is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigGroup.policies.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigGroup.policies.value is cut short")
+                    m.value = ConfigPolicy._read(data, pos, stop, depth - 1, m.value)
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigGroup.policies")
+        except IndexError:
+            raise DecodeError("ConfigGroup.policies is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ConfigGroup.policies: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ConfigGroup.policies is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.version != 0:
+            out += (b"\x08", uint64(self.version, "ConfigGroup.version"))
+        for key, value in entries(self.groups, "ConfigGroup.groups"):
+            entry: list[bytes] = []
+            raw = utf8(key, "ConfigGroup.groups")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not ConfigGroup:
+                checked(value, ConfigGroup, "ConfigGroup.groups")
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(self.values, "ConfigGroup.values"):
+            entry: list[bytes] = []
+            raw = utf8(key, "ConfigGroup.values")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not ConfigValue:
+                checked(value, ConfigValue, "ConfigGroup.values")
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(self.policies, "ConfigGroup.policies"):
+            entry: list[bytes] = []
+            raw = utf8(key, "ConfigGroup.policies")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not ConfigPolicy:
+                checked(value, ConfigPolicy, "ConfigGroup.policies")
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.mod_policy != "":
+            raw = utf8(self.mod_policy, "ConfigGroup.mod_policy")
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "ConfigGroup", ConfigGroup)
 
@@ -661,6 +2148,82 @@ class ConfigPolicy(betterproto2.Message):
         self.mod_policy = mod_policy
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigPolicy is nested too deep")
+        if m is None:
+            m = new(ConfigPolicy)
+            m.version = 0
+            m.policy = None
+            m.mod_policy = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.version = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigPolicy.policy is cut short")
+                    m.policy = Policy._read(data, pos, stop, depth - 1, m.policy)
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigPolicy.mod_policy is cut short")
+                    m.mod_policy = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "ConfigPolicy")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConfigPolicy is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ConfigPolicy: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ConfigPolicy is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.version != 0:
+            out += (b"\x08", uint64(self.version, "ConfigPolicy.version"))
+        if self.policy is not None:
+            if type(self.policy) is not Policy:
+                checked(self.policy, Policy, "ConfigPolicy.policy")
+            raw = self.policy._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.mod_policy != "":
+            raw = utf8(self.mod_policy, "ConfigPolicy.mod_policy")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "ConfigPolicy", ConfigPolicy)
 
@@ -681,6 +2244,75 @@ class ConfigSignature(betterproto2.Message):
         self.signature_header = signature_header
         self.signature = signature
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigSignature is nested too deep")
+        if m is None:
+            m = new(ConfigSignature)
+            m.signature_header = b""
+            m.signature = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ConfigSignature.signature_header is cut short"
+                        )
+                    m.signature_header = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigSignature.signature is cut short")
+                    m.signature = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigSignature")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConfigSignature is cut short") from None
+        if pos != end:
+            raise DecodeError("ConfigSignature is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.signature_header != b"":
+            raw = self.signature_header
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ConfigSignature.signature_header")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ConfigSignature.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "ConfigSignature", ConfigSignature)
@@ -721,6 +2353,171 @@ class ConfigUpdate(betterproto2.Message):
         self.isolated_data = {} if isolated_data is MISSING else isolated_data
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigUpdate is nested too deep")
+        if m is None:
+            m = new(ConfigUpdate)
+            m.channel_id = ""
+            m.read_set = None
+            m.write_set = None
+            m.isolated_data = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigUpdate.channel_id is cut short")
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigUpdate.read_set is cut short")
+                    m.read_set = ConfigGroup._read(
+                        data, pos, stop, depth - 1, m.read_set
+                    )
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigUpdate.write_set is cut short")
+                    m.write_set = ConfigGroup._read(
+                        data, pos, stop, depth - 1, m.write_set
+                    )
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigUpdate.isolated_data is cut short")
+                    entry = ConfigUpdate._read_isolated_data(data, pos, stop, depth - 1)
+                    m.isolated_data[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 5), "ConfigUpdate")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConfigUpdate is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ConfigUpdate: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ConfigUpdate is cut short")
+        return m
+
+    @staticmethod
+    def _read_isolated_data(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigUpdate.isolated_data is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = b""
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigUpdate.isolated_data.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ConfigUpdate.isolated_data.value is cut short"
+                        )
+                    m.value = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigUpdate.isolated_data")
+        except IndexError:
+            raise DecodeError("ConfigUpdate.isolated_data is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ConfigUpdate.isolated_data: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ConfigUpdate.isolated_data is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "ConfigUpdate.channel_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.read_set is not None:
+            if type(self.read_set) is not ConfigGroup:
+                checked(self.read_set, ConfigGroup, "ConfigUpdate.read_set")
+            raw = self.read_set._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.write_set is not None:
+            if type(self.write_set) is not ConfigGroup:
+                checked(self.write_set, ConfigGroup, "ConfigUpdate.write_set")
+            raw = self.write_set._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(self.isolated_data, "ConfigUpdate.isolated_data"):
+            entry: list[bytes] = []
+            raw = utf8(key, "ConfigUpdate.isolated_data")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ConfigUpdate.isolated_data")
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "ConfigUpdate", ConfigUpdate)
 
@@ -743,6 +2540,79 @@ class ConfigUpdateEnvelope(betterproto2.Message):
         self.config_update = config_update
         self.signatures = [] if signatures is MISSING else signatures
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigUpdateEnvelope is nested too deep")
+        if m is None:
+            m = new(ConfigUpdateEnvelope)
+            m.config_update = b""
+            m.signatures = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ConfigUpdateEnvelope.config_update is cut short"
+                        )
+                    m.config_update = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ConfigUpdateEnvelope.signatures is cut short"
+                        )
+                    m.signatures.append(
+                        ConfigSignature._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigUpdateEnvelope")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConfigUpdateEnvelope is cut short") from None
+        if pos != end:
+            raise DecodeError("ConfigUpdateEnvelope is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.config_update != b"":
+            raw = self.config_update
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ConfigUpdateEnvelope.config_update")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.signatures, "ConfigUpdateEnvelope.signatures"):
+            if type(value) is not ConfigSignature:
+                checked(value, ConfigSignature, "ConfigUpdateEnvelope.signatures")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -770,6 +2640,82 @@ class ConfigValue(betterproto2.Message):
         self.value = value
         self.mod_policy = mod_policy
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigValue is nested too deep")
+        if m is None:
+            m = new(ConfigValue)
+            m.version = 0
+            m.value = b""
+            m.mod_policy = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.version = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigValue.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigValue.mod_policy is cut short")
+                    m.mod_policy = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "ConfigValue")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConfigValue is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ConfigValue: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ConfigValue is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.version != 0:
+            out += (b"\x08", uint64(self.version, "ConfigValue.version"))
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ConfigValue.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.mod_policy != "":
+            raw = utf8(self.mod_policy, "ConfigValue.mod_policy")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "ConfigValue", ConfigValue)
@@ -812,6 +2758,142 @@ class Consenter(betterproto2.Message):
         self.server_tls_cert = server_tls_cert
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Consenter is nested too deep")
+        if m is None:
+            m = new(Consenter)
+            m.id = 0
+            m.host = ""
+            m.port = 0
+            m.msp_id = ""
+            m.identity = b""
+            m.client_tls_cert = b""
+            m.server_tls_cert = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.id = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Consenter.host is cut short")
+                    m.host = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.port = value
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Consenter.msp_id is cut short")
+                    m.msp_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Consenter.identity is cut short")
+                    m.identity = data[pos:stop]
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Consenter.client_tls_cert is cut short")
+                    m.client_tls_cert = data[pos:stop]
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Consenter.server_tls_cert is cut short")
+                    m.server_tls_cert = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5, 6, 7), "Consenter")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Consenter is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Consenter: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Consenter is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.id != 0:
+            out += (b"\x08", uint32(self.id, "Consenter.id"))
+        if self.host != "":
+            raw = utf8(self.host, "Consenter.host")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.port != 0:
+            out += (b"\x18", uint32(self.port, "Consenter.port"))
+        if self.msp_id != "":
+            raw = utf8(self.msp_id, "Consenter.msp_id")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.identity != b"":
+            raw = self.identity
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Consenter.identity")
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.client_tls_cert != b"":
+            raw = self.client_tls_cert
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Consenter.client_tls_cert")
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.server_tls_cert != b"":
+            raw = self.server_tls_cert
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Consenter.server_tls_cert")
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "Consenter", Consenter)
 
@@ -828,6 +2910,56 @@ class Consortium(betterproto2.Message):
     ) -> None:
         self.name = name
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Consortium is nested too deep")
+        if m is None:
+            m = new(Consortium)
+            m.name = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Consortium.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "Consortium")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Consortium is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Consortium: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Consortium is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "Consortium.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "Consortium", Consortium)
@@ -852,6 +2984,73 @@ class Envelope(betterproto2.Message):
         self.signature = signature
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Envelope is nested too deep")
+        if m is None:
+            m = new(Envelope)
+            m.payload = b""
+            m.signature = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Envelope.payload is cut short")
+                    m.payload = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Envelope.signature is cut short")
+                    m.signature = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Envelope")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Envelope is cut short") from None
+        if pos != end:
+            raise DecodeError("Envelope is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.payload != b"":
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Envelope.payload")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Envelope.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "Envelope", Envelope)
 
@@ -868,6 +3067,58 @@ class HashingAlgorithm(betterproto2.Message):
     ) -> None:
         self.name = name
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("HashingAlgorithm is nested too deep")
+        if m is None:
+            m = new(HashingAlgorithm)
+            m.name = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("HashingAlgorithm.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "HashingAlgorithm")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("HashingAlgorithm is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"HashingAlgorithm: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("HashingAlgorithm is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "HashingAlgorithm.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "HashingAlgorithm", HashingAlgorithm)
@@ -890,6 +3141,73 @@ class Header(betterproto2.Message):
         self.signature_header = signature_header
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Header is nested too deep")
+        if m is None:
+            m = new(Header)
+            m.channel_header = b""
+            m.signature_header = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Header.channel_header is cut short")
+                    m.channel_header = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Header.signature_header is cut short")
+                    m.signature_header = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Header")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Header is cut short") from None
+        if pos != end:
+            raise DecodeError("Header is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.channel_header != b"":
+            raw = self.channel_header
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Header.channel_header")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature_header != b"":
+            raw = self.signature_header
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Header.signature_header")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "Header", Header)
 
@@ -910,6 +3228,66 @@ class IdentifierHeader(betterproto2.Message):
         self.identifier = identifier
         self.nonce = nonce
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("IdentifierHeader is nested too deep")
+        if m is None:
+            m = new(IdentifierHeader)
+            m.identifier = 0
+            m.nonce = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.identifier = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("IdentifierHeader.nonce is cut short")
+                    m.nonce = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "IdentifierHeader")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("IdentifierHeader is cut short") from None
+        if pos != end:
+            raise DecodeError("IdentifierHeader is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.identifier != 0:
+            out += (b"\x08", uint32(self.identifier, "IdentifierHeader.identifier"))
+        if self.nonce != b"":
+            raw = self.nonce
+            if type(raw) is not bytes:
+                checked(raw, bytes, "IdentifierHeader.nonce")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "IdentifierHeader", IdentifierHeader)
@@ -934,6 +3312,68 @@ class ImplicitMetaPolicy(betterproto2.Message):
         self.rule = ImplicitMetaPolicyRule(0) if rule is MISSING else rule
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ImplicitMetaPolicy is nested too deep")
+        if m is None:
+            m = new(ImplicitMetaPolicy)
+            m.sub_policy = ""
+            m.rule = _ImplicitMetaPolicyRule(0)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ImplicitMetaPolicy.sub_policy is cut short")
+                    m.sub_policy = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.rule = _ImplicitMetaPolicyRule(value)
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ImplicitMetaPolicy")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ImplicitMetaPolicy is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ImplicitMetaPolicy: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ImplicitMetaPolicy is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.sub_policy != "":
+            raw = utf8(self.sub_policy, "ImplicitMetaPolicy.sub_policy")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.rule != 0:
+            out += (b"\x10", int32(self.rule, "ImplicitMetaPolicy.rule"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "common", "ImplicitMetaPolicy", ImplicitMetaPolicy
@@ -952,6 +3392,48 @@ class LastConfig(betterproto2.Message):
     ) -> None:
         self.index = index
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("LastConfig is nested too deep")
+        if m is None:
+            m = new(LastConfig)
+            m.index = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.index = value
+                else:
+                    pos = skip(tag, data, pos, (1,), "LastConfig")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("LastConfig is cut short") from None
+        if pos != end:
+            raise DecodeError("LastConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.index != 0:
+            out += (b"\x08", uint64(self.index, "LastConfig.index"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "LastConfig", LastConfig)
@@ -975,6 +3457,75 @@ class Metadata(betterproto2.Message):
         self.value = value
         self.signatures = [] if signatures is MISSING else signatures
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Metadata is nested too deep")
+        if m is None:
+            m = new(Metadata)
+            m.value = b""
+            m.signatures = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Metadata.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Metadata.signatures is cut short")
+                    m.signatures.append(
+                        MetadataSignature._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Metadata")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Metadata is cut short") from None
+        if pos != end:
+            raise DecodeError("Metadata is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Metadata.value")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.signatures, "Metadata.signatures"):
+            if type(value) is not MetadataSignature:
+                checked(value, MetadataSignature, "Metadata.signatures")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "Metadata", Metadata)
@@ -1001,6 +3552,94 @@ class MetadataSignature(betterproto2.Message):
         self.identifier_header = identifier_header
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("MetadataSignature is nested too deep")
+        if m is None:
+            m = new(MetadataSignature)
+            m.signature_header = b""
+            m.signature = b""
+            m.identifier_header = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "MetadataSignature.signature_header is cut short"
+                        )
+                    m.signature_header = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("MetadataSignature.signature is cut short")
+                    m.signature = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "MetadataSignature.identifier_header is cut short"
+                        )
+                    m.identifier_header = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "MetadataSignature")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("MetadataSignature is cut short") from None
+        if pos != end:
+            raise DecodeError("MetadataSignature is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.signature_header != b"":
+            raw = self.signature_header
+            if type(raw) is not bytes:
+                checked(raw, bytes, "MetadataSignature.signature_header")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "MetadataSignature.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.identifier_header != b"":
+            raw = self.identifier_header
+            if type(raw) is not bytes:
+                checked(raw, bytes, "MetadataSignature.identifier_header")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "MetadataSignature", MetadataSignature)
 
@@ -1025,6 +3664,54 @@ class MspIdentityAnonymity(betterproto2.Message):
             else anonymity_type
         )
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("MspIdentityAnonymity is nested too deep")
+        if m is None:
+            m = new(MspIdentityAnonymity)
+            m.anonymity_type = _MspIdentityAnonymityMspIdentityAnonymityType(0)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.anonymity_type = _MspIdentityAnonymityMspIdentityAnonymityType(
+                        value
+                    )
+                else:
+                    pos = skip(tag, data, pos, (1,), "MspIdentityAnonymity")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("MspIdentityAnonymity is cut short") from None
+        if pos != end:
+            raise DecodeError("MspIdentityAnonymity is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.anonymity_type != 0:
+            out += (
+                b"\x08",
+                int32(self.anonymity_type, "MspIdentityAnonymity.anonymity_type"),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1055,6 +3742,72 @@ class MspPrincipal(betterproto2.Message):
         self.principal = principal
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("MspPrincipal is nested too deep")
+        if m is None:
+            m = new(MspPrincipal)
+            m.principal_classification = _MspPrincipalClassification(0)
+            m.principal = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.principal_classification = _MspPrincipalClassification(value)
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("MspPrincipal.principal is cut short")
+                    m.principal = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "MspPrincipal")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("MspPrincipal is cut short") from None
+        if pos != end:
+            raise DecodeError("MspPrincipal is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.principal_classification != 0:
+            out += (
+                b"\x08",
+                int32(
+                    self.principal_classification,
+                    "MspPrincipal.principal_classification",
+                ),
+            )
+        if self.principal != b"":
+            raw = self.principal
+            if type(raw) is not bytes:
+                checked(raw, bytes, "MspPrincipal.principal")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "MSPPrincipal", MspPrincipal)
 
@@ -1078,6 +3831,66 @@ class MspRole(betterproto2.Message):
         self.role = MspRoleMspRoleType(0) if role is MISSING else role
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("MspRole is nested too deep")
+        if m is None:
+            m = new(MspRole)
+            m.msp_identifier = ""
+            m.role = _MspRoleMspRoleType(0)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("MspRole.msp_identifier is cut short")
+                    m.msp_identifier = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.role = _MspRoleMspRoleType(value)
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "MspRole")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("MspRole is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"MspRole: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("MspRole is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.msp_identifier != "":
+            raw = utf8(self.msp_identifier, "MspRole.msp_identifier")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.role != 0:
+            out += (b"\x10", int32(self.role, "MspRole.role"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "MSPRole", MspRole)
 
@@ -1096,6 +3909,58 @@ class OrdererAddresses(betterproto2.Message):
     ) -> None:
         self.addresses = [] if addresses is MISSING else addresses
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("OrdererAddresses is nested too deep")
+        if m is None:
+            m = new(OrdererAddresses)
+            m.addresses = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("OrdererAddresses.addresses is cut short")
+                    m.addresses.append(data[pos:stop].decode())
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "OrdererAddresses")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("OrdererAddresses is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"OrdererAddresses: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("OrdererAddresses is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.addresses, "OrdererAddresses.addresses"):
+            raw = utf8(value, "OrdererAddresses.addresses")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "OrdererAddresses", OrdererAddresses)
@@ -1120,6 +3985,81 @@ class OrdererBlockMetadata(betterproto2.Message):
         self.consenter_metadata = consenter_metadata
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("OrdererBlockMetadata is nested too deep")
+        if m is None:
+            m = new(OrdererBlockMetadata)
+            m.last_config = None
+            m.consenter_metadata = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "OrdererBlockMetadata.last_config is cut short"
+                        )
+                    m.last_config = LastConfig._read(
+                        data, pos, stop, depth - 1, m.last_config
+                    )
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "OrdererBlockMetadata.consenter_metadata is cut short"
+                        )
+                    m.consenter_metadata = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "OrdererBlockMetadata")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("OrdererBlockMetadata is cut short") from None
+        if pos != end:
+            raise DecodeError("OrdererBlockMetadata is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.last_config is not None:
+            if type(self.last_config) is not LastConfig:
+                checked(
+                    self.last_config, LastConfig, "OrdererBlockMetadata.last_config"
+                )
+            raw = self.last_config._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.consenter_metadata != b"":
+            raw = self.consenter_metadata
+            if type(raw) is not bytes:
+                checked(raw, bytes, "OrdererBlockMetadata.consenter_metadata")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "common", "OrdererBlockMetadata", OrdererBlockMetadata
@@ -1142,6 +4082,58 @@ class Orderers(betterproto2.Message):
             [] if consenter_mapping is MISSING else consenter_mapping
         )
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Orderers is nested too deep")
+        if m is None:
+            m = new(Orderers)
+            m.consenter_mapping = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Orderers.consenter_mapping is cut short")
+                    m.consenter_mapping.append(
+                        Consenter._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "Orderers")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Orderers is cut short") from None
+        if pos != end:
+            raise DecodeError("Orderers is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.consenter_mapping, "Orderers.consenter_mapping"):
+            if type(value) is not Consenter:
+                checked(value, Consenter, "Orderers.consenter_mapping")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "Orderers", Orderers)
@@ -1170,6 +4162,99 @@ class OrganizationUnit(betterproto2.Message):
         self.certifiers_identifier = certifiers_identifier
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("OrganizationUnit is nested too deep")
+        if m is None:
+            m = new(OrganizationUnit)
+            m.msp_identifier = ""
+            m.organizational_unit_identifier = ""
+            m.certifiers_identifier = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "OrganizationUnit.msp_identifier is cut short"
+                        )
+                    m.msp_identifier = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "OrganizationUnit.organizational_unit_identifier is cut short"
+                        )
+                    m.organizational_unit_identifier = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "OrganizationUnit.certifiers_identifier is cut short"
+                        )
+                    m.certifiers_identifier = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "OrganizationUnit")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("OrganizationUnit is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"OrganizationUnit: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("OrganizationUnit is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.msp_identifier != "":
+            raw = utf8(self.msp_identifier, "OrganizationUnit.msp_identifier")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.organizational_unit_identifier != "":
+            raw = utf8(
+                self.organizational_unit_identifier,
+                "OrganizationUnit.organizational_unit_identifier",
+            )
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.certifiers_identifier != b"":
+            raw = self.certifiers_identifier
+            if type(raw) is not bytes:
+                checked(raw, bytes, "OrganizationUnit.certifiers_identifier")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "OrganizationUnit", OrganizationUnit)
 
@@ -1193,6 +4278,73 @@ class Payload(betterproto2.Message):
         self.data = data
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Payload is nested too deep")
+        if m is None:
+            m = new(Payload)
+            m.header = None
+            m.data = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Payload.header is cut short")
+                    m.header = Header._read(data, pos, stop, depth - 1, m.header)
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Payload.data is cut short")
+                    m.data = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Payload")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Payload is cut short") from None
+        if pos != end:
+            raise DecodeError("Payload is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.header is not None:
+            if type(self.header) is not Header:
+                checked(self.header, Header, "Payload.header")
+            raw = self.header._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.data != b"":
+            raw = self.data
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Payload.data")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "Payload", Payload)
 
@@ -1214,6 +4366,66 @@ class Policy(betterproto2.Message):
         self.value = value
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Policy is nested too deep")
+        if m is None:
+            m = new(Policy)
+            m.type = 0
+            m.value = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.type = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Policy.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Policy")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Policy is cut short") from None
+        if pos != end:
+            raise DecodeError("Policy is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.type != 0:
+            out += (b"\x08", int32(self.type, "Policy.type"))
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Policy.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "Policy", Policy)
 
@@ -1234,6 +4446,73 @@ class SignatureHeader(betterproto2.Message):
         self.creator = creator
         self.nonce = nonce
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SignatureHeader is nested too deep")
+        if m is None:
+            m = new(SignatureHeader)
+            m.creator = b""
+            m.nonce = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignatureHeader.creator is cut short")
+                    m.creator = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignatureHeader.nonce is cut short")
+                    m.nonce = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SignatureHeader")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SignatureHeader is cut short") from None
+        if pos != end:
+            raise DecodeError("SignatureHeader is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.creator != b"":
+            raw = self.creator
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignatureHeader.creator")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.nonce != b"":
+            raw = self.nonce
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignatureHeader.nonce")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("common", "SignatureHeader", SignatureHeader)
@@ -1265,6 +4544,72 @@ class SignaturePolicy(betterproto2.Message):
         self.n_out_of = n_out_of
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SignaturePolicy is nested too deep")
+        if m is None:
+            m = new(SignaturePolicy)
+            m.signed_by = None
+            m.n_out_of = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.signed_by = value
+                    m.n_out_of = None
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignaturePolicy.n_out_of is cut short")
+                    m.n_out_of = SignaturePolicyNOutOf._read(
+                        data, pos, stop, depth - 1, m.n_out_of
+                    )
+                    m.signed_by = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SignaturePolicy")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SignaturePolicy is cut short") from None
+        if pos != end:
+            raise DecodeError("SignaturePolicy is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.signed_by is not None:
+            out += (b"\x08", int32(self.signed_by, "SignaturePolicy.signed_by"))
+        if self.n_out_of is not None:
+            if type(self.n_out_of) is not SignaturePolicyNOutOf:
+                checked(
+                    self.n_out_of, SignaturePolicyNOutOf, "SignaturePolicy.n_out_of"
+                )
+            raw = self.n_out_of._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("common", "SignaturePolicy", SignaturePolicy)
 
@@ -1287,6 +4632,66 @@ class SignaturePolicyNOutOf(betterproto2.Message):
         self.n = n
         self.rules = [] if rules is MISSING else rules
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SignaturePolicyNOutOf is nested too deep")
+        if m is None:
+            m = new(SignaturePolicyNOutOf)
+            m.n = 0
+            m.rules = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.n = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignaturePolicyNOutOf.rules is cut short")
+                    m.rules.append(SignaturePolicy._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SignaturePolicyNOutOf")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SignaturePolicyNOutOf is cut short") from None
+        if pos != end:
+            raise DecodeError("SignaturePolicyNOutOf is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.n != 0:
+            out += (b"\x08", int32(self.n, "SignaturePolicyNOutOf.n"))
+        for value in items(self.rules, "SignaturePolicyNOutOf.rules"):
+            if type(value) is not SignaturePolicy:
+                checked(value, SignaturePolicy, "SignaturePolicyNOutOf.rules")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1318,6 +4723,85 @@ class SignaturePolicyEnvelope(betterproto2.Message):
         self.rule = rule
         self.identities = [] if identities is MISSING else identities
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SignaturePolicyEnvelope is nested too deep")
+        if m is None:
+            m = new(SignaturePolicyEnvelope)
+            m.version = 0
+            m.rule = None
+            m.identities = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.version = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignaturePolicyEnvelope.rule is cut short")
+                    m.rule = SignaturePolicy._read(data, pos, stop, depth - 1, m.rule)
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SignaturePolicyEnvelope.identities is cut short"
+                        )
+                    m.identities.append(MspPrincipal._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "SignaturePolicyEnvelope")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SignaturePolicyEnvelope is cut short") from None
+        if pos != end:
+            raise DecodeError("SignaturePolicyEnvelope is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.version != 0:
+            out += (b"\x08", int32(self.version, "SignaturePolicyEnvelope.version"))
+        if self.rule is not None:
+            if type(self.rule) is not SignaturePolicy:
+                checked(self.rule, SignaturePolicy, "SignaturePolicyEnvelope.rule")
+            raw = self.rule._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.identities, "SignaturePolicyEnvelope.identities"):
+            if type(value) is not MspPrincipal:
+                checked(value, MspPrincipal, "SignaturePolicyEnvelope.identities")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1370,6 +4854,185 @@ class StaticCollectionConfig(betterproto2.Message):
         self.endorsement_policy = endorsement_policy
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("StaticCollectionConfig is nested too deep")
+        if m is None:
+            m = new(StaticCollectionConfig)
+            m.name = ""
+            m.member_orgs_policy = None
+            m.required_peer_count = 0
+            m.maximum_peer_count = 0
+            m.block_to_live = 0
+            m.member_only_read = False
+            m.member_only_write = False
+            m.endorsement_policy = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StaticCollectionConfig.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "StaticCollectionConfig.member_orgs_policy is cut short"
+                        )
+                    m.member_orgs_policy = CollectionPolicyConfig._read(
+                        data, pos, stop, depth - 1, m.member_orgs_policy
+                    )
+                    pos = stop
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.required_peer_count = value
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.maximum_peer_count = value
+                elif tag == 40:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.block_to_live = value
+                elif tag == 48:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.member_only_read = value != 0
+                elif tag == 56:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.member_only_write = value != 0
+                elif tag == 66:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "StaticCollectionConfig.endorsement_policy is cut short"
+                        )
+                    m.endorsement_policy = ApplicationPolicy._read(
+                        data, pos, stop, depth - 1, m.endorsement_policy
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2, 3, 4, 5, 6, 7, 8),
+                        "StaticCollectionConfig",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("StaticCollectionConfig is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"StaticCollectionConfig: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("StaticCollectionConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "StaticCollectionConfig.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.member_orgs_policy is not None:
+            if type(self.member_orgs_policy) is not CollectionPolicyConfig:
+                checked(
+                    self.member_orgs_policy,
+                    CollectionPolicyConfig,
+                    "StaticCollectionConfig.member_orgs_policy",
+                )
+            raw = self.member_orgs_policy._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.required_peer_count != 0:
+            out += (
+                b"\x18",
+                int32(
+                    self.required_peer_count,
+                    "StaticCollectionConfig.required_peer_count",
+                ),
+            )
+        if self.maximum_peer_count != 0:
+            out += (
+                b" ",
+                int32(
+                    self.maximum_peer_count, "StaticCollectionConfig.maximum_peer_count"
+                ),
+            )
+        if self.block_to_live != 0:
+            out += (
+                b"(",
+                uint64(self.block_to_live, "StaticCollectionConfig.block_to_live"),
+            )
+        if self.member_only_read is not False:
+            out += (
+                b"0",
+                boolean(
+                    self.member_only_read, "StaticCollectionConfig.member_only_read"
+                ),
+            )
+        if self.member_only_write is not False:
+            out += (
+                b"8",
+                boolean(
+                    self.member_only_write, "StaticCollectionConfig.member_only_write"
+                ),
+            )
+        if self.endorsement_policy is not None:
+            if type(self.endorsement_policy) is not ApplicationPolicy:
+                checked(
+                    self.endorsement_policy,
+                    ApplicationPolicy,
+                    "StaticCollectionConfig.endorsement_policy",
+                )
+            raw = self.endorsement_policy._write()
+            size = len(raw)
+            out += (b"B", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "common", "StaticCollectionConfig", StaticCollectionConfig
@@ -1377,3 +5040,49 @@ default_message_pool.register_message(
 
 
 from ..google import protobuf as _google__protobuf__
+
+_BlockMetadataIndex = members(BlockMetadataIndex)
+_HeaderType = members(HeaderType)
+_ImplicitMetaPolicyRule = members(ImplicitMetaPolicyRule)
+_MspIdentityAnonymityMspIdentityAnonymityType = members(
+    MspIdentityAnonymityMspIdentityAnonymityType
+)
+_MspPrincipalClassification = members(MspPrincipalClassification)
+_MspRoleMspRoleType = members(MspRoleMspRoleType)
+_PolicyPolicyType = members(PolicyPolicyType)
+_Status = members(Status)
+ApplicationPolicy._nested.update({1: SignaturePolicyEnvelope._nested})
+Block._nested.update(
+    {1: BlockHeader._nested, 2: BlockData._nested, 3: BlockMetadata._nested}
+)
+BlockchainInfo._nested.update({4: BootstrappingSnapshotInfo._nested})
+Capabilities._nested.update({1: {2: Capability._nested}})
+ChannelHeader._nested.update({3: {}})
+CollectionConfig._nested.update({1: StaticCollectionConfig._nested})
+CollectionConfigPackage._nested.update({1: CollectionConfig._nested})
+CollectionPolicyConfig._nested.update({1: SignaturePolicyEnvelope._nested})
+CombinedPrincipal._nested.update({1: MspPrincipal._nested})
+Config._nested.update({2: ConfigGroup._nested})
+ConfigEnvelope._nested.update({1: Config._nested, 2: Envelope._nested})
+ConfigGroup._nested.update(
+    {
+        2: {2: ConfigGroup._nested},
+        3: {2: ConfigValue._nested},
+        4: {2: ConfigPolicy._nested},
+    }
+)
+ConfigPolicy._nested.update({2: Policy._nested})
+ConfigUpdate._nested.update({2: ConfigGroup._nested, 3: ConfigGroup._nested, 5: {}})
+ConfigUpdateEnvelope._nested.update({2: ConfigSignature._nested})
+Metadata._nested.update({2: MetadataSignature._nested})
+OrdererBlockMetadata._nested.update({1: LastConfig._nested})
+Orderers._nested.update({1: Consenter._nested})
+Payload._nested.update({1: Header._nested})
+SignaturePolicy._nested.update({2: SignaturePolicyNOutOf._nested})
+SignaturePolicyNOutOf._nested.update({2: SignaturePolicy._nested})
+SignaturePolicyEnvelope._nested.update(
+    {2: SignaturePolicy._nested, 3: MspPrincipal._nested}
+)
+StaticCollectionConfig._nested.update(
+    {2: CollectionPolicyConfig._nested, 8: ApplicationPolicy._nested}
+)

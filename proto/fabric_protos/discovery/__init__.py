@@ -31,6 +31,21 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.values import members
+from fabric_protos.wire import (
+    Entry,
+    ONE_BYTE,
+    checked,
+    entries,
+    items,
+    new,
+    skip,
+    uint32,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -53,6 +68,73 @@ class AuthInfo(betterproto2.Message):
         self.client_tls_cert_hash = client_tls_cert_hash
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("AuthInfo is nested too deep")
+        if m is None:
+            m = new(AuthInfo)
+            m.client_identity = b""
+            m.client_tls_cert_hash = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("AuthInfo.client_identity is cut short")
+                    m.client_identity = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("AuthInfo.client_tls_cert_hash is cut short")
+                    m.client_tls_cert_hash = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "AuthInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("AuthInfo is cut short") from None
+        if pos != end:
+            raise DecodeError("AuthInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.client_identity != b"":
+            raw = self.client_identity
+            if type(raw) is not bytes:
+                checked(raw, bytes, "AuthInfo.client_identity")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.client_tls_cert_hash != b"":
+            raw = self.client_tls_cert_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "AuthInfo.client_tls_cert_hash")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("discovery", "AuthInfo", AuthInfo)
 
@@ -71,6 +153,58 @@ class ChaincodeQuery(betterproto2.Message):
     ) -> None:
         self.interests = [] if interests is MISSING else interests
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeQuery is nested too deep")
+        if m is None:
+            m = new(ChaincodeQuery)
+            m.interests = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeQuery.interests is cut short")
+                    m.interests.append(
+                        _protos__.ChaincodeInterest._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ChaincodeQuery")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeQuery is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeQuery is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.interests, "ChaincodeQuery.interests"):
+            if type(value) is not _protos__.ChaincodeInterest:
+                checked(value, _protos__.ChaincodeInterest, "ChaincodeQuery.interests")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("discovery", "ChaincodeQuery", ChaincodeQuery)
@@ -91,6 +225,58 @@ class ChaincodeQueryResult(betterproto2.Message):
         self.content = [] if content is MISSING else content
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeQueryResult is nested too deep")
+        if m is None:
+            m = new(ChaincodeQueryResult)
+            m.content = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeQueryResult.content is cut short")
+                    m.content.append(
+                        EndorsementDescriptor._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ChaincodeQueryResult")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeQueryResult is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeQueryResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.content, "ChaincodeQueryResult.content"):
+            if type(value) is not EndorsementDescriptor:
+                checked(value, EndorsementDescriptor, "ChaincodeQueryResult.content")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "discovery", "ChaincodeQueryResult", ChaincodeQueryResult
@@ -107,6 +293,38 @@ class ConfigQuery(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigQuery is nested too deep")
+        if m is None:
+            m = new(ConfigQuery)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "ConfigQuery")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConfigQuery is cut short") from None
+        if pos != end:
+            raise DecodeError("ConfigQuery is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("discovery", "ConfigQuery", ConfigQuery)
@@ -140,6 +358,195 @@ class ConfigResult(betterproto2.Message):
         self.msps = {} if msps is MISSING else msps
         self.orderers = {} if orderers is MISSING else orderers
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigResult is nested too deep")
+        if m is None:
+            m = new(ConfigResult)
+            m.msps = {}
+            m.orderers = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigResult.msps is cut short")
+                    entry = ConfigResult._read_msps(data, pos, stop, depth - 1)
+                    if entry.value is None:
+                        entry.value = _msp__.FabricMspConfig._read(b"", 0, 0, depth - 1)
+                    m.msps[entry.key] = entry.value
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigResult.orderers is cut short")
+                    entry = ConfigResult._read_orderers(data, pos, stop, depth - 1)
+                    if entry.value is None:
+                        entry.value = Endpoints._read(b"", 0, 0, depth - 1)
+                    m.orderers[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigResult")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConfigResult is cut short") from None
+        if pos != end:
+            raise DecodeError("ConfigResult is cut short")
+        return m
+
+    @staticmethod
+    def _read_msps(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigResult.msps is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigResult.msps.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigResult.msps.value is cut short")
+                    m.value = _msp__.FabricMspConfig._read(
+                        data, pos, stop, depth - 1, m.value
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigResult.msps")
+        except IndexError:
+            raise DecodeError("ConfigResult.msps is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ConfigResult.msps: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ConfigResult.msps is cut short")
+        return m
+
+    @staticmethod
+    def _read_orderers(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigResult.orderers is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigResult.orderers.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigResult.orderers.value is cut short")
+                    m.value = Endpoints._read(data, pos, stop, depth - 1, m.value)
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigResult.orderers")
+        except IndexError:
+            raise DecodeError("ConfigResult.orderers is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ConfigResult.orderers: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ConfigResult.orderers is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for key, value in entries(self.msps, "ConfigResult.msps"):
+            entry: list[bytes] = []
+            raw = utf8(key, "ConfigResult.msps")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not _msp__.FabricMspConfig:
+                checked(value, _msp__.FabricMspConfig, "ConfigResult.msps")
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(self.orderers, "ConfigResult.orderers"):
+            entry: list[bytes] = []
+            raw = utf8(key, "ConfigResult.orderers")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not Endpoints:
+                checked(value, Endpoints, "ConfigResult.orderers")
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("discovery", "ConfigResult", ConfigResult)
@@ -176,6 +583,174 @@ class EndorsementDescriptor(betterproto2.Message):
         self.layouts = [] if layouts is MISSING else layouts
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("EndorsementDescriptor is nested too deep")
+        if m is None:
+            m = new(EndorsementDescriptor)
+            m.chaincode = ""
+            m.endorsers_by_groups = {}
+            m.layouts = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "EndorsementDescriptor.chaincode is cut short"
+                        )
+                    m.chaincode = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "EndorsementDescriptor.endorsers_by_groups is cut short"
+                        )
+                    entry = EndorsementDescriptor._read_endorsers_by_groups(
+                        data, pos, stop, depth - 1
+                    )
+                    if entry.value is None:
+                        entry.value = Peers._read(b"", 0, 0, depth - 1)
+                    m.endorsers_by_groups[entry.key] = entry.value
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("EndorsementDescriptor.layouts is cut short")
+                    m.layouts.append(Layout._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "EndorsementDescriptor")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("EndorsementDescriptor is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"EndorsementDescriptor: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("EndorsementDescriptor is cut short")
+        return m
+
+    @staticmethod
+    def _read_endorsers_by_groups(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "EndorsementDescriptor.endorsers_by_groups is nested too deep"
+            )
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "EndorsementDescriptor.endorsers_by_groups.key is cut short"
+                        )
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "EndorsementDescriptor.endorsers_by_groups.value is cut short"
+                        )
+                    m.value = Peers._read(data, pos, stop, depth - 1, m.value)
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2),
+                        "EndorsementDescriptor.endorsers_by_groups",
+                    )
+        except IndexError:
+            raise DecodeError(
+                "EndorsementDescriptor.endorsers_by_groups is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"EndorsementDescriptor.endorsers_by_groups: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("EndorsementDescriptor.endorsers_by_groups is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.chaincode != "":
+            raw = utf8(self.chaincode, "EndorsementDescriptor.chaincode")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(
+            self.endorsers_by_groups, "EndorsementDescriptor.endorsers_by_groups"
+        ):
+            entry: list[bytes] = []
+            raw = utf8(key, "EndorsementDescriptor.endorsers_by_groups")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not Peers:
+                checked(value, Peers, "EndorsementDescriptor.endorsers_by_groups")
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.layouts, "EndorsementDescriptor.layouts"):
+            if type(value) is not Layout:
+                checked(value, Layout, "EndorsementDescriptor.layouts")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "discovery", "EndorsementDescriptor", EndorsementDescriptor
@@ -199,6 +774,66 @@ class Endpoint(betterproto2.Message):
         self.port = port
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Endpoint is nested too deep")
+        if m is None:
+            m = new(Endpoint)
+            m.host = ""
+            m.port = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Endpoint.host is cut short")
+                    m.host = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.port = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Endpoint")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Endpoint is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Endpoint: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Endpoint is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.host != "":
+            raw = utf8(self.host, "Endpoint.host")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.port != 0:
+            out += (b"\x10", uint32(self.port, "Endpoint.port"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("discovery", "Endpoint", Endpoint)
 
@@ -218,6 +853,56 @@ class Endpoints(betterproto2.Message):
         self.endpoint = [] if endpoint is MISSING else endpoint
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Endpoints is nested too deep")
+        if m is None:
+            m = new(Endpoints)
+            m.endpoint = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Endpoints.endpoint is cut short")
+                    m.endpoint.append(Endpoint._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "Endpoints")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Endpoints is cut short") from None
+        if pos != end:
+            raise DecodeError("Endpoints is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.endpoint, "Endpoints.endpoint"):
+            if type(value) is not Endpoint:
+                checked(value, Endpoint, "Endpoints.endpoint")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("discovery", "Endpoints", Endpoints)
 
@@ -234,6 +919,56 @@ class Error(betterproto2.Message):
     ) -> None:
         self.content = content
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Error is nested too deep")
+        if m is None:
+            m = new(Error)
+            m.content = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Error.content is cut short")
+                    m.content = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "Error")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Error is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Error: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Error is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.content != "":
+            raw = utf8(self.content, "Error.content")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("discovery", "Error", Error)
@@ -262,6 +997,105 @@ class Layout(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Layout is nested too deep")
+        if m is None:
+            m = new(Layout)
+            m.quantities_by_group = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Layout.quantities_by_group is cut short")
+                    entry = Layout._read_quantities_by_group(data, pos, stop, depth - 1)
+                    m.quantities_by_group[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "Layout")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Layout is cut short") from None
+        if pos != end:
+            raise DecodeError("Layout is cut short")
+        return m
+
+    @staticmethod
+    def _read_quantities_by_group(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Layout.quantities_by_group is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = 0
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Layout.quantities_by_group.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.value = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Layout.quantities_by_group")
+        except IndexError:
+            raise DecodeError("Layout.quantities_by_group is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"Layout.quantities_by_group: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("Layout.quantities_by_group is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for key, value in entries(
+            self.quantities_by_group, "Layout.quantities_by_group"
+        ):
+            entry: list[bytes] = []
+            raw = utf8(key, "Layout.quantities_by_group")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            entry += (b"\x10", uint32(value, "Layout.quantities_by_group"))
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("discovery", "Layout", Layout)
 
@@ -276,6 +1110,38 @@ class LocalPeerQuery(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("LocalPeerQuery is nested too deep")
+        if m is None:
+            m = new(LocalPeerQuery)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "LocalPeerQuery")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("LocalPeerQuery is cut short") from None
+        if pos != end:
+            raise DecodeError("LocalPeerQuery is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("discovery", "LocalPeerQuery", LocalPeerQuery)
@@ -306,6 +1172,96 @@ class Peer(betterproto2.Message):
         self.identity = identity
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Peer is nested too deep")
+        if m is None:
+            m = new(Peer)
+            m.state_info = None
+            m.membership_info = None
+            m.identity = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Peer.state_info is cut short")
+                    m.state_info = _gossip__.Envelope._read(
+                        data, pos, stop, depth - 1, m.state_info
+                    )
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Peer.membership_info is cut short")
+                    m.membership_info = _gossip__.Envelope._read(
+                        data, pos, stop, depth - 1, m.membership_info
+                    )
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Peer.identity is cut short")
+                    m.identity = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Peer")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Peer is cut short") from None
+        if pos != end:
+            raise DecodeError("Peer is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.state_info is not None:
+            if type(self.state_info) is not _gossip__.Envelope:
+                checked(self.state_info, _gossip__.Envelope, "Peer.state_info")
+            raw = self.state_info._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.membership_info is not None:
+            if type(self.membership_info) is not _gossip__.Envelope:
+                checked(
+                    self.membership_info, _gossip__.Envelope, "Peer.membership_info"
+                )
+            raw = self.membership_info._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.identity != b"":
+            raw = self.identity
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Peer.identity")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("discovery", "Peer", Peer)
 
@@ -324,6 +1280,62 @@ class PeerMembershipQuery(betterproto2.Message):
     ) -> None:
         self.filter = filter
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("PeerMembershipQuery is nested too deep")
+        if m is None:
+            m = new(PeerMembershipQuery)
+            m.filter = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PeerMembershipQuery.filter is cut short")
+                    m.filter = _protos__.ChaincodeInterest._read(
+                        data, pos, stop, depth - 1, m.filter
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "PeerMembershipQuery")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("PeerMembershipQuery is cut short") from None
+        if pos != end:
+            raise DecodeError("PeerMembershipQuery is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.filter is not None:
+            if type(self.filter) is not _protos__.ChaincodeInterest:
+                checked(
+                    self.filter,
+                    _protos__.ChaincodeInterest,
+                    "PeerMembershipQuery.filter",
+                )
+            raw = self.filter._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -350,6 +1362,130 @@ class PeerMembershipResult(betterproto2.Message):
         self.peers_by_org = {} if peers_by_org is MISSING else peers_by_org
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("PeerMembershipResult is nested too deep")
+        if m is None:
+            m = new(PeerMembershipResult)
+            m.peers_by_org = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "PeerMembershipResult.peers_by_org is cut short"
+                        )
+                    entry = PeerMembershipResult._read_peers_by_org(
+                        data, pos, stop, depth - 1
+                    )
+                    if entry.value is None:
+                        entry.value = Peers._read(b"", 0, 0, depth - 1)
+                    m.peers_by_org[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "PeerMembershipResult")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("PeerMembershipResult is cut short") from None
+        if pos != end:
+            raise DecodeError("PeerMembershipResult is cut short")
+        return m
+
+    @staticmethod
+    def _read_peers_by_org(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("PeerMembershipResult.peers_by_org is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "PeerMembershipResult.peers_by_org.key is cut short"
+                        )
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "PeerMembershipResult.peers_by_org.value is cut short"
+                        )
+                    m.value = Peers._read(data, pos, stop, depth - 1, m.value)
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2), "PeerMembershipResult.peers_by_org"
+                    )
+        except IndexError:
+            raise DecodeError(
+                "PeerMembershipResult.peers_by_org is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"PeerMembershipResult.peers_by_org: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("PeerMembershipResult.peers_by_org is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for key, value in entries(
+            self.peers_by_org, "PeerMembershipResult.peers_by_org"
+        ):
+            entry: list[bytes] = []
+            raw = utf8(key, "PeerMembershipResult.peers_by_org")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not Peers:
+                checked(value, Peers, "PeerMembershipResult.peers_by_org")
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "discovery", "PeerMembershipResult", PeerMembershipResult
@@ -370,6 +1506,56 @@ class Peers(betterproto2.Message):
     ) -> None:
         self.peers = [] if peers is MISSING else peers
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Peers is nested too deep")
+        if m is None:
+            m = new(Peers)
+            m.peers = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Peers.peers is cut short")
+                    m.peers.append(Peer._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "Peers")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Peers is cut short") from None
+        if pos != end:
+            raise DecodeError("Peers is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.peers, "Peers.peers"):
+            if type(value) is not Peer:
+                checked(value, Peer, "Peers.peers")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("discovery", "Peers", Peers)
@@ -417,6 +1603,144 @@ class Query(betterproto2.Message):
         self.local_peers = local_peers
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Query is nested too deep")
+        if m is None:
+            m = new(Query)
+            m.channel = ""
+            m.config_query = None
+            m.peer_query = None
+            m.cc_query = None
+            m.local_peers = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Query.channel is cut short")
+                    m.channel = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Query.config_query is cut short")
+                    m.config_query = ConfigQuery._read(
+                        data, pos, stop, depth - 1, m.config_query
+                    )
+                    m.cc_query = None
+                    m.local_peers = None
+                    m.peer_query = None
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Query.peer_query is cut short")
+                    m.peer_query = PeerMembershipQuery._read(
+                        data, pos, stop, depth - 1, m.peer_query
+                    )
+                    m.cc_query = None
+                    m.config_query = None
+                    m.local_peers = None
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Query.cc_query is cut short")
+                    m.cc_query = ChaincodeQuery._read(
+                        data, pos, stop, depth - 1, m.cc_query
+                    )
+                    m.config_query = None
+                    m.local_peers = None
+                    m.peer_query = None
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Query.local_peers is cut short")
+                    m.local_peers = LocalPeerQuery._read(
+                        data, pos, stop, depth - 1, m.local_peers
+                    )
+                    m.cc_query = None
+                    m.config_query = None
+                    m.peer_query = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "Query")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Query is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Query: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Query is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.channel != "":
+            raw = utf8(self.channel, "Query.channel")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.config_query is not None:
+            if type(self.config_query) is not ConfigQuery:
+                checked(self.config_query, ConfigQuery, "Query.config_query")
+            raw = self.config_query._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.peer_query is not None:
+            if type(self.peer_query) is not PeerMembershipQuery:
+                checked(self.peer_query, PeerMembershipQuery, "Query.peer_query")
+            raw = self.peer_query._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.cc_query is not None:
+            if type(self.cc_query) is not ChaincodeQuery:
+                checked(self.cc_query, ChaincodeQuery, "Query.cc_query")
+            raw = self.cc_query._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.local_peers is not None:
+            if type(self.local_peers) is not LocalPeerQuery:
+                checked(self.local_peers, LocalPeerQuery, "Query.local_peers")
+            raw = self.local_peers._write()
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("discovery", "Query", Query)
 
@@ -459,6 +1783,127 @@ class QueryResult(betterproto2.Message):
         self.members = members
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryResult is nested too deep")
+        if m is None:
+            m = new(QueryResult)
+            m.error = None
+            m.config_result = None
+            m.cc_query_res = None
+            m.members = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResult.error is cut short")
+                    m.error = Error._read(data, pos, stop, depth - 1, m.error)
+                    m.cc_query_res = None
+                    m.config_result = None
+                    m.members = None
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResult.config_result is cut short")
+                    m.config_result = ConfigResult._read(
+                        data, pos, stop, depth - 1, m.config_result
+                    )
+                    m.cc_query_res = None
+                    m.error = None
+                    m.members = None
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResult.cc_query_res is cut short")
+                    m.cc_query_res = ChaincodeQueryResult._read(
+                        data, pos, stop, depth - 1, m.cc_query_res
+                    )
+                    m.config_result = None
+                    m.error = None
+                    m.members = None
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResult.members is cut short")
+                    m.members = PeerMembershipResult._read(
+                        data, pos, stop, depth - 1, m.members
+                    )
+                    m.cc_query_res = None
+                    m.config_result = None
+                    m.error = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "QueryResult")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryResult is cut short") from None
+        if pos != end:
+            raise DecodeError("QueryResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.error is not None:
+            if type(self.error) is not Error:
+                checked(self.error, Error, "QueryResult.error")
+            raw = self.error._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.config_result is not None:
+            if type(self.config_result) is not ConfigResult:
+                checked(self.config_result, ConfigResult, "QueryResult.config_result")
+            raw = self.config_result._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.cc_query_res is not None:
+            if type(self.cc_query_res) is not ChaincodeQueryResult:
+                checked(
+                    self.cc_query_res, ChaincodeQueryResult, "QueryResult.cc_query_res"
+                )
+            raw = self.cc_query_res._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.members is not None:
+            if type(self.members) is not PeerMembershipResult:
+                checked(self.members, PeerMembershipResult, "QueryResult.members")
+            raw = self.members._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("discovery", "QueryResult", QueryResult)
 
@@ -484,6 +1929,75 @@ class Request(betterproto2.Message):
         self.queries = [] if queries is MISSING else queries
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Request is nested too deep")
+        if m is None:
+            m = new(Request)
+            m.authentication = None
+            m.queries = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Request.authentication is cut short")
+                    m.authentication = AuthInfo._read(
+                        data, pos, stop, depth - 1, m.authentication
+                    )
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Request.queries is cut short")
+                    m.queries.append(Query._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Request")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Request is cut short") from None
+        if pos != end:
+            raise DecodeError("Request is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.authentication is not None:
+            if type(self.authentication) is not AuthInfo:
+                checked(self.authentication, AuthInfo, "Request.authentication")
+            raw = self.authentication._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.queries, "Request.queries"):
+            if type(value) is not Query:
+                checked(value, Query, "Request.queries")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("discovery", "Request", Request)
 
@@ -502,6 +2016,56 @@ class Response(betterproto2.Message):
     ) -> None:
         self.results = [] if results is MISSING else results
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Response is nested too deep")
+        if m is None:
+            m = new(Response)
+            m.results = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Response.results is cut short")
+                    m.results.append(QueryResult._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "Response")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Response is cut short") from None
+        if pos != end:
+            raise DecodeError("Response is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.results, "Response.results"):
+            if type(value) is not QueryResult:
+                checked(value, QueryResult, "Response.results")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("discovery", "Response", Response)
@@ -527,6 +2091,73 @@ class SignedRequest(betterproto2.Message):
         self.signature = signature
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SignedRequest is nested too deep")
+        if m is None:
+            m = new(SignedRequest)
+            m.payload = b""
+            m.signature = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignedRequest.payload is cut short")
+                    m.payload = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignedRequest.signature is cut short")
+                    m.signature = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SignedRequest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SignedRequest is cut short") from None
+        if pos != end:
+            raise DecodeError("SignedRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.payload != b"":
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedRequest.payload")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedRequest.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("discovery", "SignedRequest", SignedRequest)
 
@@ -534,3 +2165,34 @@ default_message_pool.register_message("discovery", "SignedRequest", SignedReques
 from .. import gossip as _gossip__
 from .. import msp as _msp__
 from .. import protos as _protos__
+
+ChaincodeQuery._nested.update({1: _protos__.ChaincodeInterest._nested})
+ChaincodeQueryResult._nested.update({1: EndorsementDescriptor._nested})
+ConfigResult._nested.update(
+    {1: {2: _msp__.FabricMspConfig._nested}, 2: {2: Endpoints._nested}}
+)
+EndorsementDescriptor._nested.update({2: {2: Peers._nested}, 3: Layout._nested})
+Endpoints._nested.update({1: Endpoint._nested})
+Layout._nested.update({1: {}})
+Peer._nested.update({1: _gossip__.Envelope._nested, 2: _gossip__.Envelope._nested})
+PeerMembershipQuery._nested.update({1: _protos__.ChaincodeInterest._nested})
+PeerMembershipResult._nested.update({1: {2: Peers._nested}})
+Peers._nested.update({1: Peer._nested})
+Query._nested.update(
+    {
+        2: ConfigQuery._nested,
+        3: PeerMembershipQuery._nested,
+        4: ChaincodeQuery._nested,
+        5: LocalPeerQuery._nested,
+    }
+)
+QueryResult._nested.update(
+    {
+        1: Error._nested,
+        2: ConfigResult._nested,
+        3: ChaincodeQueryResult._nested,
+        4: PeerMembershipResult._nested,
+    }
+)
+Request._nested.update({1: AuthInfo._nested, 2: Query._nested})
+Response._nested.update({1: QueryResult._nested})

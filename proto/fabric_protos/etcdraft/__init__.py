@@ -14,6 +14,18 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.wire import (
+    ONE_BYTE,
+    checked,
+    items,
+    new,
+    skip,
+    uint32,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -39,6 +51,73 @@ class ConfigMetadata(betterproto2.Message):
         self.consenters = [] if consenters is MISSING else consenters
         self.options = options
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigMetadata is nested too deep")
+        if m is None:
+            m = new(ConfigMetadata)
+            m.consenters = []
+            m.options = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigMetadata.consenters is cut short")
+                    m.consenters.append(Consenter._read(data, pos, stop, depth - 1))
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigMetadata.options is cut short")
+                    m.options = Options._read(data, pos, stop, depth - 1, m.options)
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigMetadata")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConfigMetadata is cut short") from None
+        if pos != end:
+            raise DecodeError("ConfigMetadata is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.consenters, "ConfigMetadata.consenters"):
+            if type(value) is not Consenter:
+                checked(value, Consenter, "ConfigMetadata.consenters")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.options is not None:
+            if type(self.options) is not Options:
+                checked(self.options, Options, "ConfigMetadata.options")
+            raw = self.options._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("etcdraft", "ConfigMetadata", ConfigMetadata)
@@ -68,6 +147,100 @@ class Consenter(betterproto2.Message):
         self.client_tls_cert = client_tls_cert
         self.server_tls_cert = server_tls_cert
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Consenter is nested too deep")
+        if m is None:
+            m = new(Consenter)
+            m.host = ""
+            m.port = 0
+            m.client_tls_cert = b""
+            m.server_tls_cert = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Consenter.host is cut short")
+                    m.host = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.port = value
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Consenter.client_tls_cert is cut short")
+                    m.client_tls_cert = data[pos:stop]
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Consenter.server_tls_cert is cut short")
+                    m.server_tls_cert = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "Consenter")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Consenter is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Consenter: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Consenter is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.host != "":
+            raw = utf8(self.host, "Consenter.host")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.port != 0:
+            out += (b"\x10", uint32(self.port, "Consenter.port"))
+        if self.client_tls_cert != b"":
+            raw = self.client_tls_cert
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Consenter.client_tls_cert")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.server_tls_cert != b"":
+            raw = self.server_tls_cert
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Consenter.server_tls_cert")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("etcdraft", "Consenter", Consenter)
@@ -102,5 +275,103 @@ class Options(betterproto2.Message):
         self.snapshot_interval_size = snapshot_interval_size
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Options is nested too deep")
+        if m is None:
+            m = new(Options)
+            m.tick_interval = ""
+            m.election_tick = 0
+            m.heartbeat_tick = 0
+            m.max_inflight_blocks = 0
+            m.snapshot_interval_size = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Options.tick_interval is cut short")
+                    m.tick_interval = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.election_tick = value
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.heartbeat_tick = value
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.max_inflight_blocks = value
+                elif tag == 40:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.snapshot_interval_size = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "Options")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Options is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Options: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Options is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.tick_interval != "":
+            raw = utf8(self.tick_interval, "Options.tick_interval")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.election_tick != 0:
+            out += (b"\x10", uint32(self.election_tick, "Options.election_tick"))
+        if self.heartbeat_tick != 0:
+            out += (b"\x18", uint32(self.heartbeat_tick, "Options.heartbeat_tick"))
+        if self.max_inflight_blocks != 0:
+            out += (
+                b" ",
+                uint32(self.max_inflight_blocks, "Options.max_inflight_blocks"),
+            )
+        if self.snapshot_interval_size != 0:
+            out += (
+                b"(",
+                uint32(self.snapshot_interval_size, "Options.snapshot_interval_size"),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("etcdraft", "Options", Options)
+
+ConfigMetadata._nested.update({1: Consenter._nested, 2: Options._nested})

@@ -26,6 +26,19 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.wire import (
+    ONE_BYTE,
+    checked,
+    int32,
+    items,
+    new,
+    skip,
+    uint64,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -62,6 +75,142 @@ class ChaincodeEventsRequest(betterproto2.Message):
         self.after_transaction_id = after_transaction_id
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeEventsRequest is nested too deep")
+        if m is None:
+            m = new(ChaincodeEventsRequest)
+            m.channel_id = ""
+            m.chaincode_id = ""
+            m.identity = b""
+            m.start_position = None
+            m.after_transaction_id = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeEventsRequest.channel_id is cut short"
+                        )
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeEventsRequest.chaincode_id is cut short"
+                        )
+                    m.chaincode_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeEventsRequest.identity is cut short"
+                        )
+                    m.identity = data[pos:stop]
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeEventsRequest.start_position is cut short"
+                        )
+                    m.start_position = _orderer__.SeekPosition._read(
+                        data, pos, stop, depth - 1, m.start_position
+                    )
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeEventsRequest.after_transaction_id is cut short"
+                        )
+                    m.after_transaction_id = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 3, 4, 5), "ChaincodeEventsRequest"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeEventsRequest is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ChaincodeEventsRequest: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ChaincodeEventsRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "ChaincodeEventsRequest.channel_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.chaincode_id != "":
+            raw = utf8(self.chaincode_id, "ChaincodeEventsRequest.chaincode_id")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.identity != b"":
+            raw = self.identity
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeEventsRequest.identity")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.start_position is not None:
+            if type(self.start_position) is not _orderer__.SeekPosition:
+                checked(
+                    self.start_position,
+                    _orderer__.SeekPosition,
+                    "ChaincodeEventsRequest.start_position",
+                )
+            raw = self.start_position._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.after_transaction_id != "":
+            raw = utf8(
+                self.after_transaction_id, "ChaincodeEventsRequest.after_transaction_id"
+            )
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "gateway", "ChaincodeEventsRequest", ChaincodeEventsRequest
@@ -86,6 +235,72 @@ class ChaincodeEventsResponse(betterproto2.Message):
         self.events = [] if events is MISSING else events
         self.block_number = block_number
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeEventsResponse is nested too deep")
+        if m is None:
+            m = new(ChaincodeEventsResponse)
+            m.events = []
+            m.block_number = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEventsResponse.events is cut short")
+                    m.events.append(
+                        _protos__.ChaincodeEvent._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.block_number = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeEventsResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeEventsResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeEventsResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.events, "ChaincodeEventsResponse.events"):
+            if type(value) is not _protos__.ChaincodeEvent:
+                checked(
+                    value, _protos__.ChaincodeEvent, "ChaincodeEventsResponse.events"
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.block_number != 0:
+            out += (
+                b"\x10",
+                uint64(self.block_number, "ChaincodeEventsResponse.block_number"),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -114,6 +329,92 @@ class CommitStatusRequest(betterproto2.Message):
         self.identity = identity
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CommitStatusRequest is nested too deep")
+        if m is None:
+            m = new(CommitStatusRequest)
+            m.transaction_id = ""
+            m.channel_id = ""
+            m.identity = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CommitStatusRequest.transaction_id is cut short"
+                        )
+                    m.transaction_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("CommitStatusRequest.channel_id is cut short")
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("CommitStatusRequest.identity is cut short")
+                    m.identity = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "CommitStatusRequest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CommitStatusRequest is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"CommitStatusRequest: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("CommitStatusRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.transaction_id != "":
+            raw = utf8(self.transaction_id, "CommitStatusRequest.transaction_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "CommitStatusRequest.channel_id")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.identity != b"":
+            raw = self.identity
+            if type(raw) is not bytes:
+                checked(raw, bytes, "CommitStatusRequest.identity")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "gateway", "CommitStatusRequest", CommitStatusRequest
@@ -138,6 +439,61 @@ class CommitStatusResponse(betterproto2.Message):
         self.result = _protos__.TxValidationCode(0) if result is MISSING else result
         self.block_number = block_number
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CommitStatusResponse is nested too deep")
+        if m is None:
+            m = new(CommitStatusResponse)
+            m.result = _protos__._TxValidationCode(0)
+            m.block_number = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.result = _protos__._TxValidationCode(value)
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.block_number = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "CommitStatusResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CommitStatusResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("CommitStatusResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.result != 0:
+            out += (b"\x08", int32(self.result, "CommitStatusResponse.result"))
+        if self.block_number != 0:
+            out += (
+                b"\x10",
+                uint64(self.block_number, "CommitStatusResponse.block_number"),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -176,6 +532,117 @@ class EndorseRequest(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("EndorseRequest is nested too deep")
+        if m is None:
+            m = new(EndorseRequest)
+            m.transaction_id = ""
+            m.channel_id = ""
+            m.proposed_transaction = None
+            m.endorsing_organizations = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("EndorseRequest.transaction_id is cut short")
+                    m.transaction_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("EndorseRequest.channel_id is cut short")
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "EndorseRequest.proposed_transaction is cut short"
+                        )
+                    m.proposed_transaction = _protos__.SignedProposal._read(
+                        data, pos, stop, depth - 1, m.proposed_transaction
+                    )
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "EndorseRequest.endorsing_organizations is cut short"
+                        )
+                    m.endorsing_organizations.append(data[pos:stop].decode())
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "EndorseRequest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("EndorseRequest is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"EndorseRequest: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("EndorseRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.transaction_id != "":
+            raw = utf8(self.transaction_id, "EndorseRequest.transaction_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "EndorseRequest.channel_id")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.proposed_transaction is not None:
+            if type(self.proposed_transaction) is not _protos__.SignedProposal:
+                checked(
+                    self.proposed_transaction,
+                    _protos__.SignedProposal,
+                    "EndorseRequest.proposed_transaction",
+                )
+            raw = self.proposed_transaction._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(
+            self.endorsing_organizations, "EndorseRequest.endorsing_organizations"
+        ):
+            raw = utf8(value, "EndorseRequest.endorsing_organizations")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("gateway", "EndorseRequest", EndorseRequest)
 
@@ -197,6 +664,64 @@ class EndorseResponse(betterproto2.Message):
     ) -> None:
         self.prepared_transaction = prepared_transaction
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("EndorseResponse is nested too deep")
+        if m is None:
+            m = new(EndorseResponse)
+            m.prepared_transaction = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "EndorseResponse.prepared_transaction is cut short"
+                        )
+                    m.prepared_transaction = _common__.Envelope._read(
+                        data, pos, stop, depth - 1, m.prepared_transaction
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "EndorseResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("EndorseResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("EndorseResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.prepared_transaction is not None:
+            if type(self.prepared_transaction) is not _common__.Envelope:
+                checked(
+                    self.prepared_transaction,
+                    _common__.Envelope,
+                    "EndorseResponse.prepared_transaction",
+                )
+            raw = self.prepared_transaction._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("gateway", "EndorseResponse", EndorseResponse)
@@ -224,6 +749,86 @@ class ErrorDetail(betterproto2.Message):
         self.msp_id = msp_id
         self.message = message
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ErrorDetail is nested too deep")
+        if m is None:
+            m = new(ErrorDetail)
+            m.address = ""
+            m.msp_id = ""
+            m.message = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ErrorDetail.address is cut short")
+                    m.address = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ErrorDetail.msp_id is cut short")
+                    m.msp_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ErrorDetail.message is cut short")
+                    m.message = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "ErrorDetail")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ErrorDetail is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ErrorDetail: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ErrorDetail is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.address != "":
+            raw = utf8(self.address, "ErrorDetail.address")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.msp_id != "":
+            raw = utf8(self.msp_id, "ErrorDetail.msp_id")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.message != "":
+            raw = utf8(self.message, "ErrorDetail.message")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("gateway", "ErrorDetail", ErrorDetail)
@@ -260,6 +865,117 @@ class EvaluateRequest(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("EvaluateRequest is nested too deep")
+        if m is None:
+            m = new(EvaluateRequest)
+            m.transaction_id = ""
+            m.channel_id = ""
+            m.proposed_transaction = None
+            m.target_organizations = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("EvaluateRequest.transaction_id is cut short")
+                    m.transaction_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("EvaluateRequest.channel_id is cut short")
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "EvaluateRequest.proposed_transaction is cut short"
+                        )
+                    m.proposed_transaction = _protos__.SignedProposal._read(
+                        data, pos, stop, depth - 1, m.proposed_transaction
+                    )
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "EvaluateRequest.target_organizations is cut short"
+                        )
+                    m.target_organizations.append(data[pos:stop].decode())
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "EvaluateRequest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("EvaluateRequest is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"EvaluateRequest: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("EvaluateRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.transaction_id != "":
+            raw = utf8(self.transaction_id, "EvaluateRequest.transaction_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "EvaluateRequest.channel_id")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.proposed_transaction is not None:
+            if type(self.proposed_transaction) is not _protos__.SignedProposal:
+                checked(
+                    self.proposed_transaction,
+                    _protos__.SignedProposal,
+                    "EvaluateRequest.proposed_transaction",
+                )
+            raw = self.proposed_transaction._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(
+            self.target_organizations, "EvaluateRequest.target_organizations"
+        ):
+            raw = utf8(value, "EvaluateRequest.target_organizations")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("gateway", "EvaluateRequest", EvaluateRequest)
 
@@ -278,6 +994,58 @@ class EvaluateResponse(betterproto2.Message):
     ) -> None:
         self.result = result
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("EvaluateResponse is nested too deep")
+        if m is None:
+            m = new(EvaluateResponse)
+            m.result = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("EvaluateResponse.result is cut short")
+                    m.result = _protos__.Response._read(
+                        data, pos, stop, depth - 1, m.result
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "EvaluateResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("EvaluateResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("EvaluateResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.result is not None:
+            if type(self.result) is not _protos__.Response:
+                checked(self.result, _protos__.Response, "EvaluateResponse.result")
+            raw = self.result._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("gateway", "EvaluateResponse", EvaluateResponse)
@@ -301,6 +1069,81 @@ class PreparedTransaction(betterproto2.Message):
         self.transaction_id = transaction_id
         self.envelope = envelope
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("PreparedTransaction is nested too deep")
+        if m is None:
+            m = new(PreparedTransaction)
+            m.transaction_id = ""
+            m.envelope = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "PreparedTransaction.transaction_id is cut short"
+                        )
+                    m.transaction_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PreparedTransaction.envelope is cut short")
+                    m.envelope = _common__.Envelope._read(
+                        data, pos, stop, depth - 1, m.envelope
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "PreparedTransaction")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("PreparedTransaction is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"PreparedTransaction: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("PreparedTransaction is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.transaction_id != "":
+            raw = utf8(self.transaction_id, "PreparedTransaction.transaction_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.envelope is not None:
+            if type(self.envelope) is not _common__.Envelope:
+                checked(
+                    self.envelope, _common__.Envelope, "PreparedTransaction.envelope"
+                )
+            raw = self.envelope._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -335,6 +1178,102 @@ class ProposedTransaction(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ProposedTransaction is nested too deep")
+        if m is None:
+            m = new(ProposedTransaction)
+            m.transaction_id = ""
+            m.proposal = None
+            m.endorsing_organizations = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ProposedTransaction.transaction_id is cut short"
+                        )
+                    m.transaction_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ProposedTransaction.proposal is cut short")
+                    m.proposal = _protos__.SignedProposal._read(
+                        data, pos, stop, depth - 1, m.proposal
+                    )
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ProposedTransaction.endorsing_organizations is cut short"
+                        )
+                    m.endorsing_organizations.append(data[pos:stop].decode())
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "ProposedTransaction")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ProposedTransaction is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ProposedTransaction: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ProposedTransaction is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.transaction_id != "":
+            raw = utf8(self.transaction_id, "ProposedTransaction.transaction_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.proposal is not None:
+            if type(self.proposal) is not _protos__.SignedProposal:
+                checked(
+                    self.proposal,
+                    _protos__.SignedProposal,
+                    "ProposedTransaction.proposal",
+                )
+            raw = self.proposal._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(
+            self.endorsing_organizations, "ProposedTransaction.endorsing_organizations"
+        ):
+            raw = utf8(value, "ProposedTransaction.endorsing_organizations")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "gateway", "ProposedTransaction", ProposedTransaction
@@ -361,6 +1300,77 @@ class SignedChaincodeEventsRequest(betterproto2.Message):
         self.signature = signature
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SignedChaincodeEventsRequest is nested too deep")
+        if m is None:
+            m = new(SignedChaincodeEventsRequest)
+            m.request = b""
+            m.signature = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SignedChaincodeEventsRequest.request is cut short"
+                        )
+                    m.request = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SignedChaincodeEventsRequest.signature is cut short"
+                        )
+                    m.signature = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SignedChaincodeEventsRequest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SignedChaincodeEventsRequest is cut short") from None
+        if pos != end:
+            raise DecodeError("SignedChaincodeEventsRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.request != b"":
+            raw = self.request
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedChaincodeEventsRequest.request")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedChaincodeEventsRequest.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "gateway", "SignedChaincodeEventsRequest", SignedChaincodeEventsRequest
@@ -386,6 +1396,77 @@ class SignedCommitStatusRequest(betterproto2.Message):
         self.request = request
         self.signature = signature
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SignedCommitStatusRequest is nested too deep")
+        if m is None:
+            m = new(SignedCommitStatusRequest)
+            m.request = b""
+            m.signature = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SignedCommitStatusRequest.request is cut short"
+                        )
+                    m.request = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SignedCommitStatusRequest.signature is cut short"
+                        )
+                    m.signature = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SignedCommitStatusRequest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SignedCommitStatusRequest is cut short") from None
+        if pos != end:
+            raise DecodeError("SignedCommitStatusRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.request != b"":
+            raw = self.request
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedCommitStatusRequest.request")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedCommitStatusRequest.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -416,6 +1497,96 @@ class SubmitRequest(betterproto2.Message):
         self.prepared_transaction = prepared_transaction
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SubmitRequest is nested too deep")
+        if m is None:
+            m = new(SubmitRequest)
+            m.transaction_id = ""
+            m.channel_id = ""
+            m.prepared_transaction = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SubmitRequest.transaction_id is cut short")
+                    m.transaction_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SubmitRequest.channel_id is cut short")
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SubmitRequest.prepared_transaction is cut short"
+                        )
+                    m.prepared_transaction = _common__.Envelope._read(
+                        data, pos, stop, depth - 1, m.prepared_transaction
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "SubmitRequest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SubmitRequest is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"SubmitRequest: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("SubmitRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.transaction_id != "":
+            raw = utf8(self.transaction_id, "SubmitRequest.transaction_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "SubmitRequest.channel_id")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.prepared_transaction is not None:
+            if type(self.prepared_transaction) is not _common__.Envelope:
+                checked(
+                    self.prepared_transaction,
+                    _common__.Envelope,
+                    "SubmitRequest.prepared_transaction",
+                )
+            raw = self.prepared_transaction._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("gateway", "SubmitRequest", SubmitRequest)
 
@@ -431,6 +1602,38 @@ class SubmitResponse(betterproto2.Message):
     ) -> None:
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SubmitResponse is nested too deep")
+        if m is None:
+            m = new(SubmitResponse)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "SubmitResponse")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SubmitResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("SubmitResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("gateway", "SubmitResponse", SubmitResponse)
 
@@ -438,3 +1641,13 @@ default_message_pool.register_message("gateway", "SubmitResponse", SubmitRespons
 from .. import common as _common__
 from .. import orderer as _orderer__
 from .. import protos as _protos__
+
+ChaincodeEventsRequest._nested.update({4: _orderer__.SeekPosition._nested})
+ChaincodeEventsResponse._nested.update({1: _protos__.ChaincodeEvent._nested})
+EndorseRequest._nested.update({3: _protos__.SignedProposal._nested})
+EndorseResponse._nested.update({1: _common__.Envelope._nested})
+EvaluateRequest._nested.update({3: _protos__.SignedProposal._nested})
+EvaluateResponse._nested.update({1: _protos__.Response._nested})
+PreparedTransaction._nested.update({2: _common__.Envelope._nested})
+ProposedTransaction._nested.update({2: _protos__.SignedProposal._nested})
+SubmitRequest._nested.update({3: _common__.Envelope._nested})

@@ -22,6 +22,21 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.values import members
+from fabric_protos.wire import (
+    ONE_BYTE,
+    boolean,
+    checked,
+    int32,
+    items,
+    new,
+    skip,
+    uint64,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -66,6 +81,94 @@ class AliveMessage(betterproto2.Message):
         self.identity = identity
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("AliveMessage is nested too deep")
+        if m is None:
+            m = new(AliveMessage)
+            m.membership = None
+            m.timestamp = None
+            m.identity = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("AliveMessage.membership is cut short")
+                    m.membership = Member._read(
+                        data, pos, stop, depth - 1, m.membership
+                    )
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("AliveMessage.timestamp is cut short")
+                    m.timestamp = PeerTime._read(
+                        data, pos, stop, depth - 1, m.timestamp
+                    )
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("AliveMessage.identity is cut short")
+                    m.identity = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 4), "AliveMessage")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("AliveMessage is cut short") from None
+        if pos != end:
+            raise DecodeError("AliveMessage is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.membership is not None:
+            if type(self.membership) is not Member:
+                checked(self.membership, Member, "AliveMessage.membership")
+            raw = self.membership._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.timestamp is not None:
+            if type(self.timestamp) is not PeerTime:
+                checked(self.timestamp, PeerTime, "AliveMessage.timestamp")
+            raw = self.timestamp._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.identity != b"":
+            raw = self.identity
+            if type(raw) is not bytes:
+                checked(raw, bytes, "AliveMessage.identity")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("gossip", "AliveMessage", AliveMessage)
 
@@ -90,6 +193,88 @@ class Chaincode(betterproto2.Message):
         self.version = version
         self.metadata = metadata
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Chaincode is nested too deep")
+        if m is None:
+            m = new(Chaincode)
+            m.name = ""
+            m.version = ""
+            m.metadata = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Chaincode.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Chaincode.version is cut short")
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Chaincode.metadata is cut short")
+                    m.metadata = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Chaincode")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Chaincode is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Chaincode: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Chaincode is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "Chaincode.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version != "":
+            raw = utf8(self.version, "Chaincode.version")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.metadata != b"":
+            raw = self.metadata
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Chaincode.metadata")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("gossip", "Chaincode", Chaincode)
@@ -120,6 +305,94 @@ class Envelope(betterproto2.Message):
         self.signature = signature
         self.secret_envelope = secret_envelope
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Envelope is nested too deep")
+        if m is None:
+            m = new(Envelope)
+            m.payload = b""
+            m.signature = b""
+            m.secret_envelope = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Envelope.payload is cut short")
+                    m.payload = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Envelope.signature is cut short")
+                    m.signature = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Envelope.secret_envelope is cut short")
+                    m.secret_envelope = SecretEnvelope._read(
+                        data, pos, stop, depth - 1, m.secret_envelope
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Envelope")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Envelope is cut short") from None
+        if pos != end:
+            raise DecodeError("Envelope is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.payload != b"":
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Envelope.payload")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Envelope.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.secret_envelope is not None:
+            if type(self.secret_envelope) is not SecretEnvelope:
+                checked(
+                    self.secret_envelope, SecretEnvelope, "Envelope.secret_envelope"
+                )
+            raw = self.secret_envelope._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("gossip", "Envelope", Envelope)
@@ -165,6 +438,115 @@ class GossipMessage(betterproto2.Message):
         self.state_info = state_info
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("GossipMessage is nested too deep")
+        if m is None:
+            m = new(GossipMessage)
+            m.nonce = 0
+            m.channel = b""
+            m.tag = _GossipMessageTag(0)
+            m.alive_msg = None
+            m.state_info = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.nonce = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GossipMessage.channel is cut short")
+                    m.channel = data[pos:stop]
+                    pos = stop
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.tag = _GossipMessageTag(value)
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GossipMessage.alive_msg is cut short")
+                    m.alive_msg = AliveMessage._read(
+                        data, pos, stop, depth - 1, m.alive_msg
+                    )
+                    m.state_info = None
+                    pos = stop
+                elif tag == 122:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GossipMessage.state_info is cut short")
+                    m.state_info = StateInfo._read(
+                        data, pos, stop, depth - 1, m.state_info
+                    )
+                    m.alive_msg = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 5, 15), "GossipMessage")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("GossipMessage is cut short") from None
+        if pos != end:
+            raise DecodeError("GossipMessage is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.nonce != 0:
+            out += (b"\x08", uint64(self.nonce, "GossipMessage.nonce"))
+        if self.channel != b"":
+            raw = self.channel
+            if type(raw) is not bytes:
+                checked(raw, bytes, "GossipMessage.channel")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.tag != 0:
+            out += (b"\x18", int32(self.tag, "GossipMessage.tag"))
+        if self.alive_msg is not None:
+            if type(self.alive_msg) is not AliveMessage:
+                checked(self.alive_msg, AliveMessage, "GossipMessage.alive_msg")
+            raw = self.alive_msg._write()
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.state_info is not None:
+            if type(self.state_info) is not StateInfo:
+                checked(self.state_info, StateInfo, "GossipMessage.state_info")
+            raw = self.state_info._write()
+            size = len(raw)
+            out += (b"z", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("gossip", "GossipMessage", GossipMessage)
 
@@ -190,6 +572,90 @@ class Member(betterproto2.Message):
         self.pki_id = pki_id
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Member is nested too deep")
+        if m is None:
+            m = new(Member)
+            m.endpoint = ""
+            m.metadata = b""
+            m.pki_id = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Member.endpoint is cut short")
+                    m.endpoint = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Member.metadata is cut short")
+                    m.metadata = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Member.pki_id is cut short")
+                    m.pki_id = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Member")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Member is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Member: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Member is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.endpoint != "":
+            raw = utf8(self.endpoint, "Member.endpoint")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.metadata != b"":
+            raw = self.metadata
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Member.metadata")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.pki_id != b"":
+            raw = self.pki_id
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Member.pki_id")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("gossip", "Member", Member)
 
@@ -210,6 +676,57 @@ class PeerTime(betterproto2.Message):
         self.inc_num = inc_num
         self.seq_num = seq_num
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("PeerTime is nested too deep")
+        if m is None:
+            m = new(PeerTime)
+            m.inc_num = 0
+            m.seq_num = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.inc_num = value
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.seq_num = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "PeerTime")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("PeerTime is cut short") from None
+        if pos != end:
+            raise DecodeError("PeerTime is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.inc_num != 0:
+            out += (b"\x08", uint64(self.inc_num, "PeerTime.inc_num"))
+        if self.seq_num != 0:
+            out += (b"\x10", uint64(self.seq_num, "PeerTime.seq_num"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("gossip", "PeerTime", PeerTime)
@@ -238,6 +755,74 @@ class Properties(betterproto2.Message):
         self.chaincodes = [] if chaincodes is MISSING else chaincodes
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Properties is nested too deep")
+        if m is None:
+            m = new(Properties)
+            m.ledger_height = 0
+            m.left_channel = False
+            m.chaincodes = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.ledger_height = value
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.left_channel = value != 0
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Properties.chaincodes is cut short")
+                    m.chaincodes.append(Chaincode._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Properties")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Properties is cut short") from None
+        if pos != end:
+            raise DecodeError("Properties is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.ledger_height != 0:
+            out += (b"\x08", uint64(self.ledger_height, "Properties.ledger_height"))
+        if self.left_channel is not False:
+            out += (b"\x10", boolean(self.left_channel, "Properties.left_channel"))
+        for value in items(self.chaincodes, "Properties.chaincodes"):
+            if type(value) is not Chaincode:
+                checked(value, Chaincode, "Properties.chaincodes")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("gossip", "Properties", Properties)
 
@@ -262,6 +847,56 @@ class Secret(betterproto2.Message):
         self.internal_endpoint = internal_endpoint
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Secret is nested too deep")
+        if m is None:
+            m = new(Secret)
+            m.internal_endpoint = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Secret.internal_endpoint is cut short")
+                    m.internal_endpoint = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "Secret")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Secret is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Secret: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Secret is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.internal_endpoint is not None:
+            raw = utf8(self.internal_endpoint, "Secret.internal_endpoint")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("gossip", "Secret", Secret)
 
@@ -285,6 +920,73 @@ class SecretEnvelope(betterproto2.Message):
         self.payload = payload
         self.signature = signature
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SecretEnvelope is nested too deep")
+        if m is None:
+            m = new(SecretEnvelope)
+            m.payload = b""
+            m.signature = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SecretEnvelope.payload is cut short")
+                    m.payload = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SecretEnvelope.signature is cut short")
+                    m.signature = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SecretEnvelope")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SecretEnvelope is cut short") from None
+        if pos != end:
+            raise DecodeError("SecretEnvelope is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.payload != b"":
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SecretEnvelope.payload")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SecretEnvelope.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("gossip", "SecretEnvelope", SecretEnvelope)
@@ -319,5 +1021,117 @@ class StateInfo(betterproto2.Message):
         self.properties = properties
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("StateInfo is nested too deep")
+        if m is None:
+            m = new(StateInfo)
+            m.timestamp = None
+            m.pki_id = b""
+            m.channel_MAC = b""
+            m.properties = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateInfo.timestamp is cut short")
+                    m.timestamp = PeerTime._read(
+                        data, pos, stop, depth - 1, m.timestamp
+                    )
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateInfo.pki_id is cut short")
+                    m.pki_id = data[pos:stop]
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateInfo.channel_MAC is cut short")
+                    m.channel_MAC = data[pos:stop]
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateInfo.properties is cut short")
+                    m.properties = Properties._read(
+                        data, pos, stop, depth - 1, m.properties
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (2, 3, 4, 5), "StateInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("StateInfo is cut short") from None
+        if pos != end:
+            raise DecodeError("StateInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.timestamp is not None:
+            if type(self.timestamp) is not PeerTime:
+                checked(self.timestamp, PeerTime, "StateInfo.timestamp")
+            raw = self.timestamp._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.pki_id != b"":
+            raw = self.pki_id
+            if type(raw) is not bytes:
+                checked(raw, bytes, "StateInfo.pki_id")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.channel_MAC != b"":
+            raw = self.channel_MAC
+            if type(raw) is not bytes:
+                checked(raw, bytes, "StateInfo.channel_MAC")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.properties is not None:
+            if type(self.properties) is not Properties:
+                checked(self.properties, Properties, "StateInfo.properties")
+            raw = self.properties._write()
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("gossip", "StateInfo", StateInfo)
+
+_GossipMessageTag = members(GossipMessageTag)
+AliveMessage._nested.update({1: Member._nested, 2: PeerTime._nested})
+Envelope._nested.update({3: SecretEnvelope._nested})
+GossipMessage._nested.update({5: AliveMessage._nested, 15: StateInfo._nested})
+Properties._nested.update({3: Chaincode._nested})
+StateInfo._nested.update({2: PeerTime._nested, 5: Properties._nested})

@@ -24,6 +24,21 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.wire import (
+    ONE_BYTE,
+    boolean,
+    checked,
+    entries,
+    items,
+    new,
+    skip,
+    uint32,
+    uint64,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -56,6 +71,94 @@ class HashedRwSet(betterproto2.Message):
         self.metadata_writes = [] if metadata_writes is MISSING else metadata_writes
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("HashedRwSet is nested too deep")
+        if m is None:
+            m = new(HashedRwSet)
+            m.hashed_reads = []
+            m.hashed_writes = []
+            m.metadata_writes = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("HashedRwSet.hashed_reads is cut short")
+                    m.hashed_reads.append(KvReadHash._read(data, pos, stop, depth - 1))
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("HashedRwSet.hashed_writes is cut short")
+                    m.hashed_writes.append(
+                        KvWriteHash._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("HashedRwSet.metadata_writes is cut short")
+                    m.metadata_writes.append(
+                        KvMetadataWriteHash._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "HashedRwSet")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("HashedRwSet is cut short") from None
+        if pos != end:
+            raise DecodeError("HashedRwSet is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.hashed_reads, "HashedRwSet.hashed_reads"):
+            if type(value) is not KvReadHash:
+                checked(value, KvReadHash, "HashedRwSet.hashed_reads")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.hashed_writes, "HashedRwSet.hashed_writes"):
+            if type(value) is not KvWriteHash:
+                checked(value, KvWriteHash, "HashedRwSet.hashed_writes")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.metadata_writes, "HashedRwSet.metadata_writes"):
+            if type(value) is not KvMetadataWriteHash:
+                checked(value, KvMetadataWriteHash, "HashedRwSet.metadata_writes")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("kvrwset", "HashedRWSet", HashedRwSet)
 
@@ -76,6 +179,75 @@ class KvMetadataEntry(betterproto2.Message):
         self.name = name
         self.value = value
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KvMetadataEntry is nested too deep")
+        if m is None:
+            m = new(KvMetadataEntry)
+            m.name = ""
+            m.value = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvMetadataEntry.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvMetadataEntry.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "KvMetadataEntry")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KvMetadataEntry is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"KvMetadataEntry: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("KvMetadataEntry is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "KvMetadataEntry.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KvMetadataEntry.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("kvrwset", "KVMetadataEntry", KvMetadataEntry)
@@ -100,6 +272,75 @@ class KvMetadataWrite(betterproto2.Message):
         self.entries = [] if entries is MISSING else entries
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KvMetadataWrite is nested too deep")
+        if m is None:
+            m = new(KvMetadataWrite)
+            m.key = ""
+            m.entries = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvMetadataWrite.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvMetadataWrite.entries is cut short")
+                    m.entries.append(KvMetadataEntry._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "KvMetadataWrite")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KvMetadataWrite is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"KvMetadataWrite: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("KvMetadataWrite is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key != "":
+            raw = utf8(self.key, "KvMetadataWrite.key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.entries, "KvMetadataWrite.entries"):
+            if type(value) is not KvMetadataEntry:
+                checked(value, KvMetadataEntry, "KvMetadataWrite.entries")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("kvrwset", "KVMetadataWrite", KvMetadataWrite)
 
@@ -122,6 +363,73 @@ class KvMetadataWriteHash(betterproto2.Message):
         self.key_hash = key_hash
         self.entries = [] if entries is MISSING else entries
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KvMetadataWriteHash is nested too deep")
+        if m is None:
+            m = new(KvMetadataWriteHash)
+            m.key_hash = b""
+            m.entries = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvMetadataWriteHash.key_hash is cut short")
+                    m.key_hash = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvMetadataWriteHash.entries is cut short")
+                    m.entries.append(KvMetadataEntry._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "KvMetadataWriteHash")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KvMetadataWriteHash is cut short") from None
+        if pos != end:
+            raise DecodeError("KvMetadataWriteHash is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key_hash != b"":
+            raw = self.key_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KvMetadataWriteHash.key_hash")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.entries, "KvMetadataWriteHash.entries"):
+            if type(value) is not KvMetadataEntry:
+                checked(value, KvMetadataEntry, "KvMetadataWriteHash.entries")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -150,6 +458,73 @@ class KvRead(betterproto2.Message):
         self.version = version
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KvRead is nested too deep")
+        if m is None:
+            m = new(KvRead)
+            m.key = ""
+            m.version = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvRead.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvRead.version is cut short")
+                    m.version = Version._read(data, pos, stop, depth - 1, m.version)
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "KvRead")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KvRead is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"KvRead: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("KvRead is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key != "":
+            raw = utf8(self.key, "KvRead.key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version is not None:
+            if type(self.version) is not Version:
+                checked(self.version, Version, "KvRead.version")
+            raw = self.version._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("kvrwset", "KVRead", KvRead)
 
@@ -172,6 +547,73 @@ class KvReadHash(betterproto2.Message):
         self.key_hash = key_hash
         self.version = version
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KvReadHash is nested too deep")
+        if m is None:
+            m = new(KvReadHash)
+            m.key_hash = b""
+            m.version = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvReadHash.key_hash is cut short")
+                    m.key_hash = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvReadHash.version is cut short")
+                    m.version = Version._read(data, pos, stop, depth - 1, m.version)
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "KvReadHash")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KvReadHash is cut short") from None
+        if pos != end:
+            raise DecodeError("KvReadHash is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key_hash != b"":
+            raw = self.key_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KvReadHash.key_hash")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version is not None:
+            if type(self.version) is not Version:
+                checked(self.version, Version, "KvReadHash.version")
+            raw = self.version._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("kvrwset", "KVReadHash", KvReadHash)
@@ -212,6 +654,111 @@ class KvrwSet(betterproto2.Message):
         self.metadata_writes = [] if metadata_writes is MISSING else metadata_writes
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KvrwSet is nested too deep")
+        if m is None:
+            m = new(KvrwSet)
+            m.reads = []
+            m.range_queries_info = []
+            m.writes = []
+            m.metadata_writes = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvrwSet.reads is cut short")
+                    m.reads.append(KvRead._read(data, pos, stop, depth - 1))
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvrwSet.range_queries_info is cut short")
+                    m.range_queries_info.append(
+                        RangeQueryInfo._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvrwSet.writes is cut short")
+                    m.writes.append(KvWrite._read(data, pos, stop, depth - 1))
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvrwSet.metadata_writes is cut short")
+                    m.metadata_writes.append(
+                        KvMetadataWrite._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "KvrwSet")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KvrwSet is cut short") from None
+        if pos != end:
+            raise DecodeError("KvrwSet is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.reads, "KvrwSet.reads"):
+            if type(value) is not KvRead:
+                checked(value, KvRead, "KvrwSet.reads")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.range_queries_info, "KvrwSet.range_queries_info"):
+            if type(value) is not RangeQueryInfo:
+                checked(value, RangeQueryInfo, "KvrwSet.range_queries_info")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.writes, "KvrwSet.writes"):
+            if type(value) is not KvWrite:
+                checked(value, KvWrite, "KvrwSet.writes")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.metadata_writes, "KvrwSet.metadata_writes"):
+            if type(value) is not KvMetadataWrite:
+                checked(value, KvMetadataWrite, "KvrwSet.metadata_writes")
+            raw = value._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("kvrwset", "KVRWSet", KvrwSet)
 
@@ -238,6 +785,82 @@ class KvWrite(betterproto2.Message):
         self.is_delete = is_delete
         self.value = value
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KvWrite is nested too deep")
+        if m is None:
+            m = new(KvWrite)
+            m.key = ""
+            m.is_delete = False
+            m.value = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvWrite.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.is_delete = value != 0
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvWrite.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "KvWrite")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KvWrite is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"KvWrite: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("KvWrite is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key != "":
+            raw = utf8(self.key, "KvWrite.key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.is_delete is not False:
+            out += (b"\x10", boolean(self.is_delete, "KvWrite.is_delete"))
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KvWrite.value")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("kvrwset", "KVWrite", KvWrite)
@@ -268,6 +891,91 @@ class KvWriteHash(betterproto2.Message):
         self.is_purge = is_purge
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KvWriteHash is nested too deep")
+        if m is None:
+            m = new(KvWriteHash)
+            m.key_hash = b""
+            m.is_delete = False
+            m.value_hash = b""
+            m.is_purge = False
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvWriteHash.key_hash is cut short")
+                    m.key_hash = data[pos:stop]
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.is_delete = value != 0
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvWriteHash.value_hash is cut short")
+                    m.value_hash = data[pos:stop]
+                    pos = stop
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.is_purge = value != 0
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "KvWriteHash")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KvWriteHash is cut short") from None
+        if pos != end:
+            raise DecodeError("KvWriteHash is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key_hash != b"":
+            raw = self.key_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KvWriteHash.key_hash")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.is_delete is not False:
+            out += (b"\x10", boolean(self.is_delete, "KvWriteHash.is_delete"))
+        if self.value_hash != b"":
+            raw = self.value_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KvWriteHash.value_hash")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.is_purge is not False:
+            out += (b" ", boolean(self.is_purge, "KvWriteHash.is_purge"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("kvrwset", "KVWriteHash", KvWriteHash)
 
@@ -286,6 +994,56 @@ class QueryReads(betterproto2.Message):
     ) -> None:
         self.kv_reads = [] if kv_reads is MISSING else kv_reads
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryReads is nested too deep")
+        if m is None:
+            m = new(QueryReads)
+            m.kv_reads = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryReads.kv_reads is cut short")
+                    m.kv_reads.append(KvRead._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "QueryReads")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryReads is cut short") from None
+        if pos != end:
+            raise DecodeError("QueryReads is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.kv_reads, "QueryReads.kv_reads"):
+            if type(value) is not KvRead:
+                checked(value, KvRead, "QueryReads.kv_reads")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("kvrwset", "QueryReads", QueryReads)
@@ -313,6 +1071,86 @@ class QueryReadsMerkleSummary(betterproto2.Message):
         self.max_level = max_level
         self.max_level_hashes = [] if max_level_hashes is MISSING else max_level_hashes
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryReadsMerkleSummary is nested too deep")
+        if m is None:
+            m = new(QueryReadsMerkleSummary)
+            m.max_degree = 0
+            m.max_level = 0
+            m.max_level_hashes = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.max_degree = value
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.max_level = value
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryReadsMerkleSummary.max_level_hashes is cut short"
+                        )
+                    m.max_level_hashes.append(data[pos:stop])
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "QueryReadsMerkleSummary")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryReadsMerkleSummary is cut short") from None
+        if pos != end:
+            raise DecodeError("QueryReadsMerkleSummary is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.max_degree != 0:
+            out += (
+                b"\x08",
+                uint32(self.max_degree, "QueryReadsMerkleSummary.max_degree"),
+            )
+        if self.max_level != 0:
+            out += (
+                b"\x10",
+                uint32(self.max_level, "QueryReadsMerkleSummary.max_level"),
+            )
+        for value in items(
+            self.max_level_hashes, "QueryReadsMerkleSummary.max_level_hashes"
+        ):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "QueryReadsMerkleSummary.max_level_hashes")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -358,6 +1196,131 @@ class RangeQueryInfo(betterproto2.Message):
         self.reads_merkle_hashes = reads_merkle_hashes
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("RangeQueryInfo is nested too deep")
+        if m is None:
+            m = new(RangeQueryInfo)
+            m.start_key = ""
+            m.end_key = ""
+            m.itr_exhausted = False
+            m.raw_reads = None
+            m.reads_merkle_hashes = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("RangeQueryInfo.start_key is cut short")
+                    m.start_key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("RangeQueryInfo.end_key is cut short")
+                    m.end_key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.itr_exhausted = value != 0
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("RangeQueryInfo.raw_reads is cut short")
+                    m.raw_reads = QueryReads._read(
+                        data, pos, stop, depth - 1, m.raw_reads
+                    )
+                    m.reads_merkle_hashes = None
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "RangeQueryInfo.reads_merkle_hashes is cut short"
+                        )
+                    m.reads_merkle_hashes = QueryReadsMerkleSummary._read(
+                        data, pos, stop, depth - 1, m.reads_merkle_hashes
+                    )
+                    m.raw_reads = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "RangeQueryInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("RangeQueryInfo is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"RangeQueryInfo: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("RangeQueryInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.start_key != "":
+            raw = utf8(self.start_key, "RangeQueryInfo.start_key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.end_key != "":
+            raw = utf8(self.end_key, "RangeQueryInfo.end_key")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.itr_exhausted is not False:
+            out += (
+                b"\x18",
+                boolean(self.itr_exhausted, "RangeQueryInfo.itr_exhausted"),
+            )
+        if self.raw_reads is not None:
+            if type(self.raw_reads) is not QueryReads:
+                checked(self.raw_reads, QueryReads, "RangeQueryInfo.raw_reads")
+            raw = self.raw_reads._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.reads_merkle_hashes is not None:
+            if type(self.reads_merkle_hashes) is not QueryReadsMerkleSummary:
+                checked(
+                    self.reads_merkle_hashes,
+                    QueryReadsMerkleSummary,
+                    "RangeQueryInfo.reads_merkle_hashes",
+                )
+            raw = self.reads_merkle_hashes._write()
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("kvrwset", "RangeQueryInfo", RangeQueryInfo)
 
@@ -381,5 +1344,76 @@ class Version(betterproto2.Message):
         self.tx_num = tx_num
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Version is nested too deep")
+        if m is None:
+            m = new(Version)
+            m.block_num = 0
+            m.tx_num = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.block_num = value
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.tx_num = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Version")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Version is cut short") from None
+        if pos != end:
+            raise DecodeError("Version is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.block_num != 0:
+            out += (b"\x08", uint64(self.block_num, "Version.block_num"))
+        if self.tx_num != 0:
+            out += (b"\x10", uint64(self.tx_num, "Version.tx_num"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("kvrwset", "Version", Version)
+
+HashedRwSet._nested.update(
+    {1: KvReadHash._nested, 2: KvWriteHash._nested, 3: KvMetadataWriteHash._nested}
+)
+KvMetadataWrite._nested.update({2: KvMetadataEntry._nested})
+KvMetadataWriteHash._nested.update({2: KvMetadataEntry._nested})
+KvRead._nested.update({2: Version._nested})
+KvReadHash._nested.update({2: Version._nested})
+KvrwSet._nested.update(
+    {
+        1: KvRead._nested,
+        2: RangeQueryInfo._nested,
+        3: KvWrite._nested,
+        4: KvMetadataWrite._nested,
+    }
+)
+QueryReads._nested.update({1: KvRead._nested})
+RangeQueryInfo._nested.update(
+    {4: QueryReads._nested, 5: QueryReadsMerkleSummary._nested}
+)

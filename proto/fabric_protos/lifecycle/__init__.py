@@ -49,6 +49,21 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.wire import (
+    Entry,
+    ONE_BYTE,
+    boolean,
+    checked,
+    entries,
+    int64,
+    items,
+    new,
+    skip,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -103,6 +118,228 @@ class ApproveChaincodeDefinitionForMyOrgArgs(betterproto2.Message):
         self.source = source
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "ApproveChaincodeDefinitionForMyOrgArgs is nested too deep"
+            )
+        if m is None:
+            m = new(ApproveChaincodeDefinitionForMyOrgArgs)
+            m.sequence = 0
+            m.name = ""
+            m.version = ""
+            m.endorsement_plugin = ""
+            m.validation_plugin = ""
+            m.validation_parameter = b""
+            m.collections = None
+            m.init_required = False
+            m.source = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value ^ 1 << 63) - (1 << 63)
+                    m.sequence = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ApproveChaincodeDefinitionForMyOrgArgs.name is cut short"
+                        )
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ApproveChaincodeDefinitionForMyOrgArgs.version is cut short"
+                        )
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ApproveChaincodeDefinitionForMyOrgArgs.endorsement_plugin is cut short"
+                        )
+                    m.endorsement_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ApproveChaincodeDefinitionForMyOrgArgs.validation_plugin is cut short"
+                        )
+                    m.validation_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ApproveChaincodeDefinitionForMyOrgArgs.validation_parameter is cut short"
+                        )
+                    m.validation_parameter = data[pos:stop]
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ApproveChaincodeDefinitionForMyOrgArgs.collections is cut short"
+                        )
+                    m.collections = _protos__.CollectionConfigPackage._read(
+                        data, pos, stop, depth - 1, m.collections
+                    )
+                    pos = stop
+                elif tag == 64:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.init_required = value != 0
+                elif tag == 74:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ApproveChaincodeDefinitionForMyOrgArgs.source is cut short"
+                        )
+                    m.source = ChaincodeSource._read(
+                        data, pos, stop, depth - 1, m.source
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2, 3, 4, 5, 6, 7, 8, 9),
+                        "ApproveChaincodeDefinitionForMyOrgArgs",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "ApproveChaincodeDefinitionForMyOrgArgs is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ApproveChaincodeDefinitionForMyOrgArgs: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ApproveChaincodeDefinitionForMyOrgArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.sequence != 0:
+            out += (
+                b"\x08",
+                int64(self.sequence, "ApproveChaincodeDefinitionForMyOrgArgs.sequence"),
+            )
+        if self.name != "":
+            raw = utf8(self.name, "ApproveChaincodeDefinitionForMyOrgArgs.name")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version != "":
+            raw = utf8(self.version, "ApproveChaincodeDefinitionForMyOrgArgs.version")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.endorsement_plugin != "":
+            raw = utf8(
+                self.endorsement_plugin,
+                "ApproveChaincodeDefinitionForMyOrgArgs.endorsement_plugin",
+            )
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_plugin != "":
+            raw = utf8(
+                self.validation_plugin,
+                "ApproveChaincodeDefinitionForMyOrgArgs.validation_plugin",
+            )
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_parameter != b"":
+            raw = self.validation_parameter
+            if type(raw) is not bytes:
+                checked(
+                    raw,
+                    bytes,
+                    "ApproveChaincodeDefinitionForMyOrgArgs.validation_parameter",
+                )
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collections is not None:
+            if type(self.collections) is not _protos__.CollectionConfigPackage:
+                checked(
+                    self.collections,
+                    _protos__.CollectionConfigPackage,
+                    "ApproveChaincodeDefinitionForMyOrgArgs.collections",
+                )
+            raw = self.collections._write()
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.init_required is not False:
+            out += (
+                b"@",
+                boolean(
+                    self.init_required,
+                    "ApproveChaincodeDefinitionForMyOrgArgs.init_required",
+                ),
+            )
+        if self.source is not None:
+            if type(self.source) is not ChaincodeSource:
+                checked(
+                    self.source,
+                    ChaincodeSource,
+                    "ApproveChaincodeDefinitionForMyOrgArgs.source",
+                )
+            raw = self.source._write()
+            size = len(raw)
+            out += (b"J", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle",
@@ -121,6 +358,44 @@ class ApproveChaincodeDefinitionForMyOrgResult(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "ApproveChaincodeDefinitionForMyOrgResult is nested too deep"
+            )
+        if m is None:
+            m = new(ApproveChaincodeDefinitionForMyOrgResult)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(
+                    tag, data, pos, (), "ApproveChaincodeDefinitionForMyOrgResult"
+                )
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "ApproveChaincodeDefinitionForMyOrgResult is cut short"
+            ) from None
+        if pos != end:
+            raise DecodeError("ApproveChaincodeDefinitionForMyOrgResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -150,6 +425,91 @@ class ChaincodeEndorsementInfo(betterproto2.Message):
         self.init_required = init_required
         self.endorsement_plugin = endorsement_plugin
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeEndorsementInfo is nested too deep")
+        if m is None:
+            m = new(ChaincodeEndorsementInfo)
+            m.version = ""
+            m.init_required = False
+            m.endorsement_plugin = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeEndorsementInfo.version is cut short"
+                        )
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.init_required = value != 0
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeEndorsementInfo.endorsement_plugin is cut short"
+                        )
+                    m.endorsement_plugin = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "ChaincodeEndorsementInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeEndorsementInfo is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ChaincodeEndorsementInfo: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ChaincodeEndorsementInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.version != "":
+            raw = utf8(self.version, "ChaincodeEndorsementInfo.version")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.init_required is not False:
+            out += (
+                b"\x10",
+                boolean(self.init_required, "ChaincodeEndorsementInfo.init_required"),
+            )
+        if self.endorsement_plugin != "":
+            raw = utf8(
+                self.endorsement_plugin, "ChaincodeEndorsementInfo.endorsement_plugin"
+            )
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -183,6 +543,87 @@ class ChaincodeSource(betterproto2.Message):
         self.local_package = local_package
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeSource is nested too deep")
+        if m is None:
+            m = new(ChaincodeSource)
+            m.unavailable = None
+            m.local_package = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeSource.unavailable is cut short")
+                    m.unavailable = ChaincodeSourceUnavailable._read(
+                        data, pos, stop, depth - 1, m.unavailable
+                    )
+                    m.local_package = None
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeSource.local_package is cut short")
+                    m.local_package = ChaincodeSourceLocal._read(
+                        data, pos, stop, depth - 1, m.local_package
+                    )
+                    m.unavailable = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeSource")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeSource is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeSource is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.unavailable is not None:
+            if type(self.unavailable) is not ChaincodeSourceUnavailable:
+                checked(
+                    self.unavailable,
+                    ChaincodeSourceUnavailable,
+                    "ChaincodeSource.unavailable",
+                )
+            raw = self.unavailable._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.local_package is not None:
+            if type(self.local_package) is not ChaincodeSourceLocal:
+                checked(
+                    self.local_package,
+                    ChaincodeSourceLocal,
+                    "ChaincodeSource.local_package",
+                )
+            raw = self.local_package._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("lifecycle", "ChaincodeSource", ChaincodeSource)
 
@@ -200,6 +641,60 @@ class ChaincodeSourceLocal(betterproto2.Message):
         self.package_id = package_id
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeSourceLocal is nested too deep")
+        if m is None:
+            m = new(ChaincodeSourceLocal)
+            m.package_id = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeSourceLocal.package_id is cut short"
+                        )
+                    m.package_id = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ChaincodeSourceLocal")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeSourceLocal is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ChaincodeSourceLocal: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ChaincodeSourceLocal is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.package_id != "":
+            raw = utf8(self.package_id, "ChaincodeSourceLocal.package_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle", "ChaincodeSource.Local", ChaincodeSourceLocal
@@ -216,6 +711,38 @@ class ChaincodeSourceUnavailable(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeSourceUnavailable is nested too deep")
+        if m is None:
+            m = new(ChaincodeSourceUnavailable)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "ChaincodeSourceUnavailable")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeSourceUnavailable is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeSourceUnavailable is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -239,6 +766,81 @@ class ChaincodeValidationInfo(betterproto2.Message):
         self.validation_plugin = validation_plugin
         self.validation_parameter = validation_parameter
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeValidationInfo is nested too deep")
+        if m is None:
+            m = new(ChaincodeValidationInfo)
+            m.validation_plugin = ""
+            m.validation_parameter = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeValidationInfo.validation_plugin is cut short"
+                        )
+                    m.validation_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeValidationInfo.validation_parameter is cut short"
+                        )
+                    m.validation_parameter = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeValidationInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeValidationInfo is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ChaincodeValidationInfo: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ChaincodeValidationInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.validation_plugin != "":
+            raw = utf8(
+                self.validation_plugin, "ChaincodeValidationInfo.validation_plugin"
+            )
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_parameter != b"":
+            raw = self.validation_parameter
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeValidationInfo.validation_parameter")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -289,6 +891,185 @@ class CheckCommitReadinessArgs(betterproto2.Message):
         self.init_required = init_required
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CheckCommitReadinessArgs is nested too deep")
+        if m is None:
+            m = new(CheckCommitReadinessArgs)
+            m.sequence = 0
+            m.name = ""
+            m.version = ""
+            m.endorsement_plugin = ""
+            m.validation_plugin = ""
+            m.validation_parameter = b""
+            m.collections = None
+            m.init_required = False
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value ^ 1 << 63) - (1 << 63)
+                    m.sequence = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("CheckCommitReadinessArgs.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CheckCommitReadinessArgs.version is cut short"
+                        )
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CheckCommitReadinessArgs.endorsement_plugin is cut short"
+                        )
+                    m.endorsement_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CheckCommitReadinessArgs.validation_plugin is cut short"
+                        )
+                    m.validation_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CheckCommitReadinessArgs.validation_parameter is cut short"
+                        )
+                    m.validation_parameter = data[pos:stop]
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CheckCommitReadinessArgs.collections is cut short"
+                        )
+                    m.collections = _protos__.CollectionConfigPackage._read(
+                        data, pos, stop, depth - 1, m.collections
+                    )
+                    pos = stop
+                elif tag == 64:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.init_required = value != 0
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2, 3, 4, 5, 6, 7, 8),
+                        "CheckCommitReadinessArgs",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CheckCommitReadinessArgs is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"CheckCommitReadinessArgs: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("CheckCommitReadinessArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.sequence != 0:
+            out += (b"\x08", int64(self.sequence, "CheckCommitReadinessArgs.sequence"))
+        if self.name != "":
+            raw = utf8(self.name, "CheckCommitReadinessArgs.name")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version != "":
+            raw = utf8(self.version, "CheckCommitReadinessArgs.version")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.endorsement_plugin != "":
+            raw = utf8(
+                self.endorsement_plugin, "CheckCommitReadinessArgs.endorsement_plugin"
+            )
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_plugin != "":
+            raw = utf8(
+                self.validation_plugin, "CheckCommitReadinessArgs.validation_plugin"
+            )
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_parameter != b"":
+            raw = self.validation_parameter
+            if type(raw) is not bytes:
+                checked(raw, bytes, "CheckCommitReadinessArgs.validation_parameter")
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collections is not None:
+            if type(self.collections) is not _protos__.CollectionConfigPackage:
+                checked(
+                    self.collections,
+                    _protos__.CollectionConfigPackage,
+                    "CheckCommitReadinessArgs.collections",
+                )
+            raw = self.collections._write()
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.init_required is not False:
+            out += (
+                b"@",
+                boolean(self.init_required, "CheckCommitReadinessArgs.init_required"),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle", "CheckCommitReadinessArgs", CheckCommitReadinessArgs
@@ -324,6 +1105,215 @@ class CheckCommitReadinessResult(betterproto2.Message):
         self.mismatches = {} if mismatches is MISSING else mismatches
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CheckCommitReadinessResult is nested too deep")
+        if m is None:
+            m = new(CheckCommitReadinessResult)
+            m.approvals = {}
+            m.mismatches = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CheckCommitReadinessResult.approvals is cut short"
+                        )
+                    entry = CheckCommitReadinessResult._read_approvals(
+                        data, pos, stop, depth - 1
+                    )
+                    m.approvals[entry.key] = entry.value
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CheckCommitReadinessResult.mismatches is cut short"
+                        )
+                    entry = CheckCommitReadinessResult._read_mismatches(
+                        data, pos, stop, depth - 1
+                    )
+                    if entry.value is None:
+                        entry.value = CheckCommitReadinessResultMismatches._read(
+                            b"", 0, 0, depth - 1
+                        )
+                    m.mismatches[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "CheckCommitReadinessResult")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CheckCommitReadinessResult is cut short") from None
+        if pos != end:
+            raise DecodeError("CheckCommitReadinessResult is cut short")
+        return m
+
+    @staticmethod
+    def _read_approvals(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CheckCommitReadinessResult.approvals is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = False
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CheckCommitReadinessResult.approvals.key is cut short"
+                        )
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.value = value != 0
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2), "CheckCommitReadinessResult.approvals"
+                    )
+        except IndexError:
+            raise DecodeError(
+                "CheckCommitReadinessResult.approvals is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"CheckCommitReadinessResult.approvals: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("CheckCommitReadinessResult.approvals is cut short")
+        return m
+
+    @staticmethod
+    def _read_mismatches(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "CheckCommitReadinessResult.mismatches is nested too deep"
+            )
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CheckCommitReadinessResult.mismatches.key is cut short"
+                        )
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CheckCommitReadinessResult.mismatches.value is cut short"
+                        )
+                    m.value = CheckCommitReadinessResultMismatches._read(
+                        data, pos, stop, depth - 1, m.value
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2), "CheckCommitReadinessResult.mismatches"
+                    )
+        except IndexError:
+            raise DecodeError(
+                "CheckCommitReadinessResult.mismatches is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"CheckCommitReadinessResult.mismatches: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("CheckCommitReadinessResult.mismatches is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for key, value in entries(
+            self.approvals, "CheckCommitReadinessResult.approvals"
+        ):
+            entry: list[bytes] = []
+            raw = utf8(key, "CheckCommitReadinessResult.approvals")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            entry += (b"\x10", boolean(value, "CheckCommitReadinessResult.approvals"))
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(
+            self.mismatches, "CheckCommitReadinessResult.mismatches"
+        ):
+            entry: list[bytes] = []
+            raw = utf8(key, "CheckCommitReadinessResult.mismatches")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not CheckCommitReadinessResultMismatches:
+                checked(
+                    value,
+                    CheckCommitReadinessResultMismatches,
+                    "CheckCommitReadinessResult.mismatches",
+                )
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle", "CheckCommitReadinessResult", CheckCommitReadinessResult
@@ -342,6 +1332,64 @@ class CheckCommitReadinessResultMismatches(betterproto2.Message):
     ) -> None:
         self.items = [] if items is MISSING else items
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CheckCommitReadinessResultMismatches is nested too deep")
+        if m is None:
+            m = new(CheckCommitReadinessResultMismatches)
+            m.items = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CheckCommitReadinessResultMismatches.items is cut short"
+                        )
+                    m.items.append(data[pos:stop].decode())
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1,), "CheckCommitReadinessResultMismatches"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "CheckCommitReadinessResultMismatches is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"CheckCommitReadinessResultMismatches: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("CheckCommitReadinessResultMismatches is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.items, "CheckCommitReadinessResultMismatches.items"):
+            raw = utf8(value, "CheckCommitReadinessResultMismatches.items")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -394,6 +1442,196 @@ class CommitChaincodeDefinitionArgs(betterproto2.Message):
         self.init_required = init_required
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CommitChaincodeDefinitionArgs is nested too deep")
+        if m is None:
+            m = new(CommitChaincodeDefinitionArgs)
+            m.sequence = 0
+            m.name = ""
+            m.version = ""
+            m.endorsement_plugin = ""
+            m.validation_plugin = ""
+            m.validation_parameter = b""
+            m.collections = None
+            m.init_required = False
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value ^ 1 << 63) - (1 << 63)
+                    m.sequence = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CommitChaincodeDefinitionArgs.name is cut short"
+                        )
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CommitChaincodeDefinitionArgs.version is cut short"
+                        )
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CommitChaincodeDefinitionArgs.endorsement_plugin is cut short"
+                        )
+                    m.endorsement_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CommitChaincodeDefinitionArgs.validation_plugin is cut short"
+                        )
+                    m.validation_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CommitChaincodeDefinitionArgs.validation_parameter is cut short"
+                        )
+                    m.validation_parameter = data[pos:stop]
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CommitChaincodeDefinitionArgs.collections is cut short"
+                        )
+                    m.collections = _protos__.CollectionConfigPackage._read(
+                        data, pos, stop, depth - 1, m.collections
+                    )
+                    pos = stop
+                elif tag == 64:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.init_required = value != 0
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2, 3, 4, 5, 6, 7, 8),
+                        "CommitChaincodeDefinitionArgs",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CommitChaincodeDefinitionArgs is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"CommitChaincodeDefinitionArgs: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("CommitChaincodeDefinitionArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.sequence != 0:
+            out += (
+                b"\x08",
+                int64(self.sequence, "CommitChaincodeDefinitionArgs.sequence"),
+            )
+        if self.name != "":
+            raw = utf8(self.name, "CommitChaincodeDefinitionArgs.name")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version != "":
+            raw = utf8(self.version, "CommitChaincodeDefinitionArgs.version")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.endorsement_plugin != "":
+            raw = utf8(
+                self.endorsement_plugin,
+                "CommitChaincodeDefinitionArgs.endorsement_plugin",
+            )
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_plugin != "":
+            raw = utf8(
+                self.validation_plugin,
+                "CommitChaincodeDefinitionArgs.validation_plugin",
+            )
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_parameter != b"":
+            raw = self.validation_parameter
+            if type(raw) is not bytes:
+                checked(
+                    raw, bytes, "CommitChaincodeDefinitionArgs.validation_parameter"
+                )
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collections is not None:
+            if type(self.collections) is not _protos__.CollectionConfigPackage:
+                checked(
+                    self.collections,
+                    _protos__.CollectionConfigPackage,
+                    "CommitChaincodeDefinitionArgs.collections",
+                )
+            raw = self.collections._write()
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.init_required is not False:
+            out += (
+                b"@",
+                boolean(
+                    self.init_required, "CommitChaincodeDefinitionArgs.init_required"
+                ),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle", "CommitChaincodeDefinitionArgs", CommitChaincodeDefinitionArgs
@@ -410,6 +1648,38 @@ class CommitChaincodeDefinitionResult(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CommitChaincodeDefinitionResult is nested too deep")
+        if m is None:
+            m = new(CommitChaincodeDefinitionResult)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "CommitChaincodeDefinitionResult")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CommitChaincodeDefinitionResult is cut short") from None
+        if pos != end:
+            raise DecodeError("CommitChaincodeDefinitionResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -430,6 +1700,60 @@ class GetInstalledChaincodePackageArgs(betterproto2.Message):
         self.package_id = package_id
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("GetInstalledChaincodePackageArgs is nested too deep")
+        if m is None:
+            m = new(GetInstalledChaincodePackageArgs)
+            m.package_id = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "GetInstalledChaincodePackageArgs.package_id is cut short"
+                        )
+                    m.package_id = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "GetInstalledChaincodePackageArgs")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("GetInstalledChaincodePackageArgs is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"GetInstalledChaincodePackageArgs: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("GetInstalledChaincodePackageArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.package_id != "":
+            raw = utf8(self.package_id, "GetInstalledChaincodePackageArgs.package_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle", "GetInstalledChaincodePackageArgs", GetInstalledChaincodePackageArgs
@@ -448,6 +1772,66 @@ class GetInstalledChaincodePackageResult(betterproto2.Message):
     ) -> None:
         self.chaincode_install_package = chaincode_install_package
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("GetInstalledChaincodePackageResult is nested too deep")
+        if m is None:
+            m = new(GetInstalledChaincodePackageResult)
+            m.chaincode_install_package = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "GetInstalledChaincodePackageResult.chaincode_install_package is cut short"
+                        )
+                    m.chaincode_install_package = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1,), "GetInstalledChaincodePackageResult"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "GetInstalledChaincodePackageResult is cut short"
+            ) from None
+        if pos != end:
+            raise DecodeError("GetInstalledChaincodePackageResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.chaincode_install_package != b"":
+            raw = self.chaincode_install_package
+            if type(raw) is not bytes:
+                checked(
+                    raw,
+                    bytes,
+                    "GetInstalledChaincodePackageResult.chaincode_install_package",
+                )
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -469,6 +1853,58 @@ class InstallChaincodeArgs(betterproto2.Message):
     ) -> None:
         self.chaincode_install_package = chaincode_install_package
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("InstallChaincodeArgs is nested too deep")
+        if m is None:
+            m = new(InstallChaincodeArgs)
+            m.chaincode_install_package = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "InstallChaincodeArgs.chaincode_install_package is cut short"
+                        )
+                    m.chaincode_install_package = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "InstallChaincodeArgs")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("InstallChaincodeArgs is cut short") from None
+        if pos != end:
+            raise DecodeError("InstallChaincodeArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.chaincode_install_package != b"":
+            raw = self.chaincode_install_package
+            if type(raw) is not bytes:
+                checked(raw, bytes, "InstallChaincodeArgs.chaincode_install_package")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -493,6 +1929,75 @@ class InstallChaincodeResult(betterproto2.Message):
         self.label = label
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("InstallChaincodeResult is nested too deep")
+        if m is None:
+            m = new(InstallChaincodeResult)
+            m.package_id = ""
+            m.label = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "InstallChaincodeResult.package_id is cut short"
+                        )
+                    m.package_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("InstallChaincodeResult.label is cut short")
+                    m.label = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "InstallChaincodeResult")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("InstallChaincodeResult is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"InstallChaincodeResult: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("InstallChaincodeResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.package_id != "":
+            raw = utf8(self.package_id, "InstallChaincodeResult.package_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.label != "":
+            raw = utf8(self.label, "InstallChaincodeResult.label")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle", "InstallChaincodeResult", InstallChaincodeResult
@@ -515,6 +2020,77 @@ class QueryApprovedChaincodeDefinitionArgs(betterproto2.Message):
         self.name = name
         self.sequence = sequence
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryApprovedChaincodeDefinitionArgs is nested too deep")
+        if m is None:
+            m = new(QueryApprovedChaincodeDefinitionArgs)
+            m.name = ""
+            m.sequence = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionArgs.name is cut short"
+                        )
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value ^ 1 << 63) - (1 << 63)
+                    m.sequence = value
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2), "QueryApprovedChaincodeDefinitionArgs"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "QueryApprovedChaincodeDefinitionArgs is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryApprovedChaincodeDefinitionArgs: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryApprovedChaincodeDefinitionArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "QueryApprovedChaincodeDefinitionArgs.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.sequence != 0:
+            out += (
+                b"\x10",
+                int64(self.sequence, "QueryApprovedChaincodeDefinitionArgs.sequence"),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -569,6 +2145,211 @@ class QueryApprovedChaincodeDefinitionResult(betterproto2.Message):
         self.source = source
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryApprovedChaincodeDefinitionResult is nested too deep"
+            )
+        if m is None:
+            m = new(QueryApprovedChaincodeDefinitionResult)
+            m.sequence = 0
+            m.version = ""
+            m.endorsement_plugin = ""
+            m.validation_plugin = ""
+            m.validation_parameter = b""
+            m.collections = None
+            m.init_required = False
+            m.source = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value ^ 1 << 63) - (1 << 63)
+                    m.sequence = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionResult.version is cut short"
+                        )
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionResult.endorsement_plugin is cut short"
+                        )
+                    m.endorsement_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionResult.validation_plugin is cut short"
+                        )
+                    m.validation_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionResult.validation_parameter is cut short"
+                        )
+                    m.validation_parameter = data[pos:stop]
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionResult.collections is cut short"
+                        )
+                    m.collections = _protos__.CollectionConfigPackage._read(
+                        data, pos, stop, depth - 1, m.collections
+                    )
+                    pos = stop
+                elif tag == 56:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.init_required = value != 0
+                elif tag == 66:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionResult.source is cut short"
+                        )
+                    m.source = ChaincodeSource._read(
+                        data, pos, stop, depth - 1, m.source
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2, 3, 4, 5, 6, 7, 8),
+                        "QueryApprovedChaincodeDefinitionResult",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "QueryApprovedChaincodeDefinitionResult is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryApprovedChaincodeDefinitionResult: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryApprovedChaincodeDefinitionResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.sequence != 0:
+            out += (
+                b"\x08",
+                int64(self.sequence, "QueryApprovedChaincodeDefinitionResult.sequence"),
+            )
+        if self.version != "":
+            raw = utf8(self.version, "QueryApprovedChaincodeDefinitionResult.version")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.endorsement_plugin != "":
+            raw = utf8(
+                self.endorsement_plugin,
+                "QueryApprovedChaincodeDefinitionResult.endorsement_plugin",
+            )
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_plugin != "":
+            raw = utf8(
+                self.validation_plugin,
+                "QueryApprovedChaincodeDefinitionResult.validation_plugin",
+            )
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_parameter != b"":
+            raw = self.validation_parameter
+            if type(raw) is not bytes:
+                checked(
+                    raw,
+                    bytes,
+                    "QueryApprovedChaincodeDefinitionResult.validation_parameter",
+                )
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collections is not None:
+            if type(self.collections) is not _protos__.CollectionConfigPackage:
+                checked(
+                    self.collections,
+                    _protos__.CollectionConfigPackage,
+                    "QueryApprovedChaincodeDefinitionResult.collections",
+                )
+            raw = self.collections._write()
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.init_required is not False:
+            out += (
+                b"8",
+                boolean(
+                    self.init_required,
+                    "QueryApprovedChaincodeDefinitionResult.init_required",
+                ),
+            )
+        if self.source is not None:
+            if type(self.source) is not ChaincodeSource:
+                checked(
+                    self.source,
+                    ChaincodeSource,
+                    "QueryApprovedChaincodeDefinitionResult.source",
+                )
+            raw = self.source._write()
+            size = len(raw)
+            out += (b"B", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle",
@@ -587,6 +2368,42 @@ class QueryApprovedChaincodeDefinitionsArgs(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryApprovedChaincodeDefinitionsArgs is nested too deep"
+            )
+        if m is None:
+            m = new(QueryApprovedChaincodeDefinitionsArgs)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "QueryApprovedChaincodeDefinitionsArgs")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "QueryApprovedChaincodeDefinitionsArgs is cut short"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryApprovedChaincodeDefinitionsArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -614,6 +2431,78 @@ class QueryApprovedChaincodeDefinitionsResult(betterproto2.Message):
             else approved_chaincode_definitions
         )
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryApprovedChaincodeDefinitionsResult is nested too deep"
+            )
+        if m is None:
+            m = new(QueryApprovedChaincodeDefinitionsResult)
+            m.approved_chaincode_definitions = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionsResult.approved_chaincode_definitions is cut short"
+                        )
+                    m.approved_chaincode_definitions.append(
+                        QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition._read(
+                            data, pos, stop, depth - 1
+                        )
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1,), "QueryApprovedChaincodeDefinitionsResult"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "QueryApprovedChaincodeDefinitionsResult is cut short"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryApprovedChaincodeDefinitionsResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(
+            self.approved_chaincode_definitions,
+            "QueryApprovedChaincodeDefinitionsResult.approved_chaincode_definitions",
+        ):
+            if (
+                type(value)
+                is not QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition
+            ):
+                checked(
+                    value,
+                    QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition,
+                    "QueryApprovedChaincodeDefinitionsResult.approved_chaincode_definitions",
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -674,6 +2563,239 @@ class QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition(
         self.source = source
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition is nested too deep"
+            )
+        if m is None:
+            m = new(QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition)
+            m.name = ""
+            m.sequence = 0
+            m.version = ""
+            m.endorsement_plugin = ""
+            m.validation_plugin = ""
+            m.validation_parameter = b""
+            m.collections = None
+            m.init_required = False
+            m.source = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.name is cut short"
+                        )
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value ^ 1 << 63) - (1 << 63)
+                    m.sequence = value
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.version is cut short"
+                        )
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.endorsement_plugin is cut short"
+                        )
+                    m.endorsement_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.validation_plugin is cut short"
+                        )
+                    m.validation_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.validation_parameter is cut short"
+                        )
+                    m.validation_parameter = data[pos:stop]
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.collections is cut short"
+                        )
+                    m.collections = _protos__.CollectionConfigPackage._read(
+                        data, pos, stop, depth - 1, m.collections
+                    )
+                    pos = stop
+                elif tag == 64:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.init_required = value != 0
+                elif tag == 74:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.source is cut short"
+                        )
+                    m.source = ChaincodeSource._read(
+                        data, pos, stop, depth - 1, m.source
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2, 3, 4, 5, 6, 7, 8, 9),
+                        "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError(
+                "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition is cut short"
+            )
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(
+                self.name,
+                "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.name",
+            )
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.sequence != 0:
+            out += (
+                b"\x10",
+                int64(
+                    self.sequence,
+                    "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.sequence",
+                ),
+            )
+        if self.version != "":
+            raw = utf8(
+                self.version,
+                "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.version",
+            )
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.endorsement_plugin != "":
+            raw = utf8(
+                self.endorsement_plugin,
+                "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.endorsement_plugin",
+            )
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_plugin != "":
+            raw = utf8(
+                self.validation_plugin,
+                "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.validation_plugin",
+            )
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_parameter != b"":
+            raw = self.validation_parameter
+            if type(raw) is not bytes:
+                checked(
+                    raw,
+                    bytes,
+                    "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.validation_parameter",
+                )
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collections is not None:
+            if type(self.collections) is not _protos__.CollectionConfigPackage:
+                checked(
+                    self.collections,
+                    _protos__.CollectionConfigPackage,
+                    "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.collections",
+                )
+            raw = self.collections._write()
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.init_required is not False:
+            out += (
+                b"@",
+                boolean(
+                    self.init_required,
+                    "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.init_required",
+                ),
+            )
+        if self.source is not None:
+            if type(self.source) is not ChaincodeSource:
+                checked(
+                    self.source,
+                    ChaincodeSource,
+                    "QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition.source",
+                )
+            raw = self.source._write()
+            size = len(raw)
+            out += (b"J", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle",
@@ -694,6 +2816,60 @@ class QueryChaincodeDefinitionArgs(betterproto2.Message):
     ) -> None:
         self.name = name
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryChaincodeDefinitionArgs is nested too deep")
+        if m is None:
+            m = new(QueryChaincodeDefinitionArgs)
+            m.name = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionArgs.name is cut short"
+                        )
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "QueryChaincodeDefinitionArgs")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryChaincodeDefinitionArgs is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryChaincodeDefinitionArgs: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryChaincodeDefinitionArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "QueryChaincodeDefinitionArgs.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -750,6 +2926,263 @@ class QueryChaincodeDefinitionResult(betterproto2.Message):
         self.approvals = {} if approvals is MISSING else approvals
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryChaincodeDefinitionResult is nested too deep")
+        if m is None:
+            m = new(QueryChaincodeDefinitionResult)
+            m.sequence = 0
+            m.version = ""
+            m.endorsement_plugin = ""
+            m.validation_plugin = ""
+            m.validation_parameter = b""
+            m.collections = None
+            m.init_required = False
+            m.approvals = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value ^ 1 << 63) - (1 << 63)
+                    m.sequence = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionResult.version is cut short"
+                        )
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionResult.endorsement_plugin is cut short"
+                        )
+                    m.endorsement_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionResult.validation_plugin is cut short"
+                        )
+                    m.validation_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionResult.validation_parameter is cut short"
+                        )
+                    m.validation_parameter = data[pos:stop]
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionResult.collections is cut short"
+                        )
+                    m.collections = _protos__.CollectionConfigPackage._read(
+                        data, pos, stop, depth - 1, m.collections
+                    )
+                    pos = stop
+                elif tag == 56:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.init_required = value != 0
+                elif tag == 66:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionResult.approvals is cut short"
+                        )
+                    entry = QueryChaincodeDefinitionResult._read_approvals(
+                        data, pos, stop, depth - 1
+                    )
+                    m.approvals[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2, 3, 4, 5, 6, 7, 8),
+                        "QueryChaincodeDefinitionResult",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryChaincodeDefinitionResult is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryChaincodeDefinitionResult: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryChaincodeDefinitionResult is cut short")
+        return m
+
+    @staticmethod
+    def _read_approvals(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryChaincodeDefinitionResult.approvals is nested too deep"
+            )
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = False
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionResult.approvals.key is cut short"
+                        )
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.value = value != 0
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2),
+                        "QueryChaincodeDefinitionResult.approvals",
+                    )
+        except IndexError:
+            raise DecodeError(
+                "QueryChaincodeDefinitionResult.approvals is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryChaincodeDefinitionResult.approvals: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryChaincodeDefinitionResult.approvals is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.sequence != 0:
+            out += (
+                b"\x08",
+                int64(self.sequence, "QueryChaincodeDefinitionResult.sequence"),
+            )
+        if self.version != "":
+            raw = utf8(self.version, "QueryChaincodeDefinitionResult.version")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.endorsement_plugin != "":
+            raw = utf8(
+                self.endorsement_plugin,
+                "QueryChaincodeDefinitionResult.endorsement_plugin",
+            )
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_plugin != "":
+            raw = utf8(
+                self.validation_plugin,
+                "QueryChaincodeDefinitionResult.validation_plugin",
+            )
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_parameter != b"":
+            raw = self.validation_parameter
+            if type(raw) is not bytes:
+                checked(
+                    raw, bytes, "QueryChaincodeDefinitionResult.validation_parameter"
+                )
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collections is not None:
+            if type(self.collections) is not _protos__.CollectionConfigPackage:
+                checked(
+                    self.collections,
+                    _protos__.CollectionConfigPackage,
+                    "QueryChaincodeDefinitionResult.collections",
+                )
+            raw = self.collections._write()
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.init_required is not False:
+            out += (
+                b"8",
+                boolean(
+                    self.init_required, "QueryChaincodeDefinitionResult.init_required"
+                ),
+            )
+        for key, value in entries(
+            self.approvals, "QueryChaincodeDefinitionResult.approvals"
+        ):
+            entry: list[bytes] = []
+            raw = utf8(key, "QueryChaincodeDefinitionResult.approvals")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            entry += (
+                b"\x10",
+                boolean(value, "QueryChaincodeDefinitionResult.approvals"),
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"B", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle", "QueryChaincodeDefinitionResult", QueryChaincodeDefinitionResult
@@ -766,6 +3199,38 @@ class QueryChaincodeDefinitionsArgs(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryChaincodeDefinitionsArgs is nested too deep")
+        if m is None:
+            m = new(QueryChaincodeDefinitionsArgs)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "QueryChaincodeDefinitionsArgs")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryChaincodeDefinitionsArgs is cut short") from None
+        if pos != end:
+            raise DecodeError("QueryChaincodeDefinitionsArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -789,6 +3254,69 @@ class QueryChaincodeDefinitionsResult(betterproto2.Message):
             [] if chaincode_definitions is MISSING else chaincode_definitions
         )
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryChaincodeDefinitionsResult is nested too deep")
+        if m is None:
+            m = new(QueryChaincodeDefinitionsResult)
+            m.chaincode_definitions = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionsResult.chaincode_definitions is cut short"
+                        )
+                    m.chaincode_definitions.append(
+                        QueryChaincodeDefinitionsResultChaincodeDefinition._read(
+                            data, pos, stop, depth - 1
+                        )
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "QueryChaincodeDefinitionsResult")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryChaincodeDefinitionsResult is cut short") from None
+        if pos != end:
+            raise DecodeError("QueryChaincodeDefinitionsResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(
+            self.chaincode_definitions,
+            "QueryChaincodeDefinitionsResult.chaincode_definitions",
+        ):
+            if type(value) is not QueryChaincodeDefinitionsResultChaincodeDefinition:
+                checked(
+                    value,
+                    QueryChaincodeDefinitionsResultChaincodeDefinition,
+                    "QueryChaincodeDefinitionsResult.chaincode_definitions",
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -839,6 +3367,213 @@ class QueryChaincodeDefinitionsResultChaincodeDefinition(betterproto2.Message):
         self.init_required = init_required
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryChaincodeDefinitionsResultChaincodeDefinition is nested too deep"
+            )
+        if m is None:
+            m = new(QueryChaincodeDefinitionsResultChaincodeDefinition)
+            m.name = ""
+            m.sequence = 0
+            m.version = ""
+            m.endorsement_plugin = ""
+            m.validation_plugin = ""
+            m.validation_parameter = b""
+            m.collections = None
+            m.init_required = False
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionsResultChaincodeDefinition.name is cut short"
+                        )
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value ^ 1 << 63) - (1 << 63)
+                    m.sequence = value
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionsResultChaincodeDefinition.version is cut short"
+                        )
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionsResultChaincodeDefinition.endorsement_plugin is cut short"
+                        )
+                    m.endorsement_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionsResultChaincodeDefinition.validation_plugin is cut short"
+                        )
+                    m.validation_plugin = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionsResultChaincodeDefinition.validation_parameter is cut short"
+                        )
+                    m.validation_parameter = data[pos:stop]
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryChaincodeDefinitionsResultChaincodeDefinition.collections is cut short"
+                        )
+                    m.collections = _protos__.CollectionConfigPackage._read(
+                        data, pos, stop, depth - 1, m.collections
+                    )
+                    pos = stop
+                elif tag == 64:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.init_required = value != 0
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2, 3, 4, 5, 6, 7, 8),
+                        "QueryChaincodeDefinitionsResultChaincodeDefinition",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "QueryChaincodeDefinitionsResultChaincodeDefinition is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryChaincodeDefinitionsResultChaincodeDefinition: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError(
+                "QueryChaincodeDefinitionsResultChaincodeDefinition is cut short"
+            )
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(
+                self.name, "QueryChaincodeDefinitionsResultChaincodeDefinition.name"
+            )
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.sequence != 0:
+            out += (
+                b"\x10",
+                int64(
+                    self.sequence,
+                    "QueryChaincodeDefinitionsResultChaincodeDefinition.sequence",
+                ),
+            )
+        if self.version != "":
+            raw = utf8(
+                self.version,
+                "QueryChaincodeDefinitionsResultChaincodeDefinition.version",
+            )
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.endorsement_plugin != "":
+            raw = utf8(
+                self.endorsement_plugin,
+                "QueryChaincodeDefinitionsResultChaincodeDefinition.endorsement_plugin",
+            )
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_plugin != "":
+            raw = utf8(
+                self.validation_plugin,
+                "QueryChaincodeDefinitionsResultChaincodeDefinition.validation_plugin",
+            )
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_parameter != b"":
+            raw = self.validation_parameter
+            if type(raw) is not bytes:
+                checked(
+                    raw,
+                    bytes,
+                    "QueryChaincodeDefinitionsResultChaincodeDefinition.validation_parameter",
+                )
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collections is not None:
+            if type(self.collections) is not _protos__.CollectionConfigPackage:
+                checked(
+                    self.collections,
+                    _protos__.CollectionConfigPackage,
+                    "QueryChaincodeDefinitionsResultChaincodeDefinition.collections",
+                )
+            raw = self.collections._write()
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.init_required is not False:
+            out += (
+                b"@",
+                boolean(
+                    self.init_required,
+                    "QueryChaincodeDefinitionsResultChaincodeDefinition.init_required",
+                ),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle",
@@ -859,6 +3594,60 @@ class QueryInstalledChaincodeArgs(betterproto2.Message):
     ) -> None:
         self.package_id = package_id
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryInstalledChaincodeArgs is nested too deep")
+        if m is None:
+            m = new(QueryInstalledChaincodeArgs)
+            m.package_id = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodeArgs.package_id is cut short"
+                        )
+                    m.package_id = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "QueryInstalledChaincodeArgs")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryInstalledChaincodeArgs is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryInstalledChaincodeArgs: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryInstalledChaincodeArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.package_id != "":
+            raw = utf8(self.package_id, "QueryInstalledChaincodeArgs.package_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -895,6 +3684,184 @@ class QueryInstalledChaincodeResult(betterproto2.Message):
         self.references = {} if references is MISSING else references
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryInstalledChaincodeResult is nested too deep")
+        if m is None:
+            m = new(QueryInstalledChaincodeResult)
+            m.package_id = ""
+            m.label = ""
+            m.references = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodeResult.package_id is cut short"
+                        )
+                    m.package_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodeResult.label is cut short"
+                        )
+                    m.label = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodeResult.references is cut short"
+                        )
+                    entry = QueryInstalledChaincodeResult._read_references(
+                        data, pos, stop, depth - 1
+                    )
+                    if entry.value is None:
+                        entry.value = QueryInstalledChaincodeResultReferences._read(
+                            b"", 0, 0, depth - 1
+                        )
+                    m.references[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 3), "QueryInstalledChaincodeResult"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryInstalledChaincodeResult is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryInstalledChaincodeResult: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryInstalledChaincodeResult is cut short")
+        return m
+
+    @staticmethod
+    def _read_references(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryInstalledChaincodeResult.references is nested too deep"
+            )
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodeResult.references.key is cut short"
+                        )
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodeResult.references.value is cut short"
+                        )
+                    m.value = QueryInstalledChaincodeResultReferences._read(
+                        data, pos, stop, depth - 1, m.value
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2),
+                        "QueryInstalledChaincodeResult.references",
+                    )
+        except IndexError:
+            raise DecodeError(
+                "QueryInstalledChaincodeResult.references is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryInstalledChaincodeResult.references: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryInstalledChaincodeResult.references is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.package_id != "":
+            raw = utf8(self.package_id, "QueryInstalledChaincodeResult.package_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.label != "":
+            raw = utf8(self.label, "QueryInstalledChaincodeResult.label")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(
+            self.references, "QueryInstalledChaincodeResult.references"
+        ):
+            entry: list[bytes] = []
+            raw = utf8(key, "QueryInstalledChaincodeResult.references")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not QueryInstalledChaincodeResultReferences:
+                checked(
+                    value,
+                    QueryInstalledChaincodeResultReferences,
+                    "QueryInstalledChaincodeResult.references",
+                )
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle", "QueryInstalledChaincodeResult", QueryInstalledChaincodeResult
@@ -917,6 +3884,83 @@ class QueryInstalledChaincodeResultChaincode(betterproto2.Message):
         self.name = name
         self.version = version
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryInstalledChaincodeResultChaincode is nested too deep"
+            )
+        if m is None:
+            m = new(QueryInstalledChaincodeResultChaincode)
+            m.name = ""
+            m.version = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodeResultChaincode.name is cut short"
+                        )
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodeResultChaincode.version is cut short"
+                        )
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2), "QueryInstalledChaincodeResultChaincode"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "QueryInstalledChaincodeResultChaincode is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryInstalledChaincodeResultChaincode: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryInstalledChaincodeResultChaincode is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "QueryInstalledChaincodeResultChaincode.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version != "":
+            raw = utf8(self.version, "QueryInstalledChaincodeResultChaincode.version")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -941,6 +3985,74 @@ class QueryInstalledChaincodeResultReferences(betterproto2.Message):
         self.chaincodes = [] if chaincodes is MISSING else chaincodes
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryInstalledChaincodeResultReferences is nested too deep"
+            )
+        if m is None:
+            m = new(QueryInstalledChaincodeResultReferences)
+            m.chaincodes = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodeResultReferences.chaincodes is cut short"
+                        )
+                    m.chaincodes.append(
+                        QueryInstalledChaincodeResultChaincode._read(
+                            data, pos, stop, depth - 1
+                        )
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1,), "QueryInstalledChaincodeResultReferences"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "QueryInstalledChaincodeResultReferences is cut short"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryInstalledChaincodeResultReferences is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(
+            self.chaincodes, "QueryInstalledChaincodeResultReferences.chaincodes"
+        ):
+            if type(value) is not QueryInstalledChaincodeResultChaincode:
+                checked(
+                    value,
+                    QueryInstalledChaincodeResultChaincode,
+                    "QueryInstalledChaincodeResultReferences.chaincodes",
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle",
@@ -959,6 +4071,38 @@ class QueryInstalledChaincodesArgs(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryInstalledChaincodesArgs is nested too deep")
+        if m is None:
+            m = new(QueryInstalledChaincodesArgs)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "QueryInstalledChaincodesArgs")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryInstalledChaincodesArgs is cut short") from None
+        if pos != end:
+            raise DecodeError("QueryInstalledChaincodesArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -983,6 +4127,69 @@ class QueryInstalledChaincodesResult(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryInstalledChaincodesResult is nested too deep")
+        if m is None:
+            m = new(QueryInstalledChaincodesResult)
+            m.installed_chaincodes = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodesResult.installed_chaincodes is cut short"
+                        )
+                    m.installed_chaincodes.append(
+                        QueryInstalledChaincodesResultInstalledChaincode._read(
+                            data, pos, stop, depth - 1
+                        )
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "QueryInstalledChaincodesResult")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryInstalledChaincodesResult is cut short") from None
+        if pos != end:
+            raise DecodeError("QueryInstalledChaincodesResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(
+            self.installed_chaincodes,
+            "QueryInstalledChaincodesResult.installed_chaincodes",
+        ):
+            if type(value) is not QueryInstalledChaincodesResultInstalledChaincode:
+                checked(
+                    value,
+                    QueryInstalledChaincodesResultInstalledChaincode,
+                    "QueryInstalledChaincodesResult.installed_chaincodes",
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle", "QueryInstalledChaincodesResult", QueryInstalledChaincodesResult
@@ -1005,6 +4212,87 @@ class QueryInstalledChaincodesResultChaincode(betterproto2.Message):
         self.name = name
         self.version = version
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryInstalledChaincodesResultChaincode is nested too deep"
+            )
+        if m is None:
+            m = new(QueryInstalledChaincodesResultChaincode)
+            m.name = ""
+            m.version = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodesResultChaincode.name is cut short"
+                        )
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodesResultChaincode.version is cut short"
+                        )
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2),
+                        "QueryInstalledChaincodesResultChaincode",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "QueryInstalledChaincodesResultChaincode is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryInstalledChaincodesResultChaincode: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryInstalledChaincodesResultChaincode is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "QueryInstalledChaincodesResultChaincode.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version != "":
+            raw = utf8(self.version, "QueryInstalledChaincodesResultChaincode.version")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1043,6 +4331,204 @@ class QueryInstalledChaincodesResultInstalledChaincode(betterproto2.Message):
         self.references = {} if references is MISSING else references
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryInstalledChaincodesResultInstalledChaincode is nested too deep"
+            )
+        if m is None:
+            m = new(QueryInstalledChaincodesResultInstalledChaincode)
+            m.package_id = ""
+            m.label = ""
+            m.references = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodesResultInstalledChaincode.package_id is cut short"
+                        )
+                    m.package_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodesResultInstalledChaincode.label is cut short"
+                        )
+                    m.label = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodesResultInstalledChaincode.references is cut short"
+                        )
+                    entry = QueryInstalledChaincodesResultInstalledChaincode._read_references(
+                        data, pos, stop, depth - 1
+                    )
+                    if entry.value is None:
+                        entry.value = QueryInstalledChaincodesResultReferences._read(
+                            b"", 0, 0, depth - 1
+                        )
+                    m.references[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2, 3),
+                        "QueryInstalledChaincodesResultInstalledChaincode",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "QueryInstalledChaincodesResultInstalledChaincode is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryInstalledChaincodesResultInstalledChaincode: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError(
+                "QueryInstalledChaincodesResultInstalledChaincode is cut short"
+            )
+        return m
+
+    @staticmethod
+    def _read_references(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryInstalledChaincodesResultInstalledChaincode.references is nested too deep"
+            )
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodesResultInstalledChaincode.references.key is cut short"
+                        )
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodesResultInstalledChaincode.references.value is cut short"
+                        )
+                    m.value = QueryInstalledChaincodesResultReferences._read(
+                        data, pos, stop, depth - 1, m.value
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2),
+                        "QueryInstalledChaincodesResultInstalledChaincode.references",
+                    )
+        except IndexError:
+            raise DecodeError(
+                "QueryInstalledChaincodesResultInstalledChaincode.references is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryInstalledChaincodesResultInstalledChaincode.references: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError(
+                "QueryInstalledChaincodesResultInstalledChaincode.references is cut short"
+            )
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.package_id != "":
+            raw = utf8(
+                self.package_id,
+                "QueryInstalledChaincodesResultInstalledChaincode.package_id",
+            )
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.label != "":
+            raw = utf8(
+                self.label, "QueryInstalledChaincodesResultInstalledChaincode.label"
+            )
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(
+            self.references,
+            "QueryInstalledChaincodesResultInstalledChaincode.references",
+        ):
+            entry: list[bytes] = []
+            raw = utf8(
+                key, "QueryInstalledChaincodesResultInstalledChaincode.references"
+            )
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not QueryInstalledChaincodesResultReferences:
+                checked(
+                    value,
+                    QueryInstalledChaincodesResultReferences,
+                    "QueryInstalledChaincodesResultInstalledChaincode.references",
+                )
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "lifecycle",
@@ -1065,6 +4551,74 @@ class QueryInstalledChaincodesResultReferences(betterproto2.Message):
     ) -> None:
         self.chaincodes = [] if chaincodes is MISSING else chaincodes
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "QueryInstalledChaincodesResultReferences is nested too deep"
+            )
+        if m is None:
+            m = new(QueryInstalledChaincodesResultReferences)
+            m.chaincodes = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryInstalledChaincodesResultReferences.chaincodes is cut short"
+                        )
+                    m.chaincodes.append(
+                        QueryInstalledChaincodesResultChaincode._read(
+                            data, pos, stop, depth - 1
+                        )
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1,), "QueryInstalledChaincodesResultReferences"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError(
+                "QueryInstalledChaincodesResultReferences is cut short"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryInstalledChaincodesResultReferences is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(
+            self.chaincodes, "QueryInstalledChaincodesResultReferences.chaincodes"
+        ):
+            if type(value) is not QueryInstalledChaincodesResultChaincode:
+                checked(
+                    value,
+                    QueryInstalledChaincodesResultChaincode,
+                    "QueryInstalledChaincodesResultReferences.chaincodes",
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1106,6 +4660,89 @@ class StateData(betterproto2.Message):
         self.string = string
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("StateData is nested too deep")
+        if m is None:
+            m = new(StateData)
+            m.int_64 = None
+            m.bytes = None
+            m.string = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value ^ 1 << 63) - (1 << 63)
+                    m.int_64 = value
+                    m.bytes = None
+                    m.string = None
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateData.bytes is cut short")
+                    m.bytes = data[pos:stop]
+                    m.int_64 = None
+                    m.string = None
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateData.string is cut short")
+                    m.string = data[pos:stop].decode()
+                    m.bytes = None
+                    m.int_64 = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "StateData")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("StateData is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"StateData: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("StateData is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.int_64 is not None:
+            out += (b"\x08", int64(self.int_64, "StateData.int_64"))
+        if self.bytes is not None:
+            raw = self.bytes
+            if type(raw) is not bytes:
+                checked(raw, bytes, "StateData.bytes")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.string is not None:
+            raw = utf8(self.string, "StateData.string")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("lifecycle", "StateData", StateData)
 
@@ -1127,8 +4764,120 @@ class StateMetadata(betterproto2.Message):
         self.fields = [] if fields is MISSING else fields
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("StateMetadata is nested too deep")
+        if m is None:
+            m = new(StateMetadata)
+            m.datatype = ""
+            m.fields = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateMetadata.datatype is cut short")
+                    m.datatype = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateMetadata.fields is cut short")
+                    m.fields.append(data[pos:stop].decode())
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "StateMetadata")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("StateMetadata is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"StateMetadata: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("StateMetadata is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.datatype != "":
+            raw = utf8(self.datatype, "StateMetadata.datatype")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.fields, "StateMetadata.fields"):
+            raw = utf8(value, "StateMetadata.fields")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("lifecycle", "StateMetadata", StateMetadata)
 
 
 from .. import protos as _protos__
+
+ApproveChaincodeDefinitionForMyOrgArgs._nested.update(
+    {7: _protos__.CollectionConfigPackage._nested, 9: ChaincodeSource._nested}
+)
+ChaincodeSource._nested.update(
+    {1: ChaincodeSourceUnavailable._nested, 2: ChaincodeSourceLocal._nested}
+)
+CheckCommitReadinessArgs._nested.update({7: _protos__.CollectionConfigPackage._nested})
+CheckCommitReadinessResult._nested.update(
+    {1: {}, 2: {2: CheckCommitReadinessResultMismatches._nested}}
+)
+CommitChaincodeDefinitionArgs._nested.update(
+    {7: _protos__.CollectionConfigPackage._nested}
+)
+QueryApprovedChaincodeDefinitionResult._nested.update(
+    {6: _protos__.CollectionConfigPackage._nested, 8: ChaincodeSource._nested}
+)
+QueryApprovedChaincodeDefinitionsResult._nested.update(
+    {1: QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition._nested}
+)
+QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition._nested.update(
+    {7: _protos__.CollectionConfigPackage._nested, 9: ChaincodeSource._nested}
+)
+QueryChaincodeDefinitionResult._nested.update(
+    {6: _protos__.CollectionConfigPackage._nested, 8: {}}
+)
+QueryChaincodeDefinitionsResult._nested.update(
+    {1: QueryChaincodeDefinitionsResultChaincodeDefinition._nested}
+)
+QueryChaincodeDefinitionsResultChaincodeDefinition._nested.update(
+    {7: _protos__.CollectionConfigPackage._nested}
+)
+QueryInstalledChaincodeResult._nested.update(
+    {3: {2: QueryInstalledChaincodeResultReferences._nested}}
+)
+QueryInstalledChaincodeResultReferences._nested.update(
+    {1: QueryInstalledChaincodeResultChaincode._nested}
+)
+QueryInstalledChaincodesResult._nested.update(
+    {1: QueryInstalledChaincodesResultInstalledChaincode._nested}
+)
+QueryInstalledChaincodesResultInstalledChaincode._nested.update(
+    {3: {2: QueryInstalledChaincodesResultReferences._nested}}
+)
+QueryInstalledChaincodesResultReferences._nested.update(
+    {1: QueryInstalledChaincodesResultChaincode._nested}
+)

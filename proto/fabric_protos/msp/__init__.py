@@ -22,6 +22,20 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.wire import (
+    ONE_BYTE,
+    boolean,
+    checked,
+    int32,
+    int64,
+    items,
+    new,
+    skip,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -45,6 +59,82 @@ class FabricCryptoConfig(betterproto2.Message):
         self.signature_hash_family = signature_hash_family
         self.identity_identifier_hash_function = identity_identifier_hash_function
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("FabricCryptoConfig is nested too deep")
+        if m is None:
+            m = new(FabricCryptoConfig)
+            m.signature_hash_family = ""
+            m.identity_identifier_hash_function = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricCryptoConfig.signature_hash_family is cut short"
+                        )
+                    m.signature_hash_family = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricCryptoConfig.identity_identifier_hash_function is cut short"
+                        )
+                    m.identity_identifier_hash_function = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "FabricCryptoConfig")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("FabricCryptoConfig is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"FabricCryptoConfig: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("FabricCryptoConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.signature_hash_family != "":
+            raw = utf8(
+                self.signature_hash_family, "FabricCryptoConfig.signature_hash_family"
+            )
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.identity_identifier_hash_function != "":
+            raw = utf8(
+                self.identity_identifier_hash_function,
+                "FabricCryptoConfig.identity_identifier_hash_function",
+            )
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("msp", "FabricCryptoConfig", FabricCryptoConfig)
@@ -131,6 +221,277 @@ class FabricMspConfig(betterproto2.Message):
         self.fabric_node_ous = fabric_node_ous
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("FabricMspConfig is nested too deep")
+        if m is None:
+            m = new(FabricMspConfig)
+            m.name = ""
+            m.root_certs = []
+            m.intermediate_certs = []
+            m.admins = []
+            m.revocation_list = []
+            m.signing_identity = None
+            m.organizational_unit_identifiers = []
+            m.crypto_config = None
+            m.tls_root_certs = []
+            m.tls_intermediate_certs = []
+            m.fabric_node_ous = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("FabricMspConfig.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("FabricMspConfig.root_certs is cut short")
+                    m.root_certs.append(data[pos:stop])
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricMspConfig.intermediate_certs is cut short"
+                        )
+                    m.intermediate_certs.append(data[pos:stop])
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("FabricMspConfig.admins is cut short")
+                    m.admins.append(data[pos:stop])
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricMspConfig.revocation_list is cut short"
+                        )
+                    m.revocation_list.append(data[pos:stop])
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricMspConfig.signing_identity is cut short"
+                        )
+                    m.signing_identity = SigningIdentityInfo._read(
+                        data, pos, stop, depth - 1, m.signing_identity
+                    )
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricMspConfig.organizational_unit_identifiers is cut short"
+                        )
+                    m.organizational_unit_identifiers.append(
+                        FabricOuIdentifier._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                elif tag == 66:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("FabricMspConfig.crypto_config is cut short")
+                    m.crypto_config = FabricCryptoConfig._read(
+                        data, pos, stop, depth - 1, m.crypto_config
+                    )
+                    pos = stop
+                elif tag == 74:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("FabricMspConfig.tls_root_certs is cut short")
+                    m.tls_root_certs.append(data[pos:stop])
+                    pos = stop
+                elif tag == 82:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricMspConfig.tls_intermediate_certs is cut short"
+                        )
+                    m.tls_intermediate_certs.append(data[pos:stop])
+                    pos = stop
+                elif tag == 90:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricMspConfig.fabric_node_ous is cut short"
+                        )
+                    m.fabric_node_ous = FabricNodeOUs._read(
+                        data, pos, stop, depth - 1, m.fabric_node_ous
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11),
+                        "FabricMspConfig",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("FabricMspConfig is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"FabricMspConfig: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("FabricMspConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "FabricMspConfig.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.root_certs, "FabricMspConfig.root_certs"):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "FabricMspConfig.root_certs")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(
+            self.intermediate_certs, "FabricMspConfig.intermediate_certs"
+        ):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "FabricMspConfig.intermediate_certs")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.admins, "FabricMspConfig.admins"):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "FabricMspConfig.admins")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.revocation_list, "FabricMspConfig.revocation_list"):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "FabricMspConfig.revocation_list")
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signing_identity is not None:
+            if type(self.signing_identity) is not SigningIdentityInfo:
+                checked(
+                    self.signing_identity,
+                    SigningIdentityInfo,
+                    "FabricMspConfig.signing_identity",
+                )
+            raw = self.signing_identity._write()
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(
+            self.organizational_unit_identifiers,
+            "FabricMspConfig.organizational_unit_identifiers",
+        ):
+            if type(value) is not FabricOuIdentifier:
+                checked(
+                    value,
+                    FabricOuIdentifier,
+                    "FabricMspConfig.organizational_unit_identifiers",
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.crypto_config is not None:
+            if type(self.crypto_config) is not FabricCryptoConfig:
+                checked(
+                    self.crypto_config,
+                    FabricCryptoConfig,
+                    "FabricMspConfig.crypto_config",
+                )
+            raw = self.crypto_config._write()
+            size = len(raw)
+            out += (b"B", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.tls_root_certs, "FabricMspConfig.tls_root_certs"):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "FabricMspConfig.tls_root_certs")
+            size = len(raw)
+            out += (b"J", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(
+            self.tls_intermediate_certs, "FabricMspConfig.tls_intermediate_certs"
+        ):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "FabricMspConfig.tls_intermediate_certs")
+            size = len(raw)
+            out += (b"R", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.fabric_node_ous is not None:
+            if type(self.fabric_node_ous) is not FabricNodeOUs:
+                checked(
+                    self.fabric_node_ous,
+                    FabricNodeOUs,
+                    "FabricMspConfig.fabric_node_ous",
+                )
+            raw = self.fabric_node_ous._write()
+            size = len(raw)
+            out += (b"Z", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("msp", "FabricMSPConfig", FabricMspConfig)
 
@@ -172,6 +533,148 @@ class FabricNodeOUs(betterproto2.Message):
         self.orderer_ou_identifier = orderer_ou_identifier
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("FabricNodeOUs is nested too deep")
+        if m is None:
+            m = new(FabricNodeOUs)
+            m.enable = False
+            m.client_ou_identifier = None
+            m.peer_ou_identifier = None
+            m.admin_ou_identifier = None
+            m.orderer_ou_identifier = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.enable = value != 0
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricNodeOUs.client_ou_identifier is cut short"
+                        )
+                    m.client_ou_identifier = FabricOuIdentifier._read(
+                        data, pos, stop, depth - 1, m.client_ou_identifier
+                    )
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricNodeOUs.peer_ou_identifier is cut short"
+                        )
+                    m.peer_ou_identifier = FabricOuIdentifier._read(
+                        data, pos, stop, depth - 1, m.peer_ou_identifier
+                    )
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricNodeOUs.admin_ou_identifier is cut short"
+                        )
+                    m.admin_ou_identifier = FabricOuIdentifier._read(
+                        data, pos, stop, depth - 1, m.admin_ou_identifier
+                    )
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricNodeOUs.orderer_ou_identifier is cut short"
+                        )
+                    m.orderer_ou_identifier = FabricOuIdentifier._read(
+                        data, pos, stop, depth - 1, m.orderer_ou_identifier
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "FabricNodeOUs")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("FabricNodeOUs is cut short") from None
+        if pos != end:
+            raise DecodeError("FabricNodeOUs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.enable is not False:
+            out += (b"\x08", boolean(self.enable, "FabricNodeOUs.enable"))
+        if self.client_ou_identifier is not None:
+            if type(self.client_ou_identifier) is not FabricOuIdentifier:
+                checked(
+                    self.client_ou_identifier,
+                    FabricOuIdentifier,
+                    "FabricNodeOUs.client_ou_identifier",
+                )
+            raw = self.client_ou_identifier._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.peer_ou_identifier is not None:
+            if type(self.peer_ou_identifier) is not FabricOuIdentifier:
+                checked(
+                    self.peer_ou_identifier,
+                    FabricOuIdentifier,
+                    "FabricNodeOUs.peer_ou_identifier",
+                )
+            raw = self.peer_ou_identifier._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.admin_ou_identifier is not None:
+            if type(self.admin_ou_identifier) is not FabricOuIdentifier:
+                checked(
+                    self.admin_ou_identifier,
+                    FabricOuIdentifier,
+                    "FabricNodeOUs.admin_ou_identifier",
+                )
+            raw = self.admin_ou_identifier._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.orderer_ou_identifier is not None:
+            if type(self.orderer_ou_identifier) is not FabricOuIdentifier:
+                checked(
+                    self.orderer_ou_identifier,
+                    FabricOuIdentifier,
+                    "FabricNodeOUs.orderer_ou_identifier",
+                )
+            raw = self.orderer_ou_identifier._write()
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("msp", "FabricNodeOUs", FabricNodeOUs)
 
@@ -194,6 +697,80 @@ class FabricOuIdentifier(betterproto2.Message):
         self.certificate = certificate
         self.organizational_unit_identifier = organizational_unit_identifier
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("FabricOuIdentifier is nested too deep")
+        if m is None:
+            m = new(FabricOuIdentifier)
+            m.certificate = b""
+            m.organizational_unit_identifier = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("FabricOuIdentifier.certificate is cut short")
+                    m.certificate = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FabricOuIdentifier.organizational_unit_identifier is cut short"
+                        )
+                    m.organizational_unit_identifier = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "FabricOuIdentifier")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("FabricOuIdentifier is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"FabricOuIdentifier: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("FabricOuIdentifier is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.certificate != b"":
+            raw = self.certificate
+            if type(raw) is not bytes:
+                checked(raw, bytes, "FabricOuIdentifier.certificate")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.organizational_unit_identifier != "":
+            raw = utf8(
+                self.organizational_unit_identifier,
+                "FabricOuIdentifier.organizational_unit_identifier",
+            )
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("msp", "FabricOUIdentifier", FabricOuIdentifier)
@@ -229,6 +806,121 @@ class IdemixMspConfig(betterproto2.Message):
         self.revocation_pk = revocation_pk
         self.epoch = epoch
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("IdemixMspConfig is nested too deep")
+        if m is None:
+            m = new(IdemixMspConfig)
+            m.name = ""
+            m.ipk = b""
+            m.signer = None
+            m.revocation_pk = b""
+            m.epoch = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("IdemixMspConfig.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("IdemixMspConfig.ipk is cut short")
+                    m.ipk = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("IdemixMspConfig.signer is cut short")
+                    m.signer = IdemixMspSignerConfig._read(
+                        data, pos, stop, depth - 1, m.signer
+                    )
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("IdemixMspConfig.revocation_pk is cut short")
+                    m.revocation_pk = data[pos:stop]
+                    pos = stop
+                elif tag == 40:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value ^ 1 << 63) - (1 << 63)
+                    m.epoch = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "IdemixMspConfig")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("IdemixMspConfig is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"IdemixMspConfig: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("IdemixMspConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "IdemixMspConfig.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.ipk != b"":
+            raw = self.ipk
+            if type(raw) is not bytes:
+                checked(raw, bytes, "IdemixMspConfig.ipk")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signer is not None:
+            if type(self.signer) is not IdemixMspSignerConfig:
+                checked(self.signer, IdemixMspSignerConfig, "IdemixMspConfig.signer")
+            raw = self.signer._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.revocation_pk != b"":
+            raw = self.revocation_pk
+            if type(raw) is not bytes:
+                checked(raw, bytes, "IdemixMspConfig.revocation_pk")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.epoch != 0:
+            out += (b"(", int64(self.epoch, "IdemixMspConfig.epoch"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("msp", "IdemixMSPConfig", IdemixMspConfig)
@@ -271,6 +963,149 @@ class IdemixMspSignerConfig(betterproto2.Message):
         self.credential_revocation_information = credential_revocation_information
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("IdemixMspSignerConfig is nested too deep")
+        if m is None:
+            m = new(IdemixMspSignerConfig)
+            m.cred = b""
+            m.sk = b""
+            m.organizational_unit_identifier = ""
+            m.role = 0
+            m.enrollment_id = ""
+            m.credential_revocation_information = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("IdemixMspSignerConfig.cred is cut short")
+                    m.cred = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("IdemixMspSignerConfig.sk is cut short")
+                    m.sk = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "IdemixMspSignerConfig.organizational_unit_identifier is cut short"
+                        )
+                    m.organizational_unit_identifier = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.role = value
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "IdemixMspSignerConfig.enrollment_id is cut short"
+                        )
+                    m.enrollment_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "IdemixMspSignerConfig.credential_revocation_information is cut short"
+                        )
+                    m.credential_revocation_information = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 3, 4, 5, 6), "IdemixMspSignerConfig"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("IdemixMspSignerConfig is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"IdemixMspSignerConfig: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("IdemixMspSignerConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.cred != b"":
+            raw = self.cred
+            if type(raw) is not bytes:
+                checked(raw, bytes, "IdemixMspSignerConfig.cred")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.sk != b"":
+            raw = self.sk
+            if type(raw) is not bytes:
+                checked(raw, bytes, "IdemixMspSignerConfig.sk")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.organizational_unit_identifier != "":
+            raw = utf8(
+                self.organizational_unit_identifier,
+                "IdemixMspSignerConfig.organizational_unit_identifier",
+            )
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.role != 0:
+            out += (b" ", int32(self.role, "IdemixMspSignerConfig.role"))
+        if self.enrollment_id != "":
+            raw = utf8(self.enrollment_id, "IdemixMspSignerConfig.enrollment_id")
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.credential_revocation_information != b"":
+            raw = self.credential_revocation_information
+            if type(raw) is not bytes:
+                checked(
+                    raw,
+                    bytes,
+                    "IdemixMspSignerConfig.credential_revocation_information",
+                )
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "msp", "IdemixMSPSignerConfig", IdemixMspSignerConfig
@@ -294,6 +1129,73 @@ class KeyInfo(betterproto2.Message):
         self.key_material = key_material
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KeyInfo is nested too deep")
+        if m is None:
+            m = new(KeyInfo)
+            m.key_identifier = ""
+            m.key_material = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KeyInfo.key_identifier is cut short")
+                    m.key_identifier = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KeyInfo.key_material is cut short")
+                    m.key_material = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "KeyInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KeyInfo is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"KeyInfo: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("KeyInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key_identifier != "":
+            raw = utf8(self.key_identifier, "KeyInfo.key_identifier")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.key_material != b"":
+            raw = self.key_material
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KeyInfo.key_material")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("msp", "KeyInfo", KeyInfo)
 
@@ -314,6 +1216,66 @@ class MspConfig(betterproto2.Message):
         self.type = type
         self.config = config
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("MspConfig is nested too deep")
+        if m is None:
+            m = new(MspConfig)
+            m.type = 0
+            m.config = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.type = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("MspConfig.config is cut short")
+                    m.config = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "MspConfig")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("MspConfig is cut short") from None
+        if pos != end:
+            raise DecodeError("MspConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.type != 0:
+            out += (b"\x08", int32(self.type, "MspConfig.type"))
+        if self.config != b"":
+            raw = self.config
+            if type(raw) is not bytes:
+                checked(raw, bytes, "MspConfig.config")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("msp", "MSPConfig", MspConfig)
@@ -348,6 +1310,126 @@ class SerializedIdemixIdentity(betterproto2.Message):
         self.proof = proof
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SerializedIdemixIdentity is nested too deep")
+        if m is None:
+            m = new(SerializedIdemixIdentity)
+            m.nym_x = b""
+            m.nym_y = b""
+            m.ou = b""
+            m.role = b""
+            m.proof = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.nym_x is cut short")
+                    m.nym_x = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.nym_y is cut short")
+                    m.nym_y = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.ou is cut short")
+                    m.ou = data[pos:stop]
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.role is cut short")
+                    m.role = data[pos:stop]
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdemixIdentity.proof is cut short")
+                    m.proof = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 3, 4, 5), "SerializedIdemixIdentity"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SerializedIdemixIdentity is cut short") from None
+        if pos != end:
+            raise DecodeError("SerializedIdemixIdentity is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.nym_x != b"":
+            raw = self.nym_x
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdemixIdentity.nym_x")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.nym_y != b"":
+            raw = self.nym_y
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdemixIdentity.nym_y")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.ou != b"":
+            raw = self.ou
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdemixIdentity.ou")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.role != b"":
+            raw = self.role
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdemixIdentity.role")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.proof != b"":
+            raw = self.proof
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdemixIdentity.proof")
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "msp", "SerializedIdemixIdentity", SerializedIdemixIdentity
@@ -370,6 +1452,75 @@ class SerializedIdentity(betterproto2.Message):
         self.mspid = mspid
         self.id_bytes = id_bytes
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SerializedIdentity is nested too deep")
+        if m is None:
+            m = new(SerializedIdentity)
+            m.mspid = ""
+            m.id_bytes = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdentity.mspid is cut short")
+                    m.mspid = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SerializedIdentity.id_bytes is cut short")
+                    m.id_bytes = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SerializedIdentity")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SerializedIdentity is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"SerializedIdentity: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("SerializedIdentity is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.mspid != "":
+            raw = utf8(self.mspid, "SerializedIdentity.mspid")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.id_bytes != b"":
+            raw = self.id_bytes
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SerializedIdentity.id_bytes")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("msp", "SerializedIdentity", SerializedIdentity)
@@ -394,5 +1545,99 @@ class SigningIdentityInfo(betterproto2.Message):
         self.private_signer = private_signer
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SigningIdentityInfo is nested too deep")
+        if m is None:
+            m = new(SigningIdentityInfo)
+            m.public_signer = b""
+            m.private_signer = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SigningIdentityInfo.public_signer is cut short"
+                        )
+                    m.public_signer = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SigningIdentityInfo.private_signer is cut short"
+                        )
+                    m.private_signer = KeyInfo._read(
+                        data, pos, stop, depth - 1, m.private_signer
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SigningIdentityInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SigningIdentityInfo is cut short") from None
+        if pos != end:
+            raise DecodeError("SigningIdentityInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.public_signer != b"":
+            raw = self.public_signer
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SigningIdentityInfo.public_signer")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.private_signer is not None:
+            if type(self.private_signer) is not KeyInfo:
+                checked(
+                    self.private_signer, KeyInfo, "SigningIdentityInfo.private_signer"
+                )
+            raw = self.private_signer._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("msp", "SigningIdentityInfo", SigningIdentityInfo)
+
+FabricMspConfig._nested.update(
+    {
+        6: SigningIdentityInfo._nested,
+        7: FabricOuIdentifier._nested,
+        8: FabricCryptoConfig._nested,
+        11: FabricNodeOUs._nested,
+    }
+)
+FabricNodeOUs._nested.update(
+    {
+        2: FabricOuIdentifier._nested,
+        3: FabricOuIdentifier._nested,
+        4: FabricOuIdentifier._nested,
+        5: FabricOuIdentifier._nested,
+    }
+)
+IdemixMspConfig._nested.update({3: IdemixMspSignerConfig._nested})
+SigningIdentityInfo._nested.update({2: KeyInfo._nested})

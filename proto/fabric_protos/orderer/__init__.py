@@ -28,6 +28,21 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.values import members
+from fabric_protos.wire import (
+    ONE_BYTE,
+    checked,
+    int32,
+    items,
+    new,
+    skip,
+    uint32,
+    uint64,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -92,6 +107,78 @@ class BatchSize(betterproto2.Message):
         self.preferred_max_bytes = preferred_max_bytes
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("BatchSize is nested too deep")
+        if m is None:
+            m = new(BatchSize)
+            m.max_message_count = 0
+            m.absolute_max_bytes = 0
+            m.preferred_max_bytes = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.max_message_count = value
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.absolute_max_bytes = value
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.preferred_max_bytes = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "BatchSize")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("BatchSize is cut short") from None
+        if pos != end:
+            raise DecodeError("BatchSize is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.max_message_count != 0:
+            out += (
+                b"\x08",
+                uint32(self.max_message_count, "BatchSize.max_message_count"),
+            )
+        if self.absolute_max_bytes != 0:
+            out += (
+                b"\x10",
+                uint32(self.absolute_max_bytes, "BatchSize.absolute_max_bytes"),
+            )
+        if self.preferred_max_bytes != 0:
+            out += (
+                b"\x18",
+                uint32(self.preferred_max_bytes, "BatchSize.preferred_max_bytes"),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("orderer", "BatchSize", BatchSize)
 
@@ -108,6 +195,56 @@ class BatchTimeout(betterproto2.Message):
     ) -> None:
         self.timeout = timeout
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("BatchTimeout is nested too deep")
+        if m is None:
+            m = new(BatchTimeout)
+            m.timeout = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("BatchTimeout.timeout is cut short")
+                    m.timeout = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "BatchTimeout")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("BatchTimeout is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"BatchTimeout: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("BatchTimeout is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.timeout != "":
+            raw = utf8(self.timeout, "BatchTimeout.timeout")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("orderer", "BatchTimeout", BatchTimeout)
@@ -132,6 +269,68 @@ class BroadcastResponse(betterproto2.Message):
         self.info = info
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("BroadcastResponse is nested too deep")
+        if m is None:
+            m = new(BroadcastResponse)
+            m.status = _common__._Status(0)
+            m.info = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.status = _common__._Status(value)
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("BroadcastResponse.info is cut short")
+                    m.info = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "BroadcastResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("BroadcastResponse is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"BroadcastResponse: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("BroadcastResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.status != 0:
+            out += (b"\x08", int32(self.status, "BroadcastResponse.status"))
+        if self.info != "":
+            raw = utf8(self.info, "BroadcastResponse.info")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("orderer", "BroadcastResponse", BroadcastResponse)
 
@@ -148,6 +347,48 @@ class ChannelRestrictions(betterproto2.Message):
     ) -> None:
         self.max_count = max_count
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChannelRestrictions is nested too deep")
+        if m is None:
+            m = new(ChannelRestrictions)
+            m.max_count = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.max_count = value
+                else:
+                    pos = skip(tag, data, pos, (1,), "ChannelRestrictions")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChannelRestrictions is cut short") from None
+        if pos != end:
+            raise DecodeError("ChannelRestrictions is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.max_count != 0:
+            out += (b"\x08", uint64(self.max_count, "ChannelRestrictions.max_count"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -177,6 +418,83 @@ class ConsensusType(betterproto2.Message):
         self.metadata = metadata
         self.state = ConsensusTypeState(0) if state is MISSING else state
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConsensusType is nested too deep")
+        if m is None:
+            m = new(ConsensusType)
+            m.type = ""
+            m.metadata = b""
+            m.state = _ConsensusTypeState(0)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConsensusType.type is cut short")
+                    m.type = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConsensusType.metadata is cut short")
+                    m.metadata = data[pos:stop]
+                    pos = stop
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.state = _ConsensusTypeState(value)
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "ConsensusType")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConsensusType is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ConsensusType: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ConsensusType is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.type != "":
+            raw = utf8(self.type, "ConsensusType.type")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.metadata != b"":
+            raw = self.metadata
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ConsensusType.metadata")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.state != 0:
+            out += (b"\x18", int32(self.state, "ConsensusType.state"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("orderer", "ConsensusType", ConsensusType)
@@ -208,6 +526,68 @@ class DeliverResponse(betterproto2.Message):
         self.block = block
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("DeliverResponse is nested too deep")
+        if m is None:
+            m = new(DeliverResponse)
+            m.status = None
+            m.block = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.status = _common__._Status(value)
+                    m.block = None
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("DeliverResponse.block is cut short")
+                    m.block = _common__.Block._read(data, pos, stop, depth - 1, m.block)
+                    m.status = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "DeliverResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("DeliverResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("DeliverResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.status is not None:
+            out += (b"\x08", int32(self.status, "DeliverResponse.status"))
+        if self.block is not None:
+            if type(self.block) is not _common__.Block:
+                checked(self.block, _common__.Block, "DeliverResponse.block")
+            raw = self.block._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("orderer", "DeliverResponse", DeliverResponse)
 
@@ -226,6 +606,56 @@ class KafkaBrokers(betterproto2.Message):
     ) -> None:
         self.brokers = [] if brokers is MISSING else brokers
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KafkaBrokers is nested too deep")
+        if m is None:
+            m = new(KafkaBrokers)
+            m.brokers = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KafkaBrokers.brokers is cut short")
+                    m.brokers.append(data[pos:stop].decode())
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "KafkaBrokers")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KafkaBrokers is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"KafkaBrokers: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("KafkaBrokers is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.brokers, "KafkaBrokers.brokers"):
+            raw = utf8(value, "KafkaBrokers.brokers")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("orderer", "KafkaBrokers", KafkaBrokers)
@@ -276,6 +706,103 @@ class SeekInfo(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SeekInfo is nested too deep")
+        if m is None:
+            m = new(SeekInfo)
+            m.start = None
+            m.stop = None
+            m.behavior = _SeekInfoSeekBehavior(0)
+            m.error_response = _SeekInfoSeekErrorResponse(0)
+            m.content_type = _SeekInfoSeekContentType(0)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SeekInfo.start is cut short")
+                    m.start = SeekPosition._read(data, pos, stop, depth - 1, m.start)
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SeekInfo.stop is cut short")
+                    m.stop = SeekPosition._read(data, pos, stop, depth - 1, m.stop)
+                    pos = stop
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.behavior = _SeekInfoSeekBehavior(value)
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.error_response = _SeekInfoSeekErrorResponse(value)
+                elif tag == 40:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.content_type = _SeekInfoSeekContentType(value)
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "SeekInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SeekInfo is cut short") from None
+        if pos != end:
+            raise DecodeError("SeekInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.start is not None:
+            if type(self.start) is not SeekPosition:
+                checked(self.start, SeekPosition, "SeekInfo.start")
+            raw = self.start._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.stop is not None:
+            if type(self.stop) is not SeekPosition:
+                checked(self.stop, SeekPosition, "SeekInfo.stop")
+            raw = self.stop._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.behavior != 0:
+            out += (b"\x18", int32(self.behavior, "SeekInfo.behavior"))
+        if self.error_response != 0:
+            out += (b" ", int32(self.error_response, "SeekInfo.error_response"))
+        if self.content_type != 0:
+            out += (b"(", int32(self.content_type, "SeekInfo.content_type"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("orderer", "SeekInfo", SeekInfo)
 
@@ -290,6 +817,38 @@ class SeekNewest(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SeekNewest is nested too deep")
+        if m is None:
+            m = new(SeekNewest)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "SeekNewest")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SeekNewest is cut short") from None
+        if pos != end:
+            raise DecodeError("SeekNewest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("orderer", "SeekNewest", SeekNewest)
@@ -306,6 +865,38 @@ class SeekNextCommit(betterproto2.Message):
     ) -> None:
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SeekNextCommit is nested too deep")
+        if m is None:
+            m = new(SeekNextCommit)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "SeekNextCommit")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SeekNextCommit is cut short") from None
+        if pos != end:
+            raise DecodeError("SeekNextCommit is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("orderer", "SeekNextCommit", SeekNextCommit)
 
@@ -320,6 +911,38 @@ class SeekOldest(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SeekOldest is nested too deep")
+        if m is None:
+            m = new(SeekOldest)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "SeekOldest")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SeekOldest is cut short") from None
+        if pos != end:
+            raise DecodeError("SeekOldest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("orderer", "SeekOldest", SeekOldest)
@@ -363,6 +986,123 @@ class SeekPosition(betterproto2.Message):
         self.next_commit = next_commit
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SeekPosition is nested too deep")
+        if m is None:
+            m = new(SeekPosition)
+            m.newest = None
+            m.oldest = None
+            m.specified = None
+            m.next_commit = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SeekPosition.newest is cut short")
+                    m.newest = SeekNewest._read(data, pos, stop, depth - 1, m.newest)
+                    m.next_commit = None
+                    m.oldest = None
+                    m.specified = None
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SeekPosition.oldest is cut short")
+                    m.oldest = SeekOldest._read(data, pos, stop, depth - 1, m.oldest)
+                    m.newest = None
+                    m.next_commit = None
+                    m.specified = None
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SeekPosition.specified is cut short")
+                    m.specified = SeekSpecified._read(
+                        data, pos, stop, depth - 1, m.specified
+                    )
+                    m.newest = None
+                    m.next_commit = None
+                    m.oldest = None
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SeekPosition.next_commit is cut short")
+                    m.next_commit = SeekNextCommit._read(
+                        data, pos, stop, depth - 1, m.next_commit
+                    )
+                    m.newest = None
+                    m.oldest = None
+                    m.specified = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "SeekPosition")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SeekPosition is cut short") from None
+        if pos != end:
+            raise DecodeError("SeekPosition is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.newest is not None:
+            if type(self.newest) is not SeekNewest:
+                checked(self.newest, SeekNewest, "SeekPosition.newest")
+            raw = self.newest._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.oldest is not None:
+            if type(self.oldest) is not SeekOldest:
+                checked(self.oldest, SeekOldest, "SeekPosition.oldest")
+            raw = self.oldest._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.specified is not None:
+            if type(self.specified) is not SeekSpecified:
+                checked(self.specified, SeekSpecified, "SeekPosition.specified")
+            raw = self.specified._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.next_commit is not None:
+            if type(self.next_commit) is not SeekNextCommit:
+                checked(self.next_commit, SeekNextCommit, "SeekPosition.next_commit")
+            raw = self.next_commit._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("orderer", "SeekPosition", SeekPosition)
 
@@ -380,8 +1120,65 @@ class SeekSpecified(betterproto2.Message):
         self.number = number
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SeekSpecified is nested too deep")
+        if m is None:
+            m = new(SeekSpecified)
+            m.number = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.number = value
+                else:
+                    pos = skip(tag, data, pos, (1,), "SeekSpecified")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SeekSpecified is cut short") from None
+        if pos != end:
+            raise DecodeError("SeekSpecified is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.number != 0:
+            out += (b"\x08", uint64(self.number, "SeekSpecified.number"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("orderer", "SeekSpecified", SeekSpecified)
 
 
 from .. import common as _common__
+
+_ConsensusTypeState = members(ConsensusTypeState)
+_SeekInfoSeekBehavior = members(SeekInfoSeekBehavior)
+_SeekInfoSeekContentType = members(SeekInfoSeekContentType)
+_SeekInfoSeekErrorResponse = members(SeekInfoSeekErrorResponse)
+DeliverResponse._nested.update({2: _common__.Block._nested})
+SeekInfo._nested.update({1: SeekPosition._nested, 2: SeekPosition._nested})
+SeekPosition._nested.update(
+    {
+        1: SeekNewest._nested,
+        2: SeekOldest._nested,
+        3: SeekSpecified._nested,
+        4: SeekNextCommit._nested,
+    }
+)

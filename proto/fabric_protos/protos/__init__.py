@@ -95,6 +95,24 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.values import datetime_bytes, members, read_datetime
+from fabric_protos.wire import (
+    Entry,
+    ONE_BYTE,
+    boolean,
+    checked,
+    entries,
+    int32,
+    items,
+    new,
+    skip,
+    uint32,
+    uint64,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -271,6 +289,114 @@ class AcLs(betterproto2.Message):
         self.acls = {} if acls is MISSING else acls
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("AcLs is nested too deep")
+        if m is None:
+            m = new(AcLs)
+            m.acls = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("AcLs.acls is cut short")
+                    entry = AcLs._read_acls(data, pos, stop, depth - 1)
+                    if entry.value is None:
+                        entry.value = ApiResource._read(b"", 0, 0, depth - 1)
+                    m.acls[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "AcLs")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("AcLs is cut short") from None
+        if pos != end:
+            raise DecodeError("AcLs is cut short")
+        return m
+
+    @staticmethod
+    def _read_acls(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("AcLs.acls is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("AcLs.acls.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("AcLs.acls.value is cut short")
+                    m.value = ApiResource._read(data, pos, stop, depth - 1, m.value)
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "AcLs.acls")
+        except IndexError:
+            raise DecodeError("AcLs.acls is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"AcLs.acls: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("AcLs.acls is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for key, value in entries(self.acls, "AcLs.acls"):
+            entry: list[bytes] = []
+            raw = utf8(key, "AcLs.acls")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not ApiResource:
+                checked(value, ApiResource, "AcLs.acls")
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ACLs", AcLs)
 
@@ -292,6 +418,66 @@ class AnchorPeer(betterproto2.Message):
         self.port = port
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("AnchorPeer is nested too deep")
+        if m is None:
+            m = new(AnchorPeer)
+            m.host = ""
+            m.port = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("AnchorPeer.host is cut short")
+                    m.host = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.port = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "AnchorPeer")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("AnchorPeer is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"AnchorPeer: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("AnchorPeer is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.host != "":
+            raw = utf8(self.host, "AnchorPeer.host")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.port != 0:
+            out += (b"\x10", int32(self.port, "AnchorPeer.port"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "AnchorPeer", AnchorPeer)
 
@@ -311,6 +497,56 @@ class AnchorPeers(betterproto2.Message):
         self.anchor_peers = [] if anchor_peers is MISSING else anchor_peers
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("AnchorPeers is nested too deep")
+        if m is None:
+            m = new(AnchorPeers)
+            m.anchor_peers = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("AnchorPeers.anchor_peers is cut short")
+                    m.anchor_peers.append(AnchorPeer._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "AnchorPeers")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("AnchorPeers is cut short") from None
+        if pos != end:
+            raise DecodeError("AnchorPeers is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.anchor_peers, "AnchorPeers.anchor_peers"):
+            if type(value) is not AnchorPeer:
+                checked(value, AnchorPeer, "AnchorPeers.anchor_peers")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "AnchorPeers", AnchorPeers)
 
@@ -327,6 +563,56 @@ class ApiResource(betterproto2.Message):
     ) -> None:
         self.policy_ref = policy_ref
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ApiResource is nested too deep")
+        if m is None:
+            m = new(ApiResource)
+            m.policy_ref = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ApiResource.policy_ref is cut short")
+                    m.policy_ref = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ApiResource")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ApiResource is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ApiResource: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ApiResource is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.policy_ref != "":
+            raw = utf8(self.policy_ref, "ApiResource.policy_ref")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "APIResource", ApiResource)
@@ -358,6 +644,90 @@ class ApplicationPolicy(betterproto2.Message):
         self.channel_config_policy_reference = channel_config_policy_reference
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ApplicationPolicy is nested too deep")
+        if m is None:
+            m = new(ApplicationPolicy)
+            m.signature_policy = None
+            m.channel_config_policy_reference = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ApplicationPolicy.signature_policy is cut short"
+                        )
+                    m.signature_policy = _common__.SignaturePolicyEnvelope._read(
+                        data, pos, stop, depth - 1, m.signature_policy
+                    )
+                    m.channel_config_policy_reference = None
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ApplicationPolicy.channel_config_policy_reference is cut short"
+                        )
+                    m.channel_config_policy_reference = data[pos:stop].decode()
+                    m.signature_policy = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ApplicationPolicy")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ApplicationPolicy is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ApplicationPolicy: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ApplicationPolicy is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.signature_policy is not None:
+            if type(self.signature_policy) is not _common__.SignaturePolicyEnvelope:
+                checked(
+                    self.signature_policy,
+                    _common__.SignaturePolicyEnvelope,
+                    "ApplicationPolicy.signature_policy",
+                )
+            raw = self.signature_policy._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.channel_config_policy_reference is not None:
+            raw = utf8(
+                self.channel_config_policy_reference,
+                "ApplicationPolicy.channel_config_policy_reference",
+            )
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ApplicationPolicy", ApplicationPolicy)
 
@@ -387,6 +757,143 @@ class BlockAndPrivateData(betterproto2.Message):
         self.private_data_map = {} if private_data_map is MISSING else private_data_map
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("BlockAndPrivateData is nested too deep")
+        if m is None:
+            m = new(BlockAndPrivateData)
+            m.block = None
+            m.private_data_map = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("BlockAndPrivateData.block is cut short")
+                    m.block = _common__.Block._read(data, pos, stop, depth - 1, m.block)
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "BlockAndPrivateData.private_data_map is cut short"
+                        )
+                    entry = BlockAndPrivateData._read_private_data_map(
+                        data, pos, stop, depth - 1
+                    )
+                    if entry.value is None:
+                        entry.value = _rwset__.TxPvtReadWriteSet._read(
+                            b"", 0, 0, depth - 1
+                        )
+                    m.private_data_map[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "BlockAndPrivateData")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("BlockAndPrivateData is cut short") from None
+        if pos != end:
+            raise DecodeError("BlockAndPrivateData is cut short")
+        return m
+
+    @staticmethod
+    def _read_private_data_map(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("BlockAndPrivateData.private_data_map is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = 0
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.key = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "BlockAndPrivateData.private_data_map.value is cut short"
+                        )
+                    m.value = _rwset__.TxPvtReadWriteSet._read(
+                        data, pos, stop, depth - 1, m.value
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2), "BlockAndPrivateData.private_data_map"
+                    )
+        except IndexError:
+            raise DecodeError(
+                "BlockAndPrivateData.private_data_map is cut short"
+            ) from None
+        if pos != end:
+            raise DecodeError("BlockAndPrivateData.private_data_map is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.block is not None:
+            if type(self.block) is not _common__.Block:
+                checked(self.block, _common__.Block, "BlockAndPrivateData.block")
+            raw = self.block._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(
+            self.private_data_map, "BlockAndPrivateData.private_data_map"
+        ):
+            entry: list[bytes] = []
+            entry += (b"\x08", uint64(key, "BlockAndPrivateData.private_data_map"))
+            if type(value) is not _rwset__.TxPvtReadWriteSet:
+                checked(
+                    value,
+                    _rwset__.TxPvtReadWriteSet,
+                    "BlockAndPrivateData.private_data_map",
+                )
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "protos", "BlockAndPrivateData", BlockAndPrivateData
@@ -409,6 +916,73 @@ class CdsData(betterproto2.Message):
         self.hash = hash
         self.metadatahash = metadatahash
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CdsData is nested too deep")
+        if m is None:
+            m = new(CdsData)
+            m.hash = b""
+            m.metadatahash = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("CdsData.hash is cut short")
+                    m.hash = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("CdsData.metadatahash is cut short")
+                    m.metadatahash = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "CdsData")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CdsData is cut short") from None
+        if pos != end:
+            raise DecodeError("CdsData is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.hash != b"":
+            raw = self.hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "CdsData.hash")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.metadatahash != b"":
+            raw = self.metadatahash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "CdsData.metadatahash")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "CDSData", CdsData)
@@ -445,6 +1019,109 @@ class ChaincodeAction(betterproto2.Message):
         self.chaincode_id = chaincode_id
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeAction is nested too deep")
+        if m is None:
+            m = new(ChaincodeAction)
+            m.results = b""
+            m.events = b""
+            m.response = None
+            m.chaincode_id = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeAction.results is cut short")
+                    m.results = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeAction.events is cut short")
+                    m.events = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeAction.response is cut short")
+                    m.response = Response._read(data, pos, stop, depth - 1, m.response)
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeAction.chaincode_id is cut short")
+                    m.chaincode_id = ChaincodeId._read(
+                        data, pos, stop, depth - 1, m.chaincode_id
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "ChaincodeAction")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeAction is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeAction is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.results != b"":
+            raw = self.results
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeAction.results")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.events != b"":
+            raw = self.events
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeAction.events")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.response is not None:
+            if type(self.response) is not Response:
+                checked(self.response, Response, "ChaincodeAction.response")
+            raw = self.response._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.chaincode_id is not None:
+            if type(self.chaincode_id) is not ChaincodeId:
+                checked(self.chaincode_id, ChaincodeId, "ChaincodeAction.chaincode_id")
+            raw = self.chaincode_id._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ChaincodeAction", ChaincodeAction)
 
@@ -467,6 +1144,81 @@ class ChaincodeActionPayload(betterproto2.Message):
         self.chaincode_proposal_payload = chaincode_proposal_payload
         self.action = action
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeActionPayload is nested too deep")
+        if m is None:
+            m = new(ChaincodeActionPayload)
+            m.chaincode_proposal_payload = b""
+            m.action = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeActionPayload.chaincode_proposal_payload is cut short"
+                        )
+                    m.chaincode_proposal_payload = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeActionPayload.action is cut short")
+                    m.action = ChaincodeEndorsedAction._read(
+                        data, pos, stop, depth - 1, m.action
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeActionPayload")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeActionPayload is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeActionPayload is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.chaincode_proposal_payload != b"":
+            raw = self.chaincode_proposal_payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeActionPayload.chaincode_proposal_payload")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.action is not None:
+            if type(self.action) is not ChaincodeEndorsedAction:
+                checked(
+                    self.action,
+                    ChaincodeEndorsedAction,
+                    "ChaincodeActionPayload.action",
+                )
+            raw = self.action._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -500,6 +1252,102 @@ class ChaincodeAdditionalParams(betterproto2.Message):
         self.use_get_multiple_keys = use_get_multiple_keys
         self.max_size_get_multiple_keys = max_size_get_multiple_keys
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeAdditionalParams is nested too deep")
+        if m is None:
+            m = new(ChaincodeAdditionalParams)
+            m.use_write_batch = False
+            m.max_size_write_batch = 0
+            m.use_get_multiple_keys = False
+            m.max_size_get_multiple_keys = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.use_write_batch = value != 0
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.max_size_write_batch = value
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.use_get_multiple_keys = value != 0
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = value & 0xFFFFFFFF
+                    m.max_size_get_multiple_keys = value
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 3, 4), "ChaincodeAdditionalParams"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeAdditionalParams is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeAdditionalParams is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.use_write_batch is not False:
+            out += (
+                b"\x08",
+                boolean(
+                    self.use_write_batch, "ChaincodeAdditionalParams.use_write_batch"
+                ),
+            )
+        if self.max_size_write_batch != 0:
+            out += (
+                b"\x10",
+                uint32(
+                    self.max_size_write_batch,
+                    "ChaincodeAdditionalParams.max_size_write_batch",
+                ),
+            )
+        if self.use_get_multiple_keys is not False:
+            out += (
+                b"\x18",
+                boolean(
+                    self.use_get_multiple_keys,
+                    "ChaincodeAdditionalParams.use_get_multiple_keys",
+                ),
+            )
+        if self.max_size_get_multiple_keys != 0:
+            out += (
+                b" ",
+                uint32(
+                    self.max_size_get_multiple_keys,
+                    "ChaincodeAdditionalParams.max_size_get_multiple_keys",
+                ),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -543,6 +1391,135 @@ class ChaincodeCall(betterproto2.Message):
         self.key_policies = [] if key_policies is MISSING else key_policies
         self.disregard_namespace_policy = disregard_namespace_policy
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeCall is nested too deep")
+        if m is None:
+            m = new(ChaincodeCall)
+            m.name = ""
+            m.collection_names = []
+            m.no_private_reads = False
+            m.no_public_writes = False
+            m.key_policies = []
+            m.disregard_namespace_policy = False
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeCall.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeCall.collection_names is cut short")
+                    m.collection_names.append(data[pos:stop].decode())
+                    pos = stop
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.no_private_reads = value != 0
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.no_public_writes = value != 0
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeCall.key_policies is cut short")
+                    m.key_policies.append(
+                        _common__.SignaturePolicyEnvelope._read(
+                            data, pos, stop, depth - 1
+                        )
+                    )
+                    pos = stop
+                elif tag == 48:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.disregard_namespace_policy = value != 0
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5, 6), "ChaincodeCall")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeCall is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ChaincodeCall: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ChaincodeCall is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "ChaincodeCall.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.collection_names, "ChaincodeCall.collection_names"):
+            raw = utf8(value, "ChaincodeCall.collection_names")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.no_private_reads is not False:
+            out += (
+                b"\x18",
+                boolean(self.no_private_reads, "ChaincodeCall.no_private_reads"),
+            )
+        if self.no_public_writes is not False:
+            out += (
+                b" ",
+                boolean(self.no_public_writes, "ChaincodeCall.no_public_writes"),
+            )
+        for value in items(self.key_policies, "ChaincodeCall.key_policies"):
+            if type(value) is not _common__.SignaturePolicyEnvelope:
+                checked(
+                    value,
+                    _common__.SignaturePolicyEnvelope,
+                    "ChaincodeCall.key_policies",
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.disregard_namespace_policy is not False:
+            out += (
+                b"0",
+                boolean(
+                    self.disregard_namespace_policy,
+                    "ChaincodeCall.disregard_namespace_policy",
+                ),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "ChaincodeCall", ChaincodeCall)
@@ -593,6 +1570,185 @@ class ChaincodeData(betterproto2.Message):
         self.instantiation_policy = instantiation_policy
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeData is nested too deep")
+        if m is None:
+            m = new(ChaincodeData)
+            m.name = ""
+            m.version = ""
+            m.escc = ""
+            m.vscc = ""
+            m.policy = None
+            m.data = b""
+            m.id = b""
+            m.instantiation_policy = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeData.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeData.version is cut short")
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeData.escc is cut short")
+                    m.escc = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeData.vscc is cut short")
+                    m.vscc = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeData.policy is cut short")
+                    m.policy = _common__.SignaturePolicyEnvelope._read(
+                        data, pos, stop, depth - 1, m.policy
+                    )
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeData.data is cut short")
+                    m.data = data[pos:stop]
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeData.id is cut short")
+                    m.id = data[pos:stop]
+                    pos = stop
+                elif tag == 66:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeData.instantiation_policy is cut short"
+                        )
+                    m.instantiation_policy = _common__.SignaturePolicyEnvelope._read(
+                        data, pos, stop, depth - 1, m.instantiation_policy
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 3, 4, 5, 6, 7, 8), "ChaincodeData"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeData is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ChaincodeData: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ChaincodeData is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "ChaincodeData.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version != "":
+            raw = utf8(self.version, "ChaincodeData.version")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.escc != "":
+            raw = utf8(self.escc, "ChaincodeData.escc")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.vscc != "":
+            raw = utf8(self.vscc, "ChaincodeData.vscc")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.policy is not None:
+            if type(self.policy) is not _common__.SignaturePolicyEnvelope:
+                checked(
+                    self.policy,
+                    _common__.SignaturePolicyEnvelope,
+                    "ChaincodeData.policy",
+                )
+            raw = self.policy._write()
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.data != b"":
+            raw = self.data
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeData.data")
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.id != b"":
+            raw = self.id
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeData.id")
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.instantiation_policy is not None:
+            if type(self.instantiation_policy) is not _common__.SignaturePolicyEnvelope:
+                checked(
+                    self.instantiation_policy,
+                    _common__.SignaturePolicyEnvelope,
+                    "ChaincodeData.instantiation_policy",
+                )
+            raw = self.instantiation_policy._write()
+            size = len(raw)
+            out += (b"B", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ChaincodeData", ChaincodeData)
 
@@ -615,6 +1771,83 @@ class ChaincodeDeploymentSpec(betterproto2.Message):
         self.chaincode_spec = chaincode_spec
         self.code_package = code_package
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeDeploymentSpec is nested too deep")
+        if m is None:
+            m = new(ChaincodeDeploymentSpec)
+            m.chaincode_spec = None
+            m.code_package = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeDeploymentSpec.chaincode_spec is cut short"
+                        )
+                    m.chaincode_spec = ChaincodeSpec._read(
+                        data, pos, stop, depth - 1, m.chaincode_spec
+                    )
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeDeploymentSpec.code_package is cut short"
+                        )
+                    m.code_package = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 3), "ChaincodeDeploymentSpec")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeDeploymentSpec is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeDeploymentSpec is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.chaincode_spec is not None:
+            if type(self.chaincode_spec) is not ChaincodeSpec:
+                checked(
+                    self.chaincode_spec,
+                    ChaincodeSpec,
+                    "ChaincodeDeploymentSpec.chaincode_spec",
+                )
+            raw = self.chaincode_spec._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.code_package != b"":
+            raw = self.code_package
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeDeploymentSpec.code_package")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -641,6 +1874,77 @@ class ChaincodeEndorsedAction(betterproto2.Message):
         self.endorsements = [] if endorsements is MISSING else endorsements
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeEndorsedAction is nested too deep")
+        if m is None:
+            m = new(ChaincodeEndorsedAction)
+            m.proposal_response_payload = b""
+            m.endorsements = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeEndorsedAction.proposal_response_payload is cut short"
+                        )
+                    m.proposal_response_payload = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeEndorsedAction.endorsements is cut short"
+                        )
+                    m.endorsements.append(Endorsement._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeEndorsedAction")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeEndorsedAction is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeEndorsedAction is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.proposal_response_payload != b"":
+            raw = self.proposal_response_payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeEndorsedAction.proposal_response_payload")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.endorsements, "ChaincodeEndorsedAction.endorsements"):
+            if type(value) is not Endorsement:
+                checked(value, Endorsement, "ChaincodeEndorsedAction.endorsements")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "protos", "ChaincodeEndorsedAction", ChaincodeEndorsedAction
@@ -659,6 +1963,58 @@ class ChaincodeEndorsement(betterproto2.Message):
     ) -> None:
         self.name = name
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeEndorsement is nested too deep")
+        if m is None:
+            m = new(ChaincodeEndorsement)
+            m.name = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEndorsement.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ChaincodeEndorsement")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeEndorsement is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ChaincodeEndorsement: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ChaincodeEndorsement is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "ChaincodeEndorsement.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -691,6 +2047,105 @@ class ChaincodeEvent(betterproto2.Message):
         self.payload = payload
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeEvent is nested too deep")
+        if m is None:
+            m = new(ChaincodeEvent)
+            m.chaincode_id = ""
+            m.tx_id = ""
+            m.event_name = ""
+            m.payload = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEvent.chaincode_id is cut short")
+                    m.chaincode_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEvent.tx_id is cut short")
+                    m.tx_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEvent.event_name is cut short")
+                    m.event_name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeEvent.payload is cut short")
+                    m.payload = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "ChaincodeEvent")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeEvent is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ChaincodeEvent: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ChaincodeEvent is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.chaincode_id != "":
+            raw = utf8(self.chaincode_id, "ChaincodeEvent.chaincode_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.tx_id != "":
+            raw = utf8(self.tx_id, "ChaincodeEvent.tx_id")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.event_name != "":
+            raw = utf8(self.event_name, "ChaincodeEvent.event_name")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.payload != b"":
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeEvent.payload")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ChaincodeEvent", ChaincodeEvent)
 
@@ -709,6 +2164,64 @@ class ChaincodeHeaderExtension(betterproto2.Message):
     ) -> None:
         self.chaincode_id = chaincode_id
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeHeaderExtension is nested too deep")
+        if m is None:
+            m = new(ChaincodeHeaderExtension)
+            m.chaincode_id = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeHeaderExtension.chaincode_id is cut short"
+                        )
+                    m.chaincode_id = ChaincodeId._read(
+                        data, pos, stop, depth - 1, m.chaincode_id
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (2,), "ChaincodeHeaderExtension")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeHeaderExtension is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeHeaderExtension is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.chaincode_id is not None:
+            if type(self.chaincode_id) is not ChaincodeId:
+                checked(
+                    self.chaincode_id,
+                    ChaincodeId,
+                    "ChaincodeHeaderExtension.chaincode_id",
+                )
+            raw = self.chaincode_id._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -737,6 +2250,86 @@ class ChaincodeId(betterproto2.Message):
         self.version = version
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeId is nested too deep")
+        if m is None:
+            m = new(ChaincodeId)
+            m.path = ""
+            m.name = ""
+            m.version = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeId.path is cut short")
+                    m.path = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeId.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeId.version is cut short")
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "ChaincodeId")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeId is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ChaincodeId: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ChaincodeId is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.path != "":
+            raw = utf8(self.path, "ChaincodeId.path")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.name != "":
+            raw = utf8(self.name, "ChaincodeId.name")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version != "":
+            raw = utf8(self.version, "ChaincodeId.version")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ChaincodeID", ChaincodeId)
 
@@ -757,6 +2350,75 @@ class ChaincodeIdentifier(betterproto2.Message):
         self.hash = hash
         self.version = version
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeIdentifier is nested too deep")
+        if m is None:
+            m = new(ChaincodeIdentifier)
+            m.hash = b""
+            m.version = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeIdentifier.hash is cut short")
+                    m.hash = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeIdentifier.version is cut short")
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeIdentifier")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeIdentifier is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ChaincodeIdentifier: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ChaincodeIdentifier is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.hash != b"":
+            raw = self.hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeIdentifier.hash")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version != "":
+            raw = utf8(self.version, "ChaincodeIdentifier.version")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -801,6 +2463,148 @@ class ChaincodeInfo(betterproto2.Message):
         self.id = id
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeInfo is nested too deep")
+        if m is None:
+            m = new(ChaincodeInfo)
+            m.name = ""
+            m.version = ""
+            m.path = ""
+            m.input = ""
+            m.escc = ""
+            m.vscc = ""
+            m.id = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInfo.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInfo.version is cut short")
+                    m.version = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInfo.path is cut short")
+                    m.path = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInfo.input is cut short")
+                    m.input = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInfo.escc is cut short")
+                    m.escc = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInfo.vscc is cut short")
+                    m.vscc = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInfo.id is cut short")
+                    m.id = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5, 6, 7), "ChaincodeInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeInfo is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ChaincodeInfo: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ChaincodeInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "ChaincodeInfo.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version != "":
+            raw = utf8(self.version, "ChaincodeInfo.version")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.path != "":
+            raw = utf8(self.path, "ChaincodeInfo.path")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.input != "":
+            raw = utf8(self.input, "ChaincodeInfo.input")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.escc != "":
+            raw = utf8(self.escc, "ChaincodeInfo.escc")
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.vscc != "":
+            raw = utf8(self.vscc, "ChaincodeInfo.vscc")
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.id != b"":
+            raw = self.id
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeInfo.id")
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ChaincodeInfo", ChaincodeInfo)
 
@@ -834,6 +2638,142 @@ class ChaincodeInput(betterproto2.Message):
         self.is_init = is_init
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeInput is nested too deep")
+        if m is None:
+            m = new(ChaincodeInput)
+            m.args = []
+            m.decorations = {}
+            m.is_init = False
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInput.args is cut short")
+                    m.args.append(data[pos:stop])
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInput.decorations is cut short")
+                    entry = ChaincodeInput._read_decorations(data, pos, stop, depth - 1)
+                    m.decorations[entry.key] = entry.value
+                    pos = stop
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.is_init = value != 0
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "ChaincodeInput")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeInput is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeInput is cut short")
+        return m
+
+    @staticmethod
+    def _read_decorations(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeInput.decorations is nested too deep")
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = b""
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInput.decorations.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeInput.decorations.value is cut short"
+                        )
+                    m.value = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeInput.decorations")
+        except IndexError:
+            raise DecodeError("ChaincodeInput.decorations is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ChaincodeInput.decorations: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ChaincodeInput.decorations is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.args, "ChaincodeInput.args"):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeInput.args")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(self.decorations, "ChaincodeInput.decorations"):
+            entry: list[bytes] = []
+            raw = utf8(key, "ChaincodeInput.decorations")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeInput.decorations")
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.is_init is not False:
+            out += (b"\x18", boolean(self.is_init, "ChaincodeInput.is_init"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ChaincodeInput", ChaincodeInput)
 
@@ -853,6 +2793,56 @@ class ChaincodeInterest(betterproto2.Message):
         self.chaincodes = [] if chaincodes is MISSING else chaincodes
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeInterest is nested too deep")
+        if m is None:
+            m = new(ChaincodeInterest)
+            m.chaincodes = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeInterest.chaincodes is cut short")
+                    m.chaincodes.append(ChaincodeCall._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ChaincodeInterest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeInterest is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeInterest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.chaincodes, "ChaincodeInterest.chaincodes"):
+            if type(value) is not ChaincodeCall:
+                checked(value, ChaincodeCall, "ChaincodeInterest.chaincodes")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ChaincodeInterest", ChaincodeInterest)
 
@@ -871,6 +2861,64 @@ class ChaincodeInvocationSpec(betterproto2.Message):
     ) -> None:
         self.chaincode_spec = chaincode_spec
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeInvocationSpec is nested too deep")
+        if m is None:
+            m = new(ChaincodeInvocationSpec)
+            m.chaincode_spec = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeInvocationSpec.chaincode_spec is cut short"
+                        )
+                    m.chaincode_spec = ChaincodeSpec._read(
+                        data, pos, stop, depth - 1, m.chaincode_spec
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ChaincodeInvocationSpec")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeInvocationSpec is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeInvocationSpec is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.chaincode_spec is not None:
+            if type(self.chaincode_spec) is not ChaincodeSpec:
+                checked(
+                    self.chaincode_spec,
+                    ChaincodeSpec,
+                    "ChaincodeInvocationSpec.chaincode_spec",
+                )
+            raw = self.chaincode_spec._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -928,6 +2976,163 @@ class ChaincodeMessage(betterproto2.Message):
         self.channel_id = channel_id
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeMessage is nested too deep")
+        if m is None:
+            m = new(ChaincodeMessage)
+            m.type = _ChaincodeMessageType(0)
+            m.timestamp = None
+            m.payload = b""
+            m.txid = ""
+            m.proposal = None
+            m.chaincode_event = None
+            m.channel_id = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.type = _ChaincodeMessageType(value)
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeMessage.timestamp is cut short")
+                    m.timestamp = read_datetime(data, pos, stop, depth - 1, m.timestamp)
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeMessage.payload is cut short")
+                    m.payload = data[pos:stop]
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeMessage.txid is cut short")
+                    m.txid = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeMessage.proposal is cut short")
+                    m.proposal = SignedProposal._read(
+                        data, pos, stop, depth - 1, m.proposal
+                    )
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeMessage.chaincode_event is cut short"
+                        )
+                    m.chaincode_event = ChaincodeEvent._read(
+                        data, pos, stop, depth - 1, m.chaincode_event
+                    )
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeMessage.channel_id is cut short")
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 3, 4, 5, 6, 7), "ChaincodeMessage"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeMessage is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ChaincodeMessage: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ChaincodeMessage is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.type != 0:
+            out += (b"\x08", int32(self.type, "ChaincodeMessage.type"))
+        if self.timestamp is not None:
+            if type(self.timestamp) is not datetime.datetime:
+                checked(self.timestamp, datetime.datetime, "ChaincodeMessage.timestamp")
+            raw = datetime_bytes(self.timestamp, "ChaincodeMessage.timestamp")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.payload != b"":
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeMessage.payload")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.txid != "":
+            raw = utf8(self.txid, "ChaincodeMessage.txid")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.proposal is not None:
+            if type(self.proposal) is not SignedProposal:
+                checked(self.proposal, SignedProposal, "ChaincodeMessage.proposal")
+            raw = self.proposal._write()
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.chaincode_event is not None:
+            if type(self.chaincode_event) is not ChaincodeEvent:
+                checked(
+                    self.chaincode_event,
+                    ChaincodeEvent,
+                    "ChaincodeMessage.chaincode_event",
+                )
+            raw = self.chaincode_event._write()
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "ChaincodeMessage.channel_id")
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ChaincodeMessage", ChaincodeMessage)
 
@@ -957,6 +3162,147 @@ class ChaincodeProposalPayload(betterproto2.Message):
         self.transient_map = {} if transient_map is MISSING else transient_map
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeProposalPayload is nested too deep")
+        if m is None:
+            m = new(ChaincodeProposalPayload)
+            m.input = b""
+            m.transient_map = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeProposalPayload.input is cut short")
+                    m.input = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeProposalPayload.transient_map is cut short"
+                        )
+                    entry = ChaincodeProposalPayload._read_transient_map(
+                        data, pos, stop, depth - 1
+                    )
+                    m.transient_map[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeProposalPayload")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeProposalPayload is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeProposalPayload is cut short")
+        return m
+
+    @staticmethod
+    def _read_transient_map(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "ChaincodeProposalPayload.transient_map is nested too deep"
+            )
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = b""
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeProposalPayload.transient_map.key is cut short"
+                        )
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeProposalPayload.transient_map.value is cut short"
+                        )
+                    m.value = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2), "ChaincodeProposalPayload.transient_map"
+                    )
+        except IndexError:
+            raise DecodeError(
+                "ChaincodeProposalPayload.transient_map is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ChaincodeProposalPayload.transient_map: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ChaincodeProposalPayload.transient_map is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.input != b"":
+            raw = self.input
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeProposalPayload.input")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(
+            self.transient_map, "ChaincodeProposalPayload.transient_map"
+        ):
+            entry: list[bytes] = []
+            raw = utf8(key, "ChaincodeProposalPayload.transient_map")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeProposalPayload.transient_map")
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "protos", "ChaincodeProposalPayload", ChaincodeProposalPayload
@@ -977,6 +3323,58 @@ class ChaincodeQueryResponse(betterproto2.Message):
     ) -> None:
         self.chaincodes = [] if chaincodes is MISSING else chaincodes
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeQueryResponse is nested too deep")
+        if m is None:
+            m = new(ChaincodeQueryResponse)
+            m.chaincodes = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ChaincodeQueryResponse.chaincodes is cut short"
+                        )
+                    m.chaincodes.append(ChaincodeInfo._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ChaincodeQueryResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeQueryResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeQueryResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.chaincodes, "ChaincodeQueryResponse.chaincodes"):
+            if type(value) is not ChaincodeInfo:
+                checked(value, ChaincodeInfo, "ChaincodeQueryResponse.chaincodes")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1015,6 +3413,95 @@ class ChaincodeSpec(betterproto2.Message):
         self.timeout = timeout
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeSpec is nested too deep")
+        if m is None:
+            m = new(ChaincodeSpec)
+            m.type = _ChaincodeSpecType(0)
+            m.chaincode_id = None
+            m.input = None
+            m.timeout = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.type = _ChaincodeSpecType(value)
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeSpec.chaincode_id is cut short")
+                    m.chaincode_id = ChaincodeId._read(
+                        data, pos, stop, depth - 1, m.chaincode_id
+                    )
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeSpec.input is cut short")
+                    m.input = ChaincodeInput._read(data, pos, stop, depth - 1, m.input)
+                    pos = stop
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.timeout = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "ChaincodeSpec")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeSpec is cut short") from None
+        if pos != end:
+            raise DecodeError("ChaincodeSpec is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.type != 0:
+            out += (b"\x08", int32(self.type, "ChaincodeSpec.type"))
+        if self.chaincode_id is not None:
+            if type(self.chaincode_id) is not ChaincodeId:
+                checked(self.chaincode_id, ChaincodeId, "ChaincodeSpec.chaincode_id")
+            raw = self.chaincode_id._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.input is not None:
+            if type(self.input) is not ChaincodeInput:
+                checked(self.input, ChaincodeInput, "ChaincodeSpec.input")
+            raw = self.input._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.timeout != 0:
+            out += (b" ", int32(self.timeout, "ChaincodeSpec.timeout"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ChaincodeSpec", ChaincodeSpec)
 
@@ -1036,6 +3523,75 @@ class ChaincodeValidation(betterproto2.Message):
         self.argument = argument
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChaincodeValidation is nested too deep")
+        if m is None:
+            m = new(ChaincodeValidation)
+            m.name = ""
+            m.argument = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeValidation.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChaincodeValidation.argument is cut short")
+                    m.argument = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ChaincodeValidation")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChaincodeValidation is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ChaincodeValidation: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ChaincodeValidation is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "ChaincodeValidation.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.argument != b"":
+            raw = self.argument
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ChaincodeValidation.argument")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "protos", "ChaincodeValidation", ChaincodeValidation
@@ -1055,6 +3611,56 @@ class ChannelInfo(betterproto2.Message):
         self.channel_id = channel_id
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChannelInfo is nested too deep")
+        if m is None:
+            m = new(ChannelInfo)
+            m.channel_id = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelInfo.channel_id is cut short")
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ChannelInfo")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChannelInfo is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ChannelInfo: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ChannelInfo is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "ChannelInfo.channel_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ChannelInfo", ChannelInfo)
 
@@ -1073,6 +3679,56 @@ class ChannelQueryResponse(betterproto2.Message):
     ) -> None:
         self.channels = [] if channels is MISSING else channels
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ChannelQueryResponse is nested too deep")
+        if m is None:
+            m = new(ChannelQueryResponse)
+            m.channels = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ChannelQueryResponse.channels is cut short")
+                    m.channels.append(ChannelInfo._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ChannelQueryResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ChannelQueryResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("ChannelQueryResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.channels, "ChannelQueryResponse.channels"):
+            if type(value) is not ChannelInfo:
+                checked(value, ChannelInfo, "ChannelQueryResponse.channels")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1100,6 +3756,64 @@ class CollectionConfig(betterproto2.Message):
         self.static_collection_config = static_collection_config
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CollectionConfig is nested too deep")
+        if m is None:
+            m = new(CollectionConfig)
+            m.static_collection_config = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CollectionConfig.static_collection_config is cut short"
+                        )
+                    m.static_collection_config = StaticCollectionConfig._read(
+                        data, pos, stop, depth - 1, m.static_collection_config
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "CollectionConfig")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CollectionConfig is cut short") from None
+        if pos != end:
+            raise DecodeError("CollectionConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.static_collection_config is not None:
+            if type(self.static_collection_config) is not StaticCollectionConfig:
+                checked(
+                    self.static_collection_config,
+                    StaticCollectionConfig,
+                    "CollectionConfig.static_collection_config",
+                )
+            raw = self.static_collection_config._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "CollectionConfig", CollectionConfig)
 
@@ -1118,6 +3832,56 @@ class CollectionConfigPackage(betterproto2.Message):
     ) -> None:
         self.config = [] if config is MISSING else config
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CollectionConfigPackage is nested too deep")
+        if m is None:
+            m = new(CollectionConfigPackage)
+            m.config = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("CollectionConfigPackage.config is cut short")
+                    m.config.append(CollectionConfig._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "CollectionConfigPackage")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CollectionConfigPackage is cut short") from None
+        if pos != end:
+            raise DecodeError("CollectionConfigPackage is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.config, "CollectionConfigPackage.config"):
+            if type(value) is not CollectionConfig:
+                checked(value, CollectionConfig, "CollectionConfigPackage.config")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1145,6 +3909,64 @@ class CollectionPolicyConfig(betterproto2.Message):
         self.signature_policy = signature_policy
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CollectionPolicyConfig is nested too deep")
+        if m is None:
+            m = new(CollectionPolicyConfig)
+            m.signature_policy = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CollectionPolicyConfig.signature_policy is cut short"
+                        )
+                    m.signature_policy = _common__.SignaturePolicyEnvelope._read(
+                        data, pos, stop, depth - 1, m.signature_policy
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "CollectionPolicyConfig")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CollectionPolicyConfig is cut short") from None
+        if pos != end:
+            raise DecodeError("CollectionPolicyConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.signature_policy is not None:
+            if type(self.signature_policy) is not _common__.SignaturePolicyEnvelope:
+                checked(
+                    self.signature_policy,
+                    _common__.SignaturePolicyEnvelope,
+                    "CollectionPolicyConfig.signature_policy",
+                )
+            raw = self.signature_policy._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "protos", "CollectionPolicyConfig", CollectionPolicyConfig
@@ -1171,6 +3993,83 @@ class ConfigTree(betterproto2.Message):
         self.channel_config = channel_config
         self.resources_config = resources_config
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ConfigTree is nested too deep")
+        if m is None:
+            m = new(ConfigTree)
+            m.channel_config = None
+            m.resources_config = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigTree.channel_config is cut short")
+                    m.channel_config = _common__.Config._read(
+                        data, pos, stop, depth - 1, m.channel_config
+                    )
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ConfigTree.resources_config is cut short")
+                    m.resources_config = _common__.Config._read(
+                        data, pos, stop, depth - 1, m.resources_config
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ConfigTree")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ConfigTree is cut short") from None
+        if pos != end:
+            raise DecodeError("ConfigTree is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.channel_config is not None:
+            if type(self.channel_config) is not _common__.Config:
+                checked(
+                    self.channel_config, _common__.Config, "ConfigTree.channel_config"
+                )
+            raw = self.channel_config._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.resources_config is not None:
+            if type(self.resources_config) is not _common__.Config:
+                checked(
+                    self.resources_config,
+                    _common__.Config,
+                    "ConfigTree.resources_config",
+                )
+            raw = self.resources_config._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "ConfigTree", ConfigTree)
@@ -1214,6 +4113,124 @@ class DeliverResponse(betterproto2.Message):
         self.block_and_private_data = block_and_private_data
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("DeliverResponse is nested too deep")
+        if m is None:
+            m = new(DeliverResponse)
+            m.status = None
+            m.block = None
+            m.filtered_block = None
+            m.block_and_private_data = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.status = _common__._Status(value)
+                    m.block = None
+                    m.block_and_private_data = None
+                    m.filtered_block = None
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("DeliverResponse.block is cut short")
+                    m.block = _common__.Block._read(data, pos, stop, depth - 1, m.block)
+                    m.block_and_private_data = None
+                    m.filtered_block = None
+                    m.status = None
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("DeliverResponse.filtered_block is cut short")
+                    m.filtered_block = FilteredBlock._read(
+                        data, pos, stop, depth - 1, m.filtered_block
+                    )
+                    m.block = None
+                    m.block_and_private_data = None
+                    m.status = None
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "DeliverResponse.block_and_private_data is cut short"
+                        )
+                    m.block_and_private_data = BlockAndPrivateData._read(
+                        data, pos, stop, depth - 1, m.block_and_private_data
+                    )
+                    m.block = None
+                    m.filtered_block = None
+                    m.status = None
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "DeliverResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("DeliverResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("DeliverResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.status is not None:
+            out += (b"\x08", int32(self.status, "DeliverResponse.status"))
+        if self.block is not None:
+            if type(self.block) is not _common__.Block:
+                checked(self.block, _common__.Block, "DeliverResponse.block")
+            raw = self.block._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.filtered_block is not None:
+            if type(self.filtered_block) is not FilteredBlock:
+                checked(
+                    self.filtered_block, FilteredBlock, "DeliverResponse.filtered_block"
+                )
+            raw = self.filtered_block._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.block_and_private_data is not None:
+            if type(self.block_and_private_data) is not BlockAndPrivateData:
+                checked(
+                    self.block_and_private_data,
+                    BlockAndPrivateData,
+                    "DeliverResponse.block_and_private_data",
+                )
+            raw = self.block_and_private_data._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "DeliverResponse", DeliverResponse)
 
@@ -1235,6 +4252,71 @@ class DelState(betterproto2.Message):
         self.collection = collection
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("DelState is nested too deep")
+        if m is None:
+            m = new(DelState)
+            m.key = ""
+            m.collection = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("DelState.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("DelState.collection is cut short")
+                    m.collection = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "DelState")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("DelState is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"DelState: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("DelState is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key != "":
+            raw = utf8(self.key, "DelState.key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "DelState.collection")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "DelState", DelState)
 
@@ -1255,6 +4337,73 @@ class Endorsement(betterproto2.Message):
         self.endorser = endorser
         self.signature = signature
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Endorsement is nested too deep")
+        if m is None:
+            m = new(Endorsement)
+            m.endorser = b""
+            m.signature = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Endorsement.endorser is cut short")
+                    m.endorser = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Endorsement.signature is cut short")
+                    m.signature = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Endorsement")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Endorsement is cut short") from None
+        if pos != end:
+            raise DecodeError("Endorsement is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.endorser != b"":
+            raw = self.endorser
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Endorsement.endorser")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Endorsement.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "Endorsement", Endorsement)
@@ -1285,6 +4434,90 @@ class FilteredBlock(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("FilteredBlock is nested too deep")
+        if m is None:
+            m = new(FilteredBlock)
+            m.channel_id = ""
+            m.number = 0
+            m.filtered_transactions = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("FilteredBlock.channel_id is cut short")
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.number = value
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FilteredBlock.filtered_transactions is cut short"
+                        )
+                    m.filtered_transactions.append(
+                        FilteredTransaction._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 4), "FilteredBlock")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("FilteredBlock is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"FilteredBlock: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("FilteredBlock is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "FilteredBlock.channel_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.number != 0:
+            out += (b"\x10", uint64(self.number, "FilteredBlock.number"))
+        for value in items(
+            self.filtered_transactions, "FilteredBlock.filtered_transactions"
+        ):
+            if type(value) is not FilteredTransaction:
+                checked(
+                    value, FilteredTransaction, "FilteredBlock.filtered_transactions"
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "FilteredBlock", FilteredBlock)
 
@@ -1303,6 +4536,64 @@ class FilteredChaincodeAction(betterproto2.Message):
     ) -> None:
         self.chaincode_event = chaincode_event
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("FilteredChaincodeAction is nested too deep")
+        if m is None:
+            m = new(FilteredChaincodeAction)
+            m.chaincode_event = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FilteredChaincodeAction.chaincode_event is cut short"
+                        )
+                    m.chaincode_event = ChaincodeEvent._read(
+                        data, pos, stop, depth - 1, m.chaincode_event
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "FilteredChaincodeAction")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("FilteredChaincodeAction is cut short") from None
+        if pos != end:
+            raise DecodeError("FilteredChaincodeAction is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.chaincode_event is not None:
+            if type(self.chaincode_event) is not ChaincodeEvent:
+                checked(
+                    self.chaincode_event,
+                    ChaincodeEvent,
+                    "FilteredChaincodeAction.chaincode_event",
+                )
+            raw = self.chaincode_event._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1348,6 +4639,108 @@ class FilteredTransaction(betterproto2.Message):
         self.transaction_actions = transaction_actions
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("FilteredTransaction is nested too deep")
+        if m is None:
+            m = new(FilteredTransaction)
+            m.txid = ""
+            m.type = _common__._HeaderType(0)
+            m.tx_validation_code = _TxValidationCode(0)
+            m.transaction_actions = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("FilteredTransaction.txid is cut short")
+                    m.txid = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.type = _common__._HeaderType(value)
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.tx_validation_code = _TxValidationCode(value)
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FilteredTransaction.transaction_actions is cut short"
+                        )
+                    m.transaction_actions = FilteredTransactionActions._read(
+                        data, pos, stop, depth - 1, m.transaction_actions
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "FilteredTransaction")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("FilteredTransaction is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"FilteredTransaction: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("FilteredTransaction is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.txid != "":
+            raw = utf8(self.txid, "FilteredTransaction.txid")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.type != 0:
+            out += (b"\x10", int32(self.type, "FilteredTransaction.type"))
+        if self.tx_validation_code != 0:
+            out += (
+                b"\x18",
+                int32(
+                    self.tx_validation_code, "FilteredTransaction.tx_validation_code"
+                ),
+            )
+        if self.transaction_actions is not None:
+            if type(self.transaction_actions) is not FilteredTransactionActions:
+                checked(
+                    self.transaction_actions,
+                    FilteredTransactionActions,
+                    "FilteredTransaction.transaction_actions",
+                )
+            raw = self.transaction_actions._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "protos", "FilteredTransaction", FilteredTransaction
@@ -1371,6 +4764,66 @@ class FilteredTransactionActions(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("FilteredTransactionActions is nested too deep")
+        if m is None:
+            m = new(FilteredTransactionActions)
+            m.chaincode_actions = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FilteredTransactionActions.chaincode_actions is cut short"
+                        )
+                    m.chaincode_actions.append(
+                        FilteredChaincodeAction._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "FilteredTransactionActions")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("FilteredTransactionActions is cut short") from None
+        if pos != end:
+            raise DecodeError("FilteredTransactionActions is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(
+            self.chaincode_actions, "FilteredTransactionActions.chaincode_actions"
+        ):
+            if type(value) is not FilteredChaincodeAction:
+                checked(
+                    value,
+                    FilteredChaincodeAction,
+                    "FilteredTransactionActions.chaincode_actions",
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "protos", "FilteredTransactionActions", FilteredTransactionActions
@@ -1389,6 +4842,58 @@ class GetHistoryForKey(betterproto2.Message):
     ) -> None:
         self.key = key
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("GetHistoryForKey is nested too deep")
+        if m is None:
+            m = new(GetHistoryForKey)
+            m.key = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetHistoryForKey.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "GetHistoryForKey")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("GetHistoryForKey is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"GetHistoryForKey: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("GetHistoryForKey is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key != "":
+            raw = utf8(self.key, "GetHistoryForKey.key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "GetHistoryForKey", GetHistoryForKey)
@@ -1415,6 +4920,90 @@ class GetQueryResult(betterproto2.Message):
         self.metadata = metadata
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("GetQueryResult is nested too deep")
+        if m is None:
+            m = new(GetQueryResult)
+            m.query = ""
+            m.collection = ""
+            m.metadata = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetQueryResult.query is cut short")
+                    m.query = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetQueryResult.collection is cut short")
+                    m.collection = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetQueryResult.metadata is cut short")
+                    m.metadata = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "GetQueryResult")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("GetQueryResult is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"GetQueryResult: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("GetQueryResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.query != "":
+            raw = utf8(self.query, "GetQueryResult.query")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "GetQueryResult.collection")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.metadata != b"":
+            raw = self.metadata
+            if type(raw) is not bytes:
+                checked(raw, bytes, "GetQueryResult.metadata")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "GetQueryResult", GetQueryResult)
 
@@ -1435,6 +5024,71 @@ class GetState(betterproto2.Message):
         self.key = key
         self.collection = collection
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("GetState is nested too deep")
+        if m is None:
+            m = new(GetState)
+            m.key = ""
+            m.collection = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetState.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetState.collection is cut short")
+                    m.collection = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "GetState")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("GetState is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"GetState: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("GetState is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key != "":
+            raw = utf8(self.key, "GetState.key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "GetState.collection")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "GetState", GetState)
@@ -1465,6 +5119,105 @@ class GetStateByRange(betterproto2.Message):
         self.metadata = metadata
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("GetStateByRange is nested too deep")
+        if m is None:
+            m = new(GetStateByRange)
+            m.start_key = ""
+            m.end_key = ""
+            m.collection = ""
+            m.metadata = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateByRange.start_key is cut short")
+                    m.start_key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateByRange.end_key is cut short")
+                    m.end_key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateByRange.collection is cut short")
+                    m.collection = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateByRange.metadata is cut short")
+                    m.metadata = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "GetStateByRange")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("GetStateByRange is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"GetStateByRange: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("GetStateByRange is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.start_key != "":
+            raw = utf8(self.start_key, "GetStateByRange.start_key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.end_key != "":
+            raw = utf8(self.end_key, "GetStateByRange.end_key")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "GetStateByRange.collection")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.metadata != b"":
+            raw = self.metadata
+            if type(raw) is not bytes:
+                checked(raw, bytes, "GetStateByRange.metadata")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "GetStateByRange", GetStateByRange)
 
@@ -1485,6 +5238,73 @@ class GetStateMetadata(betterproto2.Message):
         self.key = key
         self.collection = collection
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("GetStateMetadata is nested too deep")
+        if m is None:
+            m = new(GetStateMetadata)
+            m.key = ""
+            m.collection = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateMetadata.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateMetadata.collection is cut short")
+                    m.collection = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "GetStateMetadata")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("GetStateMetadata is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"GetStateMetadata: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("GetStateMetadata is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key != "":
+            raw = utf8(self.key, "GetStateMetadata.key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "GetStateMetadata.collection")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "GetStateMetadata", GetStateMetadata)
@@ -1507,6 +5327,73 @@ class GetStateMultiple(betterproto2.Message):
         self.collection = collection
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("GetStateMultiple is nested too deep")
+        if m is None:
+            m = new(GetStateMultiple)
+            m.keys = []
+            m.collection = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateMultiple.keys is cut short")
+                    m.keys.append(data[pos:stop].decode())
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateMultiple.collection is cut short")
+                    m.collection = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "GetStateMultiple")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("GetStateMultiple is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"GetStateMultiple: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("GetStateMultiple is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.keys, "GetStateMultiple.keys"):
+            raw = utf8(value, "GetStateMultiple.keys")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "GetStateMultiple.collection")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "GetStateMultiple", GetStateMultiple)
 
@@ -1527,6 +5414,56 @@ class GetStateMultipleResult(betterproto2.Message):
     ) -> None:
         self.values = [] if values is MISSING else values
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("GetStateMultipleResult is nested too deep")
+        if m is None:
+            m = new(GetStateMultipleResult)
+            m.values = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("GetStateMultipleResult.values is cut short")
+                    m.values.append(data[pos:stop])
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "GetStateMultipleResult")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("GetStateMultipleResult is cut short") from None
+        if pos != end:
+            raise DecodeError("GetStateMultipleResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.values, "GetStateMultipleResult.values"):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "GetStateMultipleResult.values")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1551,6 +5488,75 @@ class JoinBySnapshotStatus(betterproto2.Message):
         self.bootstrapping_snapshot_dir = bootstrapping_snapshot_dir
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("JoinBySnapshotStatus is nested too deep")
+        if m is None:
+            m = new(JoinBySnapshotStatus)
+            m.in_progress = False
+            m.bootstrapping_snapshot_dir = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.in_progress = value != 0
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "JoinBySnapshotStatus.bootstrapping_snapshot_dir is cut short"
+                        )
+                    m.bootstrapping_snapshot_dir = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "JoinBySnapshotStatus")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("JoinBySnapshotStatus is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"JoinBySnapshotStatus: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("JoinBySnapshotStatus is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.in_progress is not False:
+            out += (
+                b"\x08",
+                boolean(self.in_progress, "JoinBySnapshotStatus.in_progress"),
+            )
+        if self.bootstrapping_snapshot_dir != "":
+            raw = utf8(
+                self.bootstrapping_snapshot_dir,
+                "JoinBySnapshotStatus.bootstrapping_snapshot_dir",
+            )
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "protos", "JoinBySnapshotStatus", JoinBySnapshotStatus
@@ -1569,6 +5575,58 @@ class LifecycleEvent(betterproto2.Message):
     ) -> None:
         self.chaincode_name = chaincode_name
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("LifecycleEvent is nested too deep")
+        if m is None:
+            m = new(LifecycleEvent)
+            m.chaincode_name = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("LifecycleEvent.chaincode_name is cut short")
+                    m.chaincode_name = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "LifecycleEvent")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("LifecycleEvent is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"LifecycleEvent: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("LifecycleEvent is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.chaincode_name != "":
+            raw = utf8(self.chaincode_name, "LifecycleEvent.chaincode_name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "LifecycleEvent", LifecycleEvent)
@@ -1592,6 +5650,77 @@ class ProcessedTransaction(betterproto2.Message):
         self.transaction_envelope = transaction_envelope
         self.validation_code = validation_code
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ProcessedTransaction is nested too deep")
+        if m is None:
+            m = new(ProcessedTransaction)
+            m.transaction_envelope = None
+            m.validation_code = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ProcessedTransaction.transaction_envelope is cut short"
+                        )
+                    m.transaction_envelope = _common__.Envelope._read(
+                        data, pos, stop, depth - 1, m.transaction_envelope
+                    )
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.validation_code = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ProcessedTransaction")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ProcessedTransaction is cut short") from None
+        if pos != end:
+            raise DecodeError("ProcessedTransaction is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.transaction_envelope is not None:
+            if type(self.transaction_envelope) is not _common__.Envelope:
+                checked(
+                    self.transaction_envelope,
+                    _common__.Envelope,
+                    "ProcessedTransaction.transaction_envelope",
+                )
+            raw = self.transaction_envelope._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.validation_code != 0:
+            out += (
+                b"\x10",
+                int32(self.validation_code, "ProcessedTransaction.validation_code"),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1621,6 +5750,90 @@ class Proposal(betterproto2.Message):
         self.payload = payload
         self.extension = extension
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Proposal is nested too deep")
+        if m is None:
+            m = new(Proposal)
+            m.header = b""
+            m.payload = b""
+            m.extension = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Proposal.header is cut short")
+                    m.header = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Proposal.payload is cut short")
+                    m.payload = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Proposal.extension is cut short")
+                    m.extension = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Proposal")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Proposal is cut short") from None
+        if pos != end:
+            raise DecodeError("Proposal is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.header != b"":
+            raw = self.header
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Proposal.header")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.payload != b"":
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Proposal.payload")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.extension != b"":
+            raw = self.extension
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Proposal.extension")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "Proposal", Proposal)
@@ -1670,6 +5883,138 @@ class ProposalResponse(betterproto2.Message):
         self.interest = interest
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ProposalResponse is nested too deep")
+        if m is None:
+            m = new(ProposalResponse)
+            m.version = 0
+            m.timestamp = None
+            m.response = None
+            m.payload = b""
+            m.endorsement = None
+            m.interest = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.version = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ProposalResponse.timestamp is cut short")
+                    m.timestamp = read_datetime(data, pos, stop, depth - 1, m.timestamp)
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ProposalResponse.response is cut short")
+                    m.response = Response._read(data, pos, stop, depth - 1, m.response)
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ProposalResponse.payload is cut short")
+                    m.payload = data[pos:stop]
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ProposalResponse.endorsement is cut short")
+                    m.endorsement = Endorsement._read(
+                        data, pos, stop, depth - 1, m.endorsement
+                    )
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ProposalResponse.interest is cut short")
+                    m.interest = ChaincodeInterest._read(
+                        data, pos, stop, depth - 1, m.interest
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 4, 5, 6, 7), "ProposalResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ProposalResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("ProposalResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.version != 0:
+            out += (b"\x08", int32(self.version, "ProposalResponse.version"))
+        if self.timestamp is not None:
+            if type(self.timestamp) is not datetime.datetime:
+                checked(self.timestamp, datetime.datetime, "ProposalResponse.timestamp")
+            raw = datetime_bytes(self.timestamp, "ProposalResponse.timestamp")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.response is not None:
+            if type(self.response) is not Response:
+                checked(self.response, Response, "ProposalResponse.response")
+            raw = self.response._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.payload != b"":
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ProposalResponse.payload")
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.endorsement is not None:
+            if type(self.endorsement) is not Endorsement:
+                checked(self.endorsement, Endorsement, "ProposalResponse.endorsement")
+            raw = self.endorsement._write()
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.interest is not None:
+            if type(self.interest) is not ChaincodeInterest:
+                checked(self.interest, ChaincodeInterest, "ProposalResponse.interest")
+            raw = self.interest._write()
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "ProposalResponse", ProposalResponse)
 
@@ -1690,6 +6035,77 @@ class ProposalResponsePayload(betterproto2.Message):
         self.proposal_hash = proposal_hash
         self.extension = extension
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ProposalResponsePayload is nested too deep")
+        if m is None:
+            m = new(ProposalResponsePayload)
+            m.proposal_hash = b""
+            m.extension = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ProposalResponsePayload.proposal_hash is cut short"
+                        )
+                    m.proposal_hash = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ProposalResponsePayload.extension is cut short"
+                        )
+                    m.extension = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ProposalResponsePayload")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ProposalResponsePayload is cut short") from None
+        if pos != end:
+            raise DecodeError("ProposalResponsePayload is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.proposal_hash != b"":
+            raw = self.proposal_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ProposalResponsePayload.proposal_hash")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.extension != b"":
+            raw = self.extension
+            if type(raw) is not bytes:
+                checked(raw, bytes, "ProposalResponsePayload.extension")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1713,6 +6129,73 @@ class PurgePrivateState(betterproto2.Message):
         self.key = key
         self.collection = collection
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("PurgePrivateState is nested too deep")
+        if m is None:
+            m = new(PurgePrivateState)
+            m.key = ""
+            m.collection = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PurgePrivateState.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PurgePrivateState.collection is cut short")
+                    m.collection = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "PurgePrivateState")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("PurgePrivateState is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"PurgePrivateState: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("PurgePrivateState is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key != "":
+            raw = utf8(self.key, "PurgePrivateState.key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "PurgePrivateState.collection")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "PurgePrivateState", PurgePrivateState)
@@ -1738,6 +6221,88 @@ class PutState(betterproto2.Message):
         self.value = value
         self.collection = collection
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("PutState is nested too deep")
+        if m is None:
+            m = new(PutState)
+            m.key = ""
+            m.value = b""
+            m.collection = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutState.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutState.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutState.collection is cut short")
+                    m.collection = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "PutState")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("PutState is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"PutState: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("PutState is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key != "":
+            raw = utf8(self.key, "PutState.key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "PutState.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "PutState.collection")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "PutState", PutState)
@@ -1768,6 +6333,92 @@ class PutStateMetadata(betterproto2.Message):
         self.metadata = metadata
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("PutStateMetadata is nested too deep")
+        if m is None:
+            m = new(PutStateMetadata)
+            m.key = ""
+            m.collection = ""
+            m.metadata = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutStateMetadata.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutStateMetadata.collection is cut short")
+                    m.collection = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("PutStateMetadata.metadata is cut short")
+                    m.metadata = StateMetadata._read(
+                        data, pos, stop, depth - 1, m.metadata
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 3, 4), "PutStateMetadata")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("PutStateMetadata is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"PutStateMetadata: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("PutStateMetadata is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key != "":
+            raw = utf8(self.key, "PutStateMetadata.key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "PutStateMetadata.collection")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.metadata is not None:
+            if type(self.metadata) is not StateMetadata:
+                checked(self.metadata, StateMetadata, "PutStateMetadata.metadata")
+            raw = self.metadata._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "PutStateMetadata", PutStateMetadata)
 
@@ -1789,6 +6440,66 @@ class QueryMetadata(betterproto2.Message):
         self.bookmark = bookmark
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryMetadata is nested too deep")
+        if m is None:
+            m = new(QueryMetadata)
+            m.page_size = 0
+            m.bookmark = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.page_size = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryMetadata.bookmark is cut short")
+                    m.bookmark = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "QueryMetadata")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryMetadata is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"QueryMetadata: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("QueryMetadata is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.page_size != 0:
+            out += (b"\x08", int32(self.page_size, "QueryMetadata.page_size"))
+        if self.bookmark != "":
+            raw = utf8(self.bookmark, "QueryMetadata.bookmark")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "QueryMetadata", QueryMetadata)
 
@@ -1807,6 +6518,77 @@ class QueryPendingSnapshotsResponse(betterproto2.Message):
     ) -> None:
         self.block_numbers = [] if block_numbers is MISSING else block_numbers
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryPendingSnapshotsResponse is nested too deep")
+        if m is None:
+            m = new(QueryPendingSnapshotsResponse)
+            m.block_numbers = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.block_numbers.append(value)
+                elif tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "QueryPendingSnapshotsResponse.block_numbers is cut short"
+                        )
+                    while pos < stop:
+                        value = data[pos]
+                        pos += 1
+                        if value > 0x7F:
+                            value, pos = varint(value, data, pos)
+                        m.block_numbers.append(value)
+                    if pos != stop:
+                        raise DecodeError(
+                            "QueryPendingSnapshotsResponse.block_numbers is cut short"
+                        )
+                else:
+                    pos = skip(tag, data, pos, (1,), "QueryPendingSnapshotsResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryPendingSnapshotsResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("QueryPendingSnapshotsResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if values := items(
+            self.block_numbers, "QueryPendingSnapshotsResponse.block_numbers"
+        ):
+            raw = b"".join(
+                [
+                    uint64(value, "QueryPendingSnapshotsResponse.block_numbers")
+                    for value in values
+                ]
+            )
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -1843,6 +6625,99 @@ class QueryResponse(betterproto2.Message):
         self.metadata = metadata
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryResponse is nested too deep")
+        if m is None:
+            m = new(QueryResponse)
+            m.results = []
+            m.has_more = False
+            m.id = ""
+            m.metadata = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResponse.results is cut short")
+                    m.results.append(QueryResultBytes._read(data, pos, stop, depth - 1))
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.has_more = value != 0
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResponse.id is cut short")
+                    m.id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResponse.metadata is cut short")
+                    m.metadata = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "QueryResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryResponse is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"QueryResponse: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("QueryResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.results, "QueryResponse.results"):
+            if type(value) is not QueryResultBytes:
+                checked(value, QueryResultBytes, "QueryResponse.results")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.has_more is not False:
+            out += (b"\x10", boolean(self.has_more, "QueryResponse.has_more"))
+        if self.id != "":
+            raw = utf8(self.id, "QueryResponse.id")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.metadata != b"":
+            raw = self.metadata
+            if type(raw) is not bytes:
+                checked(raw, bytes, "QueryResponse.metadata")
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "QueryResponse", QueryResponse)
 
@@ -1864,6 +6739,74 @@ class QueryResponseMetadata(betterproto2.Message):
         self.bookmark = bookmark
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryResponseMetadata is nested too deep")
+        if m is None:
+            m = new(QueryResponseMetadata)
+            m.fetched_records_count = 0
+            m.bookmark = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.fetched_records_count = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResponseMetadata.bookmark is cut short")
+                    m.bookmark = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "QueryResponseMetadata")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryResponseMetadata is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryResponseMetadata: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryResponseMetadata is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.fetched_records_count != 0:
+            out += (
+                b"\x08",
+                int32(
+                    self.fetched_records_count,
+                    "QueryResponseMetadata.fetched_records_count",
+                ),
+            )
+        if self.bookmark != "":
+            raw = utf8(self.bookmark, "QueryResponseMetadata.bookmark")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "protos", "QueryResponseMetadata", QueryResponseMetadata
@@ -1883,6 +6826,56 @@ class QueryResultBytes(betterproto2.Message):
         self.result_bytes = result_bytes
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryResultBytes is nested too deep")
+        if m is None:
+            m = new(QueryResultBytes)
+            m.result_bytes = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryResultBytes.result_bytes is cut short")
+                    m.result_bytes = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "QueryResultBytes")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryResultBytes is cut short") from None
+        if pos != end:
+            raise DecodeError("QueryResultBytes is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.result_bytes != b"":
+            raw = self.result_bytes
+            if type(raw) is not bytes:
+                checked(raw, bytes, "QueryResultBytes.result_bytes")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "QueryResultBytes", QueryResultBytes)
 
@@ -1900,6 +6893,58 @@ class QueryStateClose(betterproto2.Message):
         self.id = id
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryStateClose is nested too deep")
+        if m is None:
+            m = new(QueryStateClose)
+            m.id = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryStateClose.id is cut short")
+                    m.id = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "QueryStateClose")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryStateClose is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryStateClose: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryStateClose is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.id != "":
+            raw = utf8(self.id, "QueryStateClose.id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "QueryStateClose", QueryStateClose)
 
@@ -1916,6 +6961,58 @@ class QueryStateNext(betterproto2.Message):
     ) -> None:
         self.id = id
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("QueryStateNext is nested too deep")
+        if m is None:
+            m = new(QueryStateNext)
+            m.id = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("QueryStateNext.id is cut short")
+                    m.id = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "QueryStateNext")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("QueryStateNext is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"QueryStateNext: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("QueryStateNext is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.id != "":
+            raw = utf8(self.id, "QueryStateNext.id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "QueryStateNext", QueryStateNext)
@@ -1941,6 +7038,83 @@ class Response(betterproto2.Message):
         self.message = message
         self.payload = payload
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Response is nested too deep")
+        if m is None:
+            m = new(Response)
+            m.status = 0
+            m.message = ""
+            m.payload = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.status = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Response.message is cut short")
+                    m.message = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Response.payload is cut short")
+                    m.payload = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Response")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Response is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Response: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Response is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.status != 0:
+            out += (b"\x08", int32(self.status, "Response.status"))
+        if self.message != "":
+            raw = utf8(self.message, "Response.message")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.payload != b"":
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Response.payload")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "Response", Response)
@@ -1971,6 +7145,112 @@ class SignedChaincodeDeploymentSpec(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SignedChaincodeDeploymentSpec is nested too deep")
+        if m is None:
+            m = new(SignedChaincodeDeploymentSpec)
+            m.chaincode_deployment_spec = b""
+            m.instantiation_policy = b""
+            m.owner_endorsements = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SignedChaincodeDeploymentSpec.chaincode_deployment_spec is cut short"
+                        )
+                    m.chaincode_deployment_spec = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SignedChaincodeDeploymentSpec.instantiation_policy is cut short"
+                        )
+                    m.instantiation_policy = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SignedChaincodeDeploymentSpec.owner_endorsements is cut short"
+                        )
+                    m.owner_endorsements.append(
+                        Endorsement._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 3), "SignedChaincodeDeploymentSpec"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SignedChaincodeDeploymentSpec is cut short") from None
+        if pos != end:
+            raise DecodeError("SignedChaincodeDeploymentSpec is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.chaincode_deployment_spec != b"":
+            raw = self.chaincode_deployment_spec
+            if type(raw) is not bytes:
+                checked(
+                    raw,
+                    bytes,
+                    "SignedChaincodeDeploymentSpec.chaincode_deployment_spec",
+                )
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.instantiation_policy != b"":
+            raw = self.instantiation_policy
+            if type(raw) is not bytes:
+                checked(
+                    raw, bytes, "SignedChaincodeDeploymentSpec.instantiation_policy"
+                )
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(
+            self.owner_endorsements, "SignedChaincodeDeploymentSpec.owner_endorsements"
+        ):
+            if type(value) is not Endorsement:
+                checked(
+                    value,
+                    Endorsement,
+                    "SignedChaincodeDeploymentSpec.owner_endorsements",
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "protos", "SignedChaincodeDeploymentSpec", SignedChaincodeDeploymentSpec
@@ -1996,6 +7276,73 @@ class SignedProposal(betterproto2.Message):
         self.signature = signature
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SignedProposal is nested too deep")
+        if m is None:
+            m = new(SignedProposal)
+            m.proposal_bytes = b""
+            m.signature = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignedProposal.proposal_bytes is cut short")
+                    m.proposal_bytes = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignedProposal.signature is cut short")
+                    m.signature = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SignedProposal")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SignedProposal is cut short") from None
+        if pos != end:
+            raise DecodeError("SignedProposal is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.proposal_bytes != b"":
+            raw = self.proposal_bytes
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedProposal.proposal_bytes")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedProposal.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "SignedProposal", SignedProposal)
 
@@ -2019,6 +7366,75 @@ class SignedSnapshotRequest(betterproto2.Message):
         self.request = request
         self.signature = signature
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SignedSnapshotRequest is nested too deep")
+        if m is None:
+            m = new(SignedSnapshotRequest)
+            m.request = b""
+            m.signature = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SignedSnapshotRequest.request is cut short")
+                    m.request = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SignedSnapshotRequest.signature is cut short"
+                        )
+                    m.signature = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SignedSnapshotRequest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SignedSnapshotRequest is cut short") from None
+        if pos != end:
+            raise DecodeError("SignedSnapshotRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.request != b"":
+            raw = self.request
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedSnapshotRequest.request")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.signature != b"":
+            raw = self.signature
+            if type(raw) is not bytes:
+                checked(raw, bytes, "SignedSnapshotRequest.signature")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -2044,6 +7460,79 @@ class SnapshotQuery(betterproto2.Message):
         self.signature_header = signature_header
         self.channel_id = channel_id
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SnapshotQuery is nested too deep")
+        if m is None:
+            m = new(SnapshotQuery)
+            m.signature_header = None
+            m.channel_id = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SnapshotQuery.signature_header is cut short")
+                    m.signature_header = _common__.SignatureHeader._read(
+                        data, pos, stop, depth - 1, m.signature_header
+                    )
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SnapshotQuery.channel_id is cut short")
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "SnapshotQuery")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SnapshotQuery is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"SnapshotQuery: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("SnapshotQuery is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.signature_header is not None:
+            if type(self.signature_header) is not _common__.SignatureHeader:
+                checked(
+                    self.signature_header,
+                    _common__.SignatureHeader,
+                    "SnapshotQuery.signature_header",
+                )
+            raw = self.signature_header._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "SnapshotQuery.channel_id")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "SnapshotQuery", SnapshotQuery)
@@ -2072,6 +7561,92 @@ class SnapshotRequest(betterproto2.Message):
         self.block_number = block_number
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("SnapshotRequest is nested too deep")
+        if m is None:
+            m = new(SnapshotRequest)
+            m.signature_header = None
+            m.channel_id = ""
+            m.block_number = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "SnapshotRequest.signature_header is cut short"
+                        )
+                    m.signature_header = _common__.SignatureHeader._read(
+                        data, pos, stop, depth - 1, m.signature_header
+                    )
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("SnapshotRequest.channel_id is cut short")
+                    m.channel_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.block_number = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "SnapshotRequest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("SnapshotRequest is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"SnapshotRequest: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("SnapshotRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.signature_header is not None:
+            if type(self.signature_header) is not _common__.SignatureHeader:
+                checked(
+                    self.signature_header,
+                    _common__.SignatureHeader,
+                    "SnapshotRequest.signature_header",
+                )
+            raw = self.signature_header._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.channel_id != "":
+            raw = utf8(self.channel_id, "SnapshotRequest.channel_id")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.block_number != 0:
+            out += (b"\x18", uint64(self.block_number, "SnapshotRequest.block_number"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "SnapshotRequest", SnapshotRequest)
 
@@ -2095,6 +7670,73 @@ class StateMetadata(betterproto2.Message):
         self.value = value
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("StateMetadata is nested too deep")
+        if m is None:
+            m = new(StateMetadata)
+            m.metakey = ""
+            m.value = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateMetadata.metakey is cut short")
+                    m.metakey = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateMetadata.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "StateMetadata")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("StateMetadata is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"StateMetadata: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("StateMetadata is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.metakey != "":
+            raw = utf8(self.metakey, "StateMetadata.metakey")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "StateMetadata.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "StateMetadata", StateMetadata)
 
@@ -2113,6 +7755,56 @@ class StateMetadataResult(betterproto2.Message):
     ) -> None:
         self.entries = [] if entries is MISSING else entries
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("StateMetadataResult is nested too deep")
+        if m is None:
+            m = new(StateMetadataResult)
+            m.entries = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StateMetadataResult.entries is cut short")
+                    m.entries.append(StateMetadata._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "StateMetadataResult")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("StateMetadataResult is cut short") from None
+        if pos != end:
+            raise DecodeError("StateMetadataResult is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.entries, "StateMetadataResult.entries"):
+            if type(value) is not StateMetadata:
+                checked(value, StateMetadata, "StateMetadataResult.entries")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -2165,6 +7857,185 @@ class StaticCollectionConfig(betterproto2.Message):
         self.endorsement_policy = endorsement_policy
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("StaticCollectionConfig is nested too deep")
+        if m is None:
+            m = new(StaticCollectionConfig)
+            m.name = ""
+            m.member_orgs_policy = None
+            m.required_peer_count = 0
+            m.maximum_peer_count = 0
+            m.block_to_live = 0
+            m.member_only_read = False
+            m.member_only_write = False
+            m.endorsement_policy = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("StaticCollectionConfig.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "StaticCollectionConfig.member_orgs_policy is cut short"
+                        )
+                    m.member_orgs_policy = CollectionPolicyConfig._read(
+                        data, pos, stop, depth - 1, m.member_orgs_policy
+                    )
+                    pos = stop
+                elif tag == 24:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.required_peer_count = value
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.maximum_peer_count = value
+                elif tag == 40:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.block_to_live = value
+                elif tag == 48:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.member_only_read = value != 0
+                elif tag == 56:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.member_only_write = value != 0
+                elif tag == 66:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "StaticCollectionConfig.endorsement_policy is cut short"
+                        )
+                    m.endorsement_policy = ApplicationPolicy._read(
+                        data, pos, stop, depth - 1, m.endorsement_policy
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2, 3, 4, 5, 6, 7, 8),
+                        "StaticCollectionConfig",
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("StaticCollectionConfig is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"StaticCollectionConfig: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("StaticCollectionConfig is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "StaticCollectionConfig.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.member_orgs_policy is not None:
+            if type(self.member_orgs_policy) is not CollectionPolicyConfig:
+                checked(
+                    self.member_orgs_policy,
+                    CollectionPolicyConfig,
+                    "StaticCollectionConfig.member_orgs_policy",
+                )
+            raw = self.member_orgs_policy._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.required_peer_count != 0:
+            out += (
+                b"\x18",
+                int32(
+                    self.required_peer_count,
+                    "StaticCollectionConfig.required_peer_count",
+                ),
+            )
+        if self.maximum_peer_count != 0:
+            out += (
+                b" ",
+                int32(
+                    self.maximum_peer_count, "StaticCollectionConfig.maximum_peer_count"
+                ),
+            )
+        if self.block_to_live != 0:
+            out += (
+                b"(",
+                uint64(self.block_to_live, "StaticCollectionConfig.block_to_live"),
+            )
+        if self.member_only_read is not False:
+            out += (
+                b"0",
+                boolean(
+                    self.member_only_read, "StaticCollectionConfig.member_only_read"
+                ),
+            )
+        if self.member_only_write is not False:
+            out += (
+                b"8",
+                boolean(
+                    self.member_only_write, "StaticCollectionConfig.member_only_write"
+                ),
+            )
+        if self.endorsement_policy is not None:
+            if type(self.endorsement_policy) is not ApplicationPolicy:
+                checked(
+                    self.endorsement_policy,
+                    ApplicationPolicy,
+                    "StaticCollectionConfig.endorsement_policy",
+                )
+            raw = self.endorsement_policy._write()
+            size = len(raw)
+            out += (b"B", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "protos", "StaticCollectionConfig", StaticCollectionConfig
@@ -2185,6 +8056,58 @@ class Transaction(betterproto2.Message):
     ) -> None:
         self.actions = [] if actions is MISSING else actions
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Transaction is nested too deep")
+        if m is None:
+            m = new(Transaction)
+            m.actions = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Transaction.actions is cut short")
+                    m.actions.append(
+                        TransactionAction._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "Transaction")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Transaction is cut short") from None
+        if pos != end:
+            raise DecodeError("Transaction is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.actions, "Transaction.actions"):
+            if type(value) is not TransactionAction:
+                checked(value, TransactionAction, "Transaction.actions")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "Transaction", Transaction)
@@ -2207,6 +8130,73 @@ class TransactionAction(betterproto2.Message):
         self.payload = payload
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("TransactionAction is nested too deep")
+        if m is None:
+            m = new(TransactionAction)
+            m.header = b""
+            m.payload = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("TransactionAction.header is cut short")
+                    m.header = data[pos:stop]
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("TransactionAction.payload is cut short")
+                    m.payload = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "TransactionAction")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("TransactionAction is cut short") from None
+        if pos != end:
+            raise DecodeError("TransactionAction is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.header != b"":
+            raw = self.header
+            if type(raw) is not bytes:
+                checked(raw, bytes, "TransactionAction.header")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.payload != b"":
+            raw = self.payload
+            if type(raw) is not bytes:
+                checked(raw, bytes, "TransactionAction.payload")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "TransactionAction", TransactionAction)
 
@@ -2223,6 +8213,58 @@ class VsccArgs(betterproto2.Message):
     ) -> None:
         self.endorsement_policy_ref = endorsement_policy_ref
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("VsccArgs is nested too deep")
+        if m is None:
+            m = new(VsccArgs)
+            m.endorsement_policy_ref = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "VsccArgs.endorsement_policy_ref is cut short"
+                        )
+                    m.endorsement_policy_ref = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "VsccArgs")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("VsccArgs is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"VsccArgs: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("VsccArgs is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.endorsement_policy_ref != "":
+            raw = utf8(self.endorsement_policy_ref, "VsccArgs.endorsement_policy_ref")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "VSCCArgs", VsccArgs)
@@ -2244,6 +8286,56 @@ class WriteBatchState(betterproto2.Message):
     ) -> None:
         self.rec = [] if rec is MISSING else rec
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("WriteBatchState is nested too deep")
+        if m is None:
+            m = new(WriteBatchState)
+            m.rec = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("WriteBatchState.rec is cut short")
+                    m.rec.append(WriteRecord._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "WriteBatchState")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("WriteBatchState is cut short") from None
+        if pos != end:
+            raise DecodeError("WriteBatchState is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.rec, "WriteBatchState.rec"):
+            if type(value) is not WriteRecord:
+                checked(value, WriteRecord, "WriteBatchState.rec")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("protos", "WriteBatchState", WriteBatchState)
@@ -2282,6 +8374,117 @@ class WriteRecord(betterproto2.Message):
         self.type = WriteRecordType(0) if type is MISSING else type
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("WriteRecord is nested too deep")
+        if m is None:
+            m = new(WriteRecord)
+            m.key = ""
+            m.value = b""
+            m.collection = ""
+            m.metadata = None
+            m.type = _WriteRecordType(0)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("WriteRecord.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("WriteRecord.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("WriteRecord.collection is cut short")
+                    m.collection = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("WriteRecord.metadata is cut short")
+                    m.metadata = StateMetadata._read(
+                        data, pos, stop, depth - 1, m.metadata
+                    )
+                    pos = stop
+                elif tag == 40:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.type = _WriteRecordType(value)
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5), "WriteRecord")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("WriteRecord is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"WriteRecord: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("WriteRecord is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.key != "":
+            raw = utf8(self.key, "WriteRecord.key")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "WriteRecord.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "WriteRecord.collection")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.metadata is not None:
+            if type(self.metadata) is not StateMetadata:
+                checked(self.metadata, StateMetadata, "WriteRecord.metadata")
+            raw = self.metadata._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.type != 0:
+            out += (b"(", int32(self.type, "WriteRecord.type"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("protos", "WriteRecord", WriteRecord)
 
@@ -2289,3 +8492,69 @@ default_message_pool.register_message("protos", "WriteRecord", WriteRecord)
 from .. import common as _common__
 from .. import rwset as _rwset__
 from ..google import protobuf as _google__protobuf__
+
+_ChaincodeMessageType = members(ChaincodeMessageType)
+_ChaincodeSpecType = members(ChaincodeSpecType)
+_MetaDataKeys = members(MetaDataKeys)
+_TxValidationCode = members(TxValidationCode)
+_WriteRecordType = members(WriteRecordType)
+AcLs._nested.update({1: {2: ApiResource._nested}})
+AnchorPeers._nested.update({1: AnchorPeer._nested})
+ApplicationPolicy._nested.update({1: _common__.SignaturePolicyEnvelope._nested})
+BlockAndPrivateData._nested.update(
+    {1: _common__.Block._nested, 2: {2: _rwset__.TxPvtReadWriteSet._nested}}
+)
+ChaincodeAction._nested.update({3: Response._nested, 4: ChaincodeId._nested})
+ChaincodeActionPayload._nested.update({2: ChaincodeEndorsedAction._nested})
+ChaincodeCall._nested.update({5: _common__.SignaturePolicyEnvelope._nested})
+ChaincodeData._nested.update(
+    {
+        5: _common__.SignaturePolicyEnvelope._nested,
+        8: _common__.SignaturePolicyEnvelope._nested,
+    }
+)
+ChaincodeDeploymentSpec._nested.update({1: ChaincodeSpec._nested})
+ChaincodeEndorsedAction._nested.update({2: Endorsement._nested})
+ChaincodeHeaderExtension._nested.update({2: ChaincodeId._nested})
+ChaincodeInput._nested.update({2: {}})
+ChaincodeInterest._nested.update({1: ChaincodeCall._nested})
+ChaincodeInvocationSpec._nested.update({1: ChaincodeSpec._nested})
+ChaincodeMessage._nested.update(
+    {2: {}, 5: SignedProposal._nested, 6: ChaincodeEvent._nested}
+)
+ChaincodeProposalPayload._nested.update({2: {}})
+ChaincodeQueryResponse._nested.update({1: ChaincodeInfo._nested})
+ChaincodeSpec._nested.update({2: ChaincodeId._nested, 3: ChaincodeInput._nested})
+ChannelQueryResponse._nested.update({1: ChannelInfo._nested})
+CollectionConfig._nested.update({1: StaticCollectionConfig._nested})
+CollectionConfigPackage._nested.update({1: CollectionConfig._nested})
+CollectionPolicyConfig._nested.update({1: _common__.SignaturePolicyEnvelope._nested})
+ConfigTree._nested.update({1: _common__.Config._nested, 2: _common__.Config._nested})
+DeliverResponse._nested.update(
+    {
+        2: _common__.Block._nested,
+        3: FilteredBlock._nested,
+        4: BlockAndPrivateData._nested,
+    }
+)
+FilteredBlock._nested.update({4: FilteredTransaction._nested})
+FilteredChaincodeAction._nested.update({1: ChaincodeEvent._nested})
+FilteredTransaction._nested.update({4: FilteredTransactionActions._nested})
+FilteredTransactionActions._nested.update({1: FilteredChaincodeAction._nested})
+ProcessedTransaction._nested.update({1: _common__.Envelope._nested})
+ProposalResponse._nested.update(
+    {2: {}, 4: Response._nested, 6: Endorsement._nested, 7: ChaincodeInterest._nested}
+)
+PutStateMetadata._nested.update({4: StateMetadata._nested})
+QueryPendingSnapshotsResponse._nested.update({1: None})
+QueryResponse._nested.update({1: QueryResultBytes._nested})
+SignedChaincodeDeploymentSpec._nested.update({3: Endorsement._nested})
+SnapshotQuery._nested.update({1: _common__.SignatureHeader._nested})
+SnapshotRequest._nested.update({1: _common__.SignatureHeader._nested})
+StateMetadataResult._nested.update({1: StateMetadata._nested})
+StaticCollectionConfig._nested.update(
+    {2: CollectionPolicyConfig._nested, 8: ApplicationPolicy._nested}
+)
+Transaction._nested.update({1: TransactionAction._nested})
+WriteBatchState._nested.update({1: WriteRecord._nested})
+WriteRecord._nested.update({4: StateMetadata._nested})

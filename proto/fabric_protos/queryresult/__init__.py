@@ -14,6 +14,18 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.values import datetime_bytes, read_datetime
+from fabric_protos.wire import (
+    ONE_BYTE,
+    boolean,
+    checked,
+    new,
+    skip,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -51,6 +63,101 @@ class KeyModification(betterproto2.Message):
         self.is_delete = is_delete
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KeyModification is nested too deep")
+        if m is None:
+            m = new(KeyModification)
+            m.tx_id = ""
+            m.value = b""
+            m.timestamp = None
+            m.is_delete = False
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KeyModification.tx_id is cut short")
+                    m.tx_id = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KeyModification.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KeyModification.timestamp is cut short")
+                    m.timestamp = read_datetime(data, pos, stop, depth - 1, m.timestamp)
+                    pos = stop
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.is_delete = value != 0
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4), "KeyModification")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KeyModification is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"KeyModification: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("KeyModification is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.tx_id != "":
+            raw = utf8(self.tx_id, "KeyModification.tx_id")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KeyModification.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.timestamp is not None:
+            if type(self.timestamp) is not datetime.datetime:
+                checked(self.timestamp, datetime.datetime, "KeyModification.timestamp")
+            raw = datetime_bytes(self.timestamp, "KeyModification.timestamp")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.is_delete is not False:
+            out += (b" ", boolean(self.is_delete, "KeyModification.is_delete"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("queryresult", "KeyModification", KeyModification)
 
@@ -76,8 +183,92 @@ class Kv(betterproto2.Message):
         self.value = value
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Kv is nested too deep")
+        if m is None:
+            m = new(Kv)
+            m.namespace = ""
+            m.key = ""
+            m.value = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Kv.namespace is cut short")
+                    m.namespace = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Kv.key is cut short")
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Kv.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Kv")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Kv is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Kv: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Kv is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.namespace != "":
+            raw = utf8(self.namespace, "Kv.namespace")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.key != "":
+            raw = utf8(self.key, "Kv.key")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Kv.value")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("queryresult", "KV", Kv)
 
 
 from ..google import protobuf as _google__protobuf__
+
+KeyModification._nested.update({3: {}})

@@ -18,6 +18,19 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.values import members
+from fabric_protos.wire import (
+    ONE_BYTE,
+    checked,
+    int32,
+    items,
+    new,
+    skip,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -48,6 +61,102 @@ class CollectionHashedReadWriteSet(betterproto2.Message):
         self.pvt_rwset_hash = pvt_rwset_hash
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CollectionHashedReadWriteSet is nested too deep")
+        if m is None:
+            m = new(CollectionHashedReadWriteSet)
+            m.collection_name = ""
+            m.hashed_rwset = b""
+            m.pvt_rwset_hash = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CollectionHashedReadWriteSet.collection_name is cut short"
+                        )
+                    m.collection_name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CollectionHashedReadWriteSet.hashed_rwset is cut short"
+                        )
+                    m.hashed_rwset = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CollectionHashedReadWriteSet.pvt_rwset_hash is cut short"
+                        )
+                    m.pvt_rwset_hash = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 3), "CollectionHashedReadWriteSet"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CollectionHashedReadWriteSet is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"CollectionHashedReadWriteSet: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("CollectionHashedReadWriteSet is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.collection_name != "":
+            raw = utf8(
+                self.collection_name, "CollectionHashedReadWriteSet.collection_name"
+            )
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.hashed_rwset != b"":
+            raw = self.hashed_rwset
+            if type(raw) is not bytes:
+                checked(raw, bytes, "CollectionHashedReadWriteSet.hashed_rwset")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.pvt_rwset_hash != b"":
+            raw = self.pvt_rwset_hash
+            if type(raw) is not bytes:
+                checked(raw, bytes, "CollectionHashedReadWriteSet.pvt_rwset_hash")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "rwset", "CollectionHashedReadWriteSet", CollectionHashedReadWriteSet
@@ -70,6 +179,81 @@ class CollectionPvtReadWriteSet(betterproto2.Message):
         self.collection_name = collection_name
         self.rwset = rwset
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("CollectionPvtReadWriteSet is nested too deep")
+        if m is None:
+            m = new(CollectionPvtReadWriteSet)
+            m.collection_name = ""
+            m.rwset = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CollectionPvtReadWriteSet.collection_name is cut short"
+                        )
+                    m.collection_name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "CollectionPvtReadWriteSet.rwset is cut short"
+                        )
+                    m.rwset = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "CollectionPvtReadWriteSet")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("CollectionPvtReadWriteSet is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"CollectionPvtReadWriteSet: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("CollectionPvtReadWriteSet is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.collection_name != "":
+            raw = utf8(
+                self.collection_name, "CollectionPvtReadWriteSet.collection_name"
+            )
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.rwset != b"":
+            raw = self.rwset
+            if type(raw) is not bytes:
+                checked(raw, bytes, "CollectionPvtReadWriteSet.rwset")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -97,6 +281,85 @@ class NsPvtReadWriteSet(betterproto2.Message):
             [] if collection_pvt_rwset is MISSING else collection_pvt_rwset
         )
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("NsPvtReadWriteSet is nested too deep")
+        if m is None:
+            m = new(NsPvtReadWriteSet)
+            m.namespace = ""
+            m.collection_pvt_rwset = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("NsPvtReadWriteSet.namespace is cut short")
+                    m.namespace = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "NsPvtReadWriteSet.collection_pvt_rwset is cut short"
+                        )
+                    m.collection_pvt_rwset.append(
+                        CollectionPvtReadWriteSet._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "NsPvtReadWriteSet")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("NsPvtReadWriteSet is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"NsPvtReadWriteSet: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("NsPvtReadWriteSet is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.namespace != "":
+            raw = utf8(self.namespace, "NsPvtReadWriteSet.namespace")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(
+            self.collection_pvt_rwset, "NsPvtReadWriteSet.collection_pvt_rwset"
+        ):
+            if type(value) is not CollectionPvtReadWriteSet:
+                checked(
+                    value,
+                    CollectionPvtReadWriteSet,
+                    "NsPvtReadWriteSet.collection_pvt_rwset",
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("rwset", "NsPvtReadWriteSet", NsPvtReadWriteSet)
@@ -127,6 +390,102 @@ class NsReadWriteSet(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("NsReadWriteSet is nested too deep")
+        if m is None:
+            m = new(NsReadWriteSet)
+            m.namespace = ""
+            m.rwset = b""
+            m.collection_hashed_rwset = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("NsReadWriteSet.namespace is cut short")
+                    m.namespace = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("NsReadWriteSet.rwset is cut short")
+                    m.rwset = data[pos:stop]
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "NsReadWriteSet.collection_hashed_rwset is cut short"
+                        )
+                    m.collection_hashed_rwset.append(
+                        CollectionHashedReadWriteSet._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "NsReadWriteSet")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("NsReadWriteSet is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"NsReadWriteSet: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("NsReadWriteSet is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.namespace != "":
+            raw = utf8(self.namespace, "NsReadWriteSet.namespace")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.rwset != b"":
+            raw = self.rwset
+            if type(raw) is not bytes:
+                checked(raw, bytes, "NsReadWriteSet.rwset")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(
+            self.collection_hashed_rwset, "NsReadWriteSet.collection_hashed_rwset"
+        ):
+            if type(value) is not CollectionHashedReadWriteSet:
+                checked(
+                    value,
+                    CollectionHashedReadWriteSet,
+                    "NsReadWriteSet.collection_hashed_rwset",
+                )
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("rwset", "NsReadWriteSet", NsReadWriteSet)
 
@@ -153,6 +512,68 @@ class TxPvtReadWriteSet(betterproto2.Message):
         )
         self.ns_pvt_rwset = [] if ns_pvt_rwset is MISSING else ns_pvt_rwset
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("TxPvtReadWriteSet is nested too deep")
+        if m is None:
+            m = new(TxPvtReadWriteSet)
+            m.data_model = _TxReadWriteSetDataModel(0)
+            m.ns_pvt_rwset = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.data_model = _TxReadWriteSetDataModel(value)
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("TxPvtReadWriteSet.ns_pvt_rwset is cut short")
+                    m.ns_pvt_rwset.append(
+                        NsPvtReadWriteSet._read(data, pos, stop, depth - 1)
+                    )
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "TxPvtReadWriteSet")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("TxPvtReadWriteSet is cut short") from None
+        if pos != end:
+            raise DecodeError("TxPvtReadWriteSet is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.data_model != 0:
+            out += (b"\x08", int32(self.data_model, "TxPvtReadWriteSet.data_model"))
+        for value in items(self.ns_pvt_rwset, "TxPvtReadWriteSet.ns_pvt_rwset"):
+            if type(value) is not NsPvtReadWriteSet:
+                checked(value, NsPvtReadWriteSet, "TxPvtReadWriteSet.ns_pvt_rwset")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("rwset", "TxPvtReadWriteSet", TxPvtReadWriteSet)
@@ -181,5 +602,71 @@ class TxReadWriteSet(betterproto2.Message):
         self.ns_rwset = [] if ns_rwset is MISSING else ns_rwset
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("TxReadWriteSet is nested too deep")
+        if m is None:
+            m = new(TxReadWriteSet)
+            m.data_model = _TxReadWriteSetDataModel(0)
+            m.ns_rwset = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.data_model = _TxReadWriteSetDataModel(value)
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("TxReadWriteSet.ns_rwset is cut short")
+                    m.ns_rwset.append(NsReadWriteSet._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "TxReadWriteSet")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("TxReadWriteSet is cut short") from None
+        if pos != end:
+            raise DecodeError("TxReadWriteSet is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.data_model != 0:
+            out += (b"\x08", int32(self.data_model, "TxReadWriteSet.data_model"))
+        for value in items(self.ns_rwset, "TxReadWriteSet.ns_rwset"):
+            if type(value) is not NsReadWriteSet:
+                checked(value, NsReadWriteSet, "TxReadWriteSet.ns_rwset")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("rwset", "TxReadWriteSet", TxReadWriteSet)
+
+_TxReadWriteSetDataModel = members(TxReadWriteSetDataModel)
+NsPvtReadWriteSet._nested.update({2: CollectionPvtReadWriteSet._nested})
+NsReadWriteSet._nested.update({3: CollectionHashedReadWriteSet._nested})
+TxPvtReadWriteSet._nested.update({2: NsPvtReadWriteSet._nested})
+TxReadWriteSet._nested.update({2: NsReadWriteSet._nested})

@@ -10,6 +10,19 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.wire import (
+    Entry,
+    ONE_BYTE,
+    checked,
+    entries,
+    new,
+    skip,
+    uint64,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -48,6 +61,186 @@ class TxPvtReadWriteSetWithConfigInfo(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("TxPvtReadWriteSetWithConfigInfo is nested too deep")
+        if m is None:
+            m = new(TxPvtReadWriteSetWithConfigInfo)
+            m.endorsed_at = 0
+            m.pvt_rwset = None
+            m.collection_configs = {}
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.endorsed_at = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "TxPvtReadWriteSetWithConfigInfo.pvt_rwset is cut short"
+                        )
+                    m.pvt_rwset = _rwset__.TxPvtReadWriteSet._read(
+                        data, pos, stop, depth - 1, m.pvt_rwset
+                    )
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "TxPvtReadWriteSetWithConfigInfo.collection_configs is cut short"
+                        )
+                    entry = TxPvtReadWriteSetWithConfigInfo._read_collection_configs(
+                        data, pos, stop, depth - 1
+                    )
+                    if entry.value is None:
+                        entry.value = _protos__.CollectionConfigPackage._read(
+                            b"", 0, 0, depth - 1
+                        )
+                    m.collection_configs[entry.key] = entry.value
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 3), "TxPvtReadWriteSetWithConfigInfo"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("TxPvtReadWriteSetWithConfigInfo is cut short") from None
+        if pos != end:
+            raise DecodeError("TxPvtReadWriteSetWithConfigInfo is cut short")
+        return m
+
+    @staticmethod
+    def _read_collection_configs(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError(
+                "TxPvtReadWriteSetWithConfigInfo.collection_configs is nested too deep"
+            )
+        if m is None:
+            m = new(Entry)
+            m.key = ""
+            m.value = None
+        try:
+            while pos < end:
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "TxPvtReadWriteSetWithConfigInfo.collection_configs.key is cut short"
+                        )
+                    m.key = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "TxPvtReadWriteSetWithConfigInfo.collection_configs.value is cut short"
+                        )
+                    m.value = _protos__.CollectionConfigPackage._read(
+                        data, pos, stop, depth - 1, m.value
+                    )
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag,
+                        data,
+                        pos,
+                        (1, 2),
+                        "TxPvtReadWriteSetWithConfigInfo.collection_configs",
+                    )
+        except IndexError:
+            raise DecodeError(
+                "TxPvtReadWriteSetWithConfigInfo.collection_configs is cut short"
+            ) from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"TxPvtReadWriteSetWithConfigInfo.collection_configs: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError(
+                "TxPvtReadWriteSetWithConfigInfo.collection_configs is cut short"
+            )
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.endorsed_at != 0:
+            out += (
+                b"\x08",
+                uint64(self.endorsed_at, "TxPvtReadWriteSetWithConfigInfo.endorsed_at"),
+            )
+        if self.pvt_rwset is not None:
+            if type(self.pvt_rwset) is not _rwset__.TxPvtReadWriteSet:
+                checked(
+                    self.pvt_rwset,
+                    _rwset__.TxPvtReadWriteSet,
+                    "TxPvtReadWriteSetWithConfigInfo.pvt_rwset",
+                )
+            raw = self.pvt_rwset._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for key, value in entries(
+            self.collection_configs,
+            "TxPvtReadWriteSetWithConfigInfo.collection_configs",
+        ):
+            entry: list[bytes] = []
+            raw = utf8(key, "TxPvtReadWriteSetWithConfigInfo.collection_configs")
+            size = len(raw)
+            entry += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+            if type(value) is not _protos__.CollectionConfigPackage:
+                checked(
+                    value,
+                    _protos__.CollectionConfigPackage,
+                    "TxPvtReadWriteSetWithConfigInfo.collection_configs",
+                )
+            raw = value._write()
+            size = len(raw)
+            entry += (
+                b"\x12",
+                ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+                raw,
+            )
+            raw = b"".join(entry)
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "transientstore", "TxPvtReadWriteSetWithConfigInfo", TxPvtReadWriteSetWithConfigInfo
@@ -56,3 +249,10 @@ default_message_pool.register_message(
 
 from .. import protos as _protos__
 from .. import rwset as _rwset__
+
+TxPvtReadWriteSetWithConfigInfo._nested.update(
+    {
+        2: _rwset__.TxPvtReadWriteSet._nested,
+        3: {2: _protos__.CollectionConfigPackage._nested},
+    }
+)

@@ -13,6 +13,18 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ..message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.wire import (
+    ONE_BYTE,
+    boolean,
+    checked,
+    items,
+    new,
+    skip,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -51,6 +63,131 @@ class KvWrite(betterproto2.Message):
         self.version_bytes = version_bytes
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("KvWrite is nested too deep")
+        if m is None:
+            m = new(KvWrite)
+            m.namespace = ""
+            m.collection = ""
+            m.key = b""
+            m.is_delete = False
+            m.value = b""
+            m.version_bytes = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvWrite.namespace is cut short")
+                    m.namespace = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvWrite.collection is cut short")
+                    m.collection = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvWrite.key is cut short")
+                    m.key = data[pos:stop]
+                    pos = stop
+                elif tag == 32:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                    m.is_delete = value != 0
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvWrite.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("KvWrite.version_bytes is cut short")
+                    m.version_bytes = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3, 4, 5, 6), "KvWrite")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("KvWrite is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"KvWrite: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("KvWrite is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.namespace != "":
+            raw = utf8(self.namespace, "KvWrite.namespace")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.collection != "":
+            raw = utf8(self.collection, "KvWrite.collection")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.key != b"":
+            raw = self.key
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KvWrite.key")
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.is_delete is not False:
+            out += (b" ", boolean(self.is_delete, "KvWrite.is_delete"))
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KvWrite.value")
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.version_bytes != b"":
+            raw = self.version_bytes
+            if type(raw) is not bytes:
+                checked(raw, bytes, "KvWrite.version_bytes")
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("txmgr", "KVWrite", KvWrite)
 
@@ -70,5 +207,57 @@ class Updates(betterproto2.Message):
         self.kvwrites = [] if kvwrites is MISSING else kvwrites
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Updates is nested too deep")
+        if m is None:
+            m = new(Updates)
+            m.kvwrites = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Updates.kvwrites is cut short")
+                    m.kvwrites.append(KvWrite._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "Updates")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Updates is cut short") from None
+        if pos != end:
+            raise DecodeError("Updates is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.kvwrites, "Updates.kvwrites"):
+            if type(value) is not KvWrite:
+                checked(value, KvWrite, "Updates.kvwrites")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("txmgr", "Updates", Updates)
+
+Updates._nested.update({1: KvWrite._nested})

@@ -18,6 +18,18 @@ import dateutil.parser
 from typing_extensions import Self
 
 from ...message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.wire import (
+    ONE_BYTE,
+    checked,
+    int32,
+    int64,
+    new,
+    skip,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -104,6 +116,73 @@ class Any(betterproto2.Message):
         self.type_url = type_url
         self.value = value
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Any is nested too deep")
+        if m is None:
+            m = new(Any)
+            m.type_url = ""
+            m.value = b""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Any.type_url is cut short")
+                    m.type_url = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Any.value is cut short")
+                    m.value = data[pos:stop]
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Any")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Any is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Any: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Any is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.type_url != "":
+            raw = utf8(self.type_url, "Any.type_url")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.value != b"":
+            raw = self.value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "Any.value")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
     @classmethod
     def pack(
@@ -203,6 +282,38 @@ class Empty(betterproto2.Message):
         self,
     ) -> None:
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Empty is nested too deep")
+        if m is None:
+            m = new(Empty)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                pos = skip(tag, data, pos, (), "Empty")
+                if not m._unknown_fields:
+                    m._unknown_fields = bytearray()
+                m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Empty is cut short") from None
+        if pos != end:
+            raise DecodeError("Empty is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message("google.protobuf", "Empty", Empty)
@@ -326,6 +437,59 @@ class Timestamp(betterproto2.Message):
         self.seconds = seconds
         self.nanos = nanos
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Timestamp is nested too deep")
+        if m is None:
+            m = new(Timestamp)
+            m.seconds = 0
+            m.nanos = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value ^ 1 << 63) - (1 << 63)
+                    m.seconds = value
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.nanos = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "Timestamp")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Timestamp is cut short") from None
+        if pos != end:
+            raise DecodeError("Timestamp is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.seconds != 0:
+            out += (b"\x08", int64(self.seconds, "Timestamp.seconds"))
+        if self.nanos != 0:
+            out += (b"\x10", int32(self.nanos, "Timestamp.nanos"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
     @classmethod
     def from_datetime(cls, dt: datetime.datetime) -> Self:

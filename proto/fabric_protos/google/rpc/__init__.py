@@ -10,6 +10,18 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ...message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.wire import (
+    ONE_BYTE,
+    checked,
+    int32,
+    items,
+    new,
+    skip,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -38,8 +50,87 @@ class Status(betterproto2.Message):
         self.details = [] if details is MISSING else details
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("Status is nested too deep")
+        if m is None:
+            m = new(Status)
+            m.code = 0
+            m.message = ""
+            m.details = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.code = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Status.message is cut short")
+                    m.message = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("Status.details is cut short")
+                    m.details.append(_protobuf__.Any._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2, 3), "Status")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("Status is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"Status: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("Status is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.code != 0:
+            out += (b"\x08", int32(self.code, "Status.code"))
+        if self.message != "":
+            raw = utf8(self.message, "Status.message")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        for value in items(self.details, "Status.details"):
+            if type(value) is not _protobuf__.Any:
+                checked(value, _protobuf__.Any, "Status.details")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message("google.rpc", "Status", Status)
 
 
 from .. import protobuf as _protobuf__
+
+Status._nested.update({3: _protobuf__.Any._nested})

@@ -14,6 +14,9 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ....message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.values import members
+from fabric_protos.wire import ONE_BYTE, int32, new, skip, utf8, varint, varint_bytes
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -48,6 +51,58 @@ class HealthCheckRequest(betterproto2.Message):
         self.service = service
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("HealthCheckRequest is nested too deep")
+        if m is None:
+            m = new(HealthCheckRequest)
+            m.service = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("HealthCheckRequest.service is cut short")
+                    m.service = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "HealthCheckRequest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("HealthCheckRequest is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"HealthCheckRequest: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("HealthCheckRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.service != "":
+            raw = utf8(self.service, "HealthCheckRequest.service")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "grpc.health.v1", "HealthCheckRequest", HealthCheckRequest
@@ -73,7 +128,52 @@ class HealthCheckResponse(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("HealthCheckResponse is nested too deep")
+        if m is None:
+            m = new(HealthCheckResponse)
+            m.status = _HealthCheckResponseServingStatus(0)
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.status = _HealthCheckResponseServingStatus(value)
+                else:
+                    pos = skip(tag, data, pos, (1,), "HealthCheckResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("HealthCheckResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("HealthCheckResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.status != 0:
+            out += (b"\x08", int32(self.status, "HealthCheckResponse.status"))
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "grpc.health.v1", "HealthCheckResponse", HealthCheckResponse
 )
+
+_HealthCheckResponseServingStatus = members(HealthCheckResponseServingStatus)

@@ -19,6 +19,18 @@ from dataclasses import MISSING, dataclass
 import betterproto2
 
 from ....message_pool import default_message_pool
+from fabric_protos.errors import DecodeError
+from fabric_protos.wire import (
+    ONE_BYTE,
+    checked,
+    int32,
+    items,
+    new,
+    skip,
+    utf8,
+    varint,
+    varint_bytes,
+)
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -40,6 +52,66 @@ class ErrorResponse(betterproto2.Message):
         self.error_code = error_code
         self.error_message = error_message
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ErrorResponse is nested too deep")
+        if m is None:
+            m = new(ErrorResponse)
+            m.error_code = 0
+            m.error_message = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 8:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.error_code = value
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ErrorResponse.error_message is cut short")
+                    m.error_message = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ErrorResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ErrorResponse is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(f"ErrorResponse: field {tag >> 3} is not UTF-8") from None
+        if pos != end:
+            raise DecodeError("ErrorResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.error_code != 0:
+            out += (b"\x08", int32(self.error_code, "ErrorResponse.error_code"))
+        if self.error_message != "":
+            raw = utf8(self.error_message, "ErrorResponse.error_message")
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -66,6 +138,100 @@ class ExtensionNumberResponse(betterproto2.Message):
         self.extension_number = [] if extension_number is MISSING else extension_number
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ExtensionNumberResponse is nested too deep")
+        if m is None:
+            m = new(ExtensionNumberResponse)
+            m.base_type_name = ""
+            m.extension_number = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ExtensionNumberResponse.base_type_name is cut short"
+                        )
+                    m.base_type_name = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.extension_number.append(value)
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ExtensionNumberResponse.extension_number is cut short"
+                        )
+                    while pos < stop:
+                        value = data[pos]
+                        pos += 1
+                        if value > 0x7F:
+                            value, pos = varint(value, data, pos)
+                            value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                        m.extension_number.append(value)
+                    if pos != stop:
+                        raise DecodeError(
+                            "ExtensionNumberResponse.extension_number is cut short"
+                        )
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ExtensionNumberResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ExtensionNumberResponse is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ExtensionNumberResponse: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ExtensionNumberResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.base_type_name != "":
+            raw = utf8(self.base_type_name, "ExtensionNumberResponse.base_type_name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if values := items(
+            self.extension_number, "ExtensionNumberResponse.extension_number"
+        ):
+            raw = b"".join(
+                [
+                    int32(value, "ExtensionNumberResponse.extension_number")
+                    for value in values
+                ]
+            )
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "grpc.reflection.v1", "ExtensionNumberResponse", ExtensionNumberResponse
@@ -88,6 +254,73 @@ class ExtensionRequest(betterproto2.Message):
         self.containing_type = containing_type
         self.extension_number = extension_number
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ExtensionRequest is nested too deep")
+        if m is None:
+            m = new(ExtensionRequest)
+            m.containing_type = ""
+            m.extension_number = 0
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ExtensionRequest.containing_type is cut short"
+                        )
+                    m.containing_type = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 16:
+                    value = data[pos]
+                    pos += 1
+                    if value > 0x7F:
+                        value, pos = varint(value, data, pos)
+                        value = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+                    m.extension_number = value
+                else:
+                    pos = skip(tag, data, pos, (1, 2), "ExtensionRequest")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ExtensionRequest is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ExtensionRequest: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ExtensionRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.containing_type != "":
+            raw = utf8(self.containing_type, "ExtensionRequest.containing_type")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.extension_number != 0:
+            out += (
+                b"\x10",
+                int32(self.extension_number, "ExtensionRequest.extension_number"),
+            )
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -115,6 +348,60 @@ class FileDescriptorResponse(betterproto2.Message):
         )
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("FileDescriptorResponse is nested too deep")
+        if m is None:
+            m = new(FileDescriptorResponse)
+            m.file_descriptor_proto = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "FileDescriptorResponse.file_descriptor_proto is cut short"
+                        )
+                    m.file_descriptor_proto.append(data[pos:stop])
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "FileDescriptorResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("FileDescriptorResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("FileDescriptorResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(
+            self.file_descriptor_proto, "FileDescriptorResponse.file_descriptor_proto"
+        ):
+            raw = value
+            if type(raw) is not bytes:
+                checked(raw, bytes, "FileDescriptorResponse.file_descriptor_proto")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "grpc.reflection.v1", "FileDescriptorResponse", FileDescriptorResponse
@@ -135,6 +422,56 @@ class ListServiceResponse(betterproto2.Message):
     ) -> None:
         self.service = [] if service is MISSING else service
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ListServiceResponse is nested too deep")
+        if m is None:
+            m = new(ListServiceResponse)
+            m.service = []
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ListServiceResponse.service is cut short")
+                    m.service.append(ServiceResponse._read(data, pos, stop, depth - 1))
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ListServiceResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ListServiceResponse is cut short") from None
+        if pos != end:
+            raise DecodeError("ListServiceResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        for value in items(self.service, "ListServiceResponse.service"):
+            if type(value) is not ServiceResponse:
+                checked(value, ServiceResponse, "ListServiceResponse.service")
+            raw = value._write()
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -189,6 +526,181 @@ class ServerReflectionRequest(betterproto2.Message):
         self.all_extension_numbers_of_type = all_extension_numbers_of_type
         self.list_services = list_services
         self.__post_init__()
+
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ServerReflectionRequest is nested too deep")
+        if m is None:
+            m = new(ServerReflectionRequest)
+            m.host = ""
+            m.file_by_filename = None
+            m.file_containing_symbol = None
+            m.file_containing_extension = None
+            m.all_extension_numbers_of_type = None
+            m.list_services = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ServerReflectionRequest.host is cut short")
+                    m.host = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 26:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ServerReflectionRequest.file_by_filename is cut short"
+                        )
+                    m.file_by_filename = data[pos:stop].decode()
+                    m.all_extension_numbers_of_type = None
+                    m.file_containing_extension = None
+                    m.file_containing_symbol = None
+                    m.list_services = None
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ServerReflectionRequest.file_containing_symbol is cut short"
+                        )
+                    m.file_containing_symbol = data[pos:stop].decode()
+                    m.all_extension_numbers_of_type = None
+                    m.file_by_filename = None
+                    m.file_containing_extension = None
+                    m.list_services = None
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ServerReflectionRequest.file_containing_extension is cut short"
+                        )
+                    m.file_containing_extension = ExtensionRequest._read(
+                        data, pos, stop, depth - 1, m.file_containing_extension
+                    )
+                    m.all_extension_numbers_of_type = None
+                    m.file_by_filename = None
+                    m.file_containing_symbol = None
+                    m.list_services = None
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ServerReflectionRequest.all_extension_numbers_of_type is cut short"
+                        )
+                    m.all_extension_numbers_of_type = data[pos:stop].decode()
+                    m.file_by_filename = None
+                    m.file_containing_extension = None
+                    m.file_containing_symbol = None
+                    m.list_services = None
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ServerReflectionRequest.list_services is cut short"
+                        )
+                    m.list_services = data[pos:stop].decode()
+                    m.all_extension_numbers_of_type = None
+                    m.file_by_filename = None
+                    m.file_containing_extension = None
+                    m.file_containing_symbol = None
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 3, 4, 5, 6, 7), "ServerReflectionRequest"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ServerReflectionRequest is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ServerReflectionRequest: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ServerReflectionRequest is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.host != "":
+            raw = utf8(self.host, "ServerReflectionRequest.host")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.file_by_filename is not None:
+            raw = utf8(
+                self.file_by_filename, "ServerReflectionRequest.file_by_filename"
+            )
+            size = len(raw)
+            out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.file_containing_symbol is not None:
+            raw = utf8(
+                self.file_containing_symbol,
+                "ServerReflectionRequest.file_containing_symbol",
+            )
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.file_containing_extension is not None:
+            if type(self.file_containing_extension) is not ExtensionRequest:
+                checked(
+                    self.file_containing_extension,
+                    ExtensionRequest,
+                    "ServerReflectionRequest.file_containing_extension",
+                )
+            raw = self.file_containing_extension._write()
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.all_extension_numbers_of_type is not None:
+            raw = utf8(
+                self.all_extension_numbers_of_type,
+                "ServerReflectionRequest.all_extension_numbers_of_type",
+            )
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.list_services is not None:
+            raw = utf8(self.list_services, "ServerReflectionRequest.list_services")
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
 
 
 default_message_pool.register_message(
@@ -246,6 +758,199 @@ class ServerReflectionResponse(betterproto2.Message):
         self.error_response = error_response
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ServerReflectionResponse is nested too deep")
+        if m is None:
+            m = new(ServerReflectionResponse)
+            m.valid_host = ""
+            m.original_request = None
+            m.file_descriptor_response = None
+            m.all_extension_numbers_response = None
+            m.list_services_response = None
+            m.error_response = None
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ServerReflectionResponse.valid_host is cut short"
+                        )
+                    m.valid_host = data[pos:stop].decode()
+                    pos = stop
+                elif tag == 18:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ServerReflectionResponse.original_request is cut short"
+                        )
+                    m.original_request = ServerReflectionRequest._read(
+                        data, pos, stop, depth - 1, m.original_request
+                    )
+                    pos = stop
+                elif tag == 34:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ServerReflectionResponse.file_descriptor_response is cut short"
+                        )
+                    m.file_descriptor_response = FileDescriptorResponse._read(
+                        data, pos, stop, depth - 1, m.file_descriptor_response
+                    )
+                    m.all_extension_numbers_response = None
+                    m.error_response = None
+                    m.list_services_response = None
+                    pos = stop
+                elif tag == 42:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ServerReflectionResponse.all_extension_numbers_response is cut short"
+                        )
+                    m.all_extension_numbers_response = ExtensionNumberResponse._read(
+                        data, pos, stop, depth - 1, m.all_extension_numbers_response
+                    )
+                    m.error_response = None
+                    m.file_descriptor_response = None
+                    m.list_services_response = None
+                    pos = stop
+                elif tag == 50:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ServerReflectionResponse.list_services_response is cut short"
+                        )
+                    m.list_services_response = ListServiceResponse._read(
+                        data, pos, stop, depth - 1, m.list_services_response
+                    )
+                    m.all_extension_numbers_response = None
+                    m.error_response = None
+                    m.file_descriptor_response = None
+                    pos = stop
+                elif tag == 58:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError(
+                            "ServerReflectionResponse.error_response is cut short"
+                        )
+                    m.error_response = ErrorResponse._read(
+                        data, pos, stop, depth - 1, m.error_response
+                    )
+                    m.all_extension_numbers_response = None
+                    m.file_descriptor_response = None
+                    m.list_services_response = None
+                    pos = stop
+                else:
+                    pos = skip(
+                        tag, data, pos, (1, 2, 4, 5, 6, 7), "ServerReflectionResponse"
+                    )
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ServerReflectionResponse is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ServerReflectionResponse: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ServerReflectionResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.valid_host != "":
+            raw = utf8(self.valid_host, "ServerReflectionResponse.valid_host")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.original_request is not None:
+            if type(self.original_request) is not ServerReflectionRequest:
+                checked(
+                    self.original_request,
+                    ServerReflectionRequest,
+                    "ServerReflectionResponse.original_request",
+                )
+            raw = self.original_request._write()
+            size = len(raw)
+            out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.file_descriptor_response is not None:
+            if type(self.file_descriptor_response) is not FileDescriptorResponse:
+                checked(
+                    self.file_descriptor_response,
+                    FileDescriptorResponse,
+                    "ServerReflectionResponse.file_descriptor_response",
+                )
+            raw = self.file_descriptor_response._write()
+            size = len(raw)
+            out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.all_extension_numbers_response is not None:
+            if type(self.all_extension_numbers_response) is not ExtensionNumberResponse:
+                checked(
+                    self.all_extension_numbers_response,
+                    ExtensionNumberResponse,
+                    "ServerReflectionResponse.all_extension_numbers_response",
+                )
+            raw = self.all_extension_numbers_response._write()
+            size = len(raw)
+            out += (b"*", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.list_services_response is not None:
+            if type(self.list_services_response) is not ListServiceResponse:
+                checked(
+                    self.list_services_response,
+                    ListServiceResponse,
+                    "ServerReflectionResponse.list_services_response",
+                )
+            raw = self.list_services_response._write()
+            size = len(raw)
+            out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self.error_response is not None:
+            if type(self.error_response) is not ErrorResponse:
+                checked(
+                    self.error_response,
+                    ErrorResponse,
+                    "ServerReflectionResponse.error_response",
+                )
+            raw = self.error_response._write()
+            size = len(raw)
+            out += (b":", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "grpc.reflection.v1", "ServerReflectionResponse", ServerReflectionResponse
@@ -265,7 +970,72 @@ class ServiceResponse(betterproto2.Message):
         self.name = name
         self.__post_init__()
 
+    _nested = {}
+
+    @staticmethod
+    def _read(data, pos, end, depth, m=None):
+        if depth < 0:
+            raise DecodeError("ServiceResponse is nested too deep")
+        if m is None:
+            m = new(ServiceResponse)
+            m.name = ""
+            m._unknown_fields = b""
+        try:
+            while pos < end:
+                start = pos
+                tag = data[pos]
+                pos += 1
+                if tag > 0x7F:
+                    tag, pos = varint(tag, data, pos)
+                if tag == 10:
+                    size = data[pos]
+                    pos += 1
+                    if size > 0x7F:
+                        size, pos = varint(size, data, pos)
+                    stop = pos + size
+                    if stop > end:
+                        raise DecodeError("ServiceResponse.name is cut short")
+                    m.name = data[pos:stop].decode()
+                    pos = stop
+                else:
+                    pos = skip(tag, data, pos, (1,), "ServiceResponse")
+                    if not m._unknown_fields:
+                        m._unknown_fields = bytearray()
+                    m._unknown_fields += data[start:pos]
+        except IndexError:
+            raise DecodeError("ServiceResponse is cut short") from None
+        except UnicodeDecodeError:
+            raise DecodeError(
+                f"ServiceResponse: field {tag >> 3} is not UTF-8"
+            ) from None
+        if pos != end:
+            raise DecodeError("ServiceResponse is cut short")
+        return m
+
+    def _write(self):
+        out: list[bytes] = []
+        if self.name != "":
+            raw = utf8(self.name, "ServiceResponse.name")
+            size = len(raw)
+            out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
+        if self._unknown_fields:
+            out.append(self._unknown_fields)
+        return b"".join(out)
+
 
 default_message_pool.register_message(
     "grpc.reflection.v1", "ServiceResponse", ServiceResponse
+)
+
+ExtensionNumberResponse._nested.update({2: None})
+ListServiceResponse._nested.update({1: ServiceResponse._nested})
+ServerReflectionRequest._nested.update({5: ExtensionRequest._nested})
+ServerReflectionResponse._nested.update(
+    {
+        2: ServerReflectionRequest._nested,
+        4: FileDescriptorResponse._nested,
+        5: ExtensionNumberResponse._nested,
+        6: ListServiceResponse._nested,
+        7: ErrorResponse._nested,
+    }
 )
