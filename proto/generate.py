@@ -57,6 +57,7 @@ HAND_WRITTEN = {
     "grpc_messages.py",
     "methods.py",
     "source.py",
+    "transaction_messages.py",
     "values.py",
     "wire.py",
 }

@@ -1,6 +1,6 @@
 """One running transaction, seen from the handler: its requests, one at a time.
 
-Room:      shim   (imports fabric_protos.stream; used by handler and the stubs)
+Room:      shim   (imports fabric_protos; used by handler and the stubs)
 Loop:      asyncio; `SyncTransaction.run` is called in worker threads
 Lifetime:  transaction
 Fabric:    `callPeerWithChaincodeMsg`, shim/handler.go (fabric-chaincode-go)
@@ -24,6 +24,7 @@ from fabric_protos.stream import (
     ChaincodeMessageType,
     SignedProposal,
 )
+from fabric_protos.transaction_messages import TransactionMessages
 
 from .errors import PeerError, StreamClosed
 from .proposal import ProposalFields
@@ -56,6 +57,7 @@ class Transaction:
     """
 
     __slots__ = (
+        "_messages",
         "_send",
         "abandoned",
         "channel_id",
@@ -79,6 +81,7 @@ class Transaction:
             ValueError: payload or proposal are malformed; `DecodeError` is one.
         """
         self._send = send
+        self._messages = TransactionMessages(message.channel_id, message.txid)
         self.message_type = message.type
         self.channel_id = message.channel_id
         self.tx_id = message.txid
@@ -100,13 +103,16 @@ class Transaction:
         Raises:
             ValueError: it is longer than a peer accepts.
         """
-        data = ChaincodeMessage(
-            type=kind,
-            payload=payload,
-            txid=self.tx_id,
-            chaincode_event=event,
-            channel_id=self.channel_id,
-        ).encode()
+        if event is None:
+            data = self._messages.encode(kind, payload)
+        else:
+            data = ChaincodeMessage(
+                type=kind,
+                payload=payload,
+                txid=self.tx_id,
+                chaincode_event=event,
+                channel_id=self.channel_id,
+            ).encode()
         if len(data) > MAX_MESSAGE_BYTES:
             name = ChaincodeMessageType(kind).name
             raise ValueError(f"{name} has {len(data)} bytes; the limit is {MAX_MESSAGE_BYTES}")

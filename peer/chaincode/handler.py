@@ -24,6 +24,7 @@ from fabric_protos.stream import (
     ChaincodeMessage,
     ChaincodeMessageType,
 )
+from fabric_protos.transaction_messages import TransactionMessages
 from peer.chaincode.registry import HandlerRegistry
 from peer.chaincode.requests import INLINE, LongRequests
 from peer.chaincode.stream import (
@@ -64,6 +65,9 @@ class HandlerState(Enum):
     CREATED = "created"
     ESTABLISHED = "established"
     READY = "ready"
+
+
+READY = HandlerState.READY
 
 
 class Gate(Protocol):
@@ -129,7 +133,7 @@ class Handler:
     @property
     def is_ready(self) -> bool:
         """READY has been sent and the stream has not ended."""
-        return self._state is HandlerState.READY
+        return self._state is READY
 
     def params(self, channel_id: str, tx_id: str) -> TransactionParams | None:
         """Return what a running execution was given; None once it has ended."""
@@ -207,7 +211,7 @@ class Handler:
                         txid=key.tx_id,
                         channel_id=key.channel_id,
                         proposal=params.signed_proposal,
-                    )
+                    ).encode()
                 )
             except StreamClosed as exc:
                 context.settle(StreamTerminated(key, f"chaincode stream terminated: {exc}"))
@@ -228,16 +232,21 @@ class Handler:
         if self._trace is not None:
             self._trace(self.ccid, True, message)
         kind = message.type
-        ready = self._state is HandlerState.READY
-        if ready and (kind in INLINE or kind in self._long):
+        if self._state is not READY:
+            self._handle_early(message)
+        elif kind in INLINE or kind in self._long:
             self._handle_request(message)
-        elif ready and (kind == Type.COMPLETED or kind == Type.ERROR):
+        elif kind == Type.COMPLETED or kind == Type.ERROR:
             context = self._contexts.get(message.channel_id, message.txid)
             if context is not None:  # None is the normal fate of an answer after a timeout
                 context.settle(message)
-        elif kind == Type.REGISTER and not ready:
-            self._handle_register(message)
         elif kind != Type.KEEPALIVE:
+            self._handle_unexpected(message)
+
+    def _handle_early(self, message: ChaincodeMessage) -> None:
+        if message.type == Type.REGISTER:
+            self._handle_register(message)
+        elif message.type != Type.KEEPALIVE:
             self._handle_unexpected(message)
 
     def _handle_register(self, message: ChaincodeMessage) -> None:
@@ -260,10 +269,11 @@ class Handler:
         except RegistrationRefused as exc:
             raise StreamRefused("ALREADY_EXISTS", exc.reason) from exc
         self.ccid = ccid
-        self._send(ChaincodeMessage(type=Type.REGISTERED))
+        self._send(ChaincodeMessage(type=Type.REGISTERED).encode())
         self._state = HandlerState.ESTABLISHED
-        self._send(ChaincodeMessage(type=Type.READY, payload=self._ready_params.encode()))
-        self._state = HandlerState.READY
+        params = self._ready_params.encode()
+        self._send(ChaincodeMessage(type=Type.READY, payload=params).encode())
+        self._state = READY
         log.info("chaincode %s is ready", ccid)
         self._registry.ready(ccid)
 
@@ -277,20 +287,20 @@ class Handler:
         if known or not message.txid or not self.is_ready:
             raise StreamRefused("FAILED_PRECONDITION", text)
         # A request of a later protocol fails its own transaction and leaves the others alone.
-        self._reply(message, Type.ERROR, text.encode())
+        self._refuse(message, text.encode())
 
     def _handle_request(self, message: ChaincodeMessage) -> None:
         """Answer at once what never waits, and give the rest a task of its transaction."""
         context = self._contexts.get(message.channel_id, message.txid)
         if context is None or context.is_ending:
-            self._reply(message, Type.ERROR, _failure(message, "no ledger context"))
+            self._refuse(message, _failure(message, "no ledger context"))
             return
         context.received[message.type] += 1
         if context.busy:
             context.failed[message.type] += 1
             log.error("tx %s sent a request while another one is pending", message.txid)
             cause = "another request pending for this transaction"
-            self._reply(message, Type.ERROR, _failure(message, cause))
+            self._refuse(message, _failure(message, cause))
             return
         inline = INLINE.get(message.type)
         if inline is None:
@@ -301,9 +311,9 @@ class Handler:
             payload = inline(context, message.payload)
         except Exception as exc:
             context.failed[message.type] += 1
-            self._reply(message, Type.ERROR, _failure(message, exc))
+            self._refuse(message, _failure(message, exc))
         else:
-            self._reply(message, Type.RESPONSE, payload)
+            self._answer(context, message, payload)
 
     async def _handle_in_task(self, context: TransactionContext, message: ChaincodeMessage) -> None:
         """Answer in any case: cut off by the end of the execution, the library still waits."""
@@ -323,22 +333,30 @@ class Handler:
             kind = _TYPE_NAMES[message.type]
             self._meters.request_took(took_s, kind, message.channel_id, self.ccid, is_answer)
             with suppress(StreamClosed):  # the reader gets the same news
-                self._reply(message, answer, payload)
+                if is_answer:
+                    self._answer(context, message, payload)
+                else:
+                    self._refuse(message, payload)
 
-    def _reply(self, request: ChaincodeMessage, answer: int, payload: bytes) -> None:
+    def _answer(
+        self, context: TransactionContext, request: ChaincodeMessage, payload: bytes
+    ) -> None:
         try:
-            self._send(_answer(request, answer, payload))
+            self._send(context.messages.encode(Type.RESPONSE, payload))
         except MessageTooLarge as exc:
-            self._send(_answer(request, Type.ERROR, _failure(request, str(exc))))
+            self._refuse(request, _failure(request, str(exc)))
 
-    def _send(self, message: ChaincodeMessage) -> None:
-        data = message.encode()
+    def _refuse(self, request: ChaincodeMessage, text: bytes) -> None:
+        messages = TransactionMessages(request.channel_id, request.txid)
+        self._send(messages.encode(Type.ERROR, text))
+
+    def _send(self, data: bytes) -> None:
         if len(data) > MAX_MESSAGE_BYTES:
             raise MessageTooLarge(
                 f"the message has {len(data)} bytes, the limit is {MAX_MESSAGE_BYTES}"
             )
         if self._trace is not None:
-            self._trace(self.ccid, False, message)
+            self._trace(self.ccid, False, ChaincodeMessage.decode(data))
         self._stream.send(data)
 
     def _count(self, context: TransactionContext) -> None:
@@ -351,13 +369,7 @@ class Handler:
         while True:
             await trio.sleep(self._keepalive_s)
             with suppress(StreamClosed):  # the reader gets the same news
-                self._send(ChaincodeMessage(type=Type.KEEPALIVE))
-
-
-def _answer(request: ChaincodeMessage, kind: int, payload: bytes) -> ChaincodeMessage:
-    return ChaincodeMessage(
-        type=kind, payload=payload, txid=request.txid, channel_id=request.channel_id
-    )
+                self._send(ChaincodeMessage(type=Type.KEEPALIVE).encode())
 
 
 def _failure(message: ChaincodeMessage, cause: Exception | str) -> bytes:

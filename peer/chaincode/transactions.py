@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import trio
 
 from fabric_protos.stream import ChaincodeMessage, SignedProposal
+from fabric_protos.transaction_messages import TransactionMessages
 from peer.chaincode.iterators import QueryIterator
 from peer.errors import (
     DuplicateTransaction,
@@ -90,7 +91,9 @@ class TransactionContext:
 
     Attributes:
         key: what identifies it on its stream.
+        messages: writes what is sent to the chaincode.
         busy: a request is being worked on; the protocol allows one at a time.
+        is_ending: its requests are being ended, and none can begin any more.
         iterators: open queries by id.
 
     Args:
@@ -107,12 +110,14 @@ class TransactionContext:
         is_debugged: Callable[[], bool],
     ) -> None:
         self.key = params.key
+        self.messages = TransactionMessages(*self.key)
         self.params = params
         self.is_init = is_init
         self._limit_s = limit_s
         self._is_debugged = is_debugged
         self._ends = trio.current_time() + limit_s
         self.busy = False
+        self.is_ending = False
         self._caller = copy_context()
         self.iterators: dict[str, QueryIterator[Any]] = {}
         self.received = defaultdict[int, int](int)
@@ -148,9 +153,12 @@ class TransactionContext:
         async with trio.open_nursery() as self._requests:
             work, args = first
             self.spawn(work, *args)
-            if self._outcome is None:
-                self._news = trio.Event()
-                await self._wait()
+            try:
+                if self._outcome is None:
+                    self._news = trio.Event()
+                    await self._wait()
+            finally:
+                self.is_ending = True
             self._requests.cancel_scope.cancel()
 
     async def _wait(self) -> None:
@@ -163,11 +171,6 @@ class TransactionContext:
                 self.settle(ExecuteTimeout(self.key, self._limit_s))
                 return
             self._ends = trio.current_time() + self._limit_s
-
-    @property
-    def is_ending(self) -> bool:
-        """Its requests are being ended, and none can begin any more."""
-        return self._requests is not None and self._requests.cancel_scope.cancel_called
 
     def spawn(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run a request that takes time; it ends with this execution at the latest.

@@ -99,7 +99,8 @@ class QueryExecutor:
 
     def get_state(self, namespace: str, key: str) -> bytes | None:
         """Return a key's value, None when it does not exist."""
-        found = self._read(namespace, key)
+        found = self._snapshot.get(namespace, key.encode())
+        self._record_read(namespace, key, found and found.version)
         return None if found is None else found.value
 
     def get_state_multiple(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:

@@ -144,6 +144,8 @@ class _AcceptedProtocol(Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self.connection.may_write:
+            return
         if self.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
             self.transport.abort()
 

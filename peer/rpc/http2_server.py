@@ -23,7 +23,7 @@ from grpclib.config import Configuration
 from grpclib.metadata import encode_bin_value, encode_grpc_message
 from grpclib.protocol import AbstractHandler
 from h2.config import H2Configuration
-from h2.connection import AllowedStreamIDs, ConnectionState, _decode_headers
+from h2.connection import AllowedStreamIDs, _decode_headers
 from h2.errors import ErrorCodes
 from h2.events import PingReceived, RemoteSettingsChanged, RequestReceived, TrailersReceived
 from h2.exceptions import DenialOfServiceError, FrameTooLargeError, ProtocolError
@@ -117,6 +117,7 @@ class _Processor(http2.Processor):
         super().process_remote_settings_changed(event)
 
     def process_request_received(self, event: RequestReceived) -> None:
+        self.protocol.connection.takes_frames = True
         self.accept(event.stream_id, event.headers)
 
     def accept(self, stream_id: int, headers: Any) -> None:
@@ -181,11 +182,6 @@ class ServerProtocol(http2.Protocol):
         h2.encoder.encode = encode  # type: ignore[method-assign]  # h2 does not let us choose
         self.connection.flush()
         return _Processor(self)
-
-    @property
-    def takes_frames(self) -> bool:
-        """The client has sent its settings and a call, so that h2 knows this connection."""
-        return self.connection._connection.state_machine.state is ConnectionState.SERVER_OPEN
 
     def take_frame(self, kind: int, stream_id: int, data: bytes, start: int, stop: int) -> bool:
         """Take a call's headers, or what there is of its request; leave the rest to h2."""

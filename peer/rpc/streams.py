@@ -45,6 +45,7 @@ class GrpcStream(Messages):
     ) -> None:
         self.far_end = far_end
         self._ended = trio.Event()
+        self._is_open = True  # until it has ended
         self._failure: StreamClosed | StreamRefused | None = None
         self._refusal: StreamRefused | None = None
         self._is_over = asyncio.Event()  # it broke, or `serve` has returned
@@ -52,15 +53,16 @@ class GrpcStream(Messages):
 
     def send(self, data: bytes) -> None:
         """Queue one message; see `MessageStream.send`."""
-        if not self._ended.is_set():
+        if self._is_open:
             if self.queued + len(data) > MAX_QUEUED_BYTES:
                 text = f"the other side does not read ({self.queued} bytes wait)"
                 self._refusal = StreamRefused("RESOURCE_EXHAUSTED", text)
                 self.cancel(StreamClosed(text))
             else:
                 self.queue(data)
-                self.flush()
-        if self._ended.is_set():
+                if not self.is_held:
+                    self.flush()
+        if not self._is_open:
             raise StreamClosed(str(self._failure or "the other side closed it"))
 
     async def run(self, on_message: Callable[[bytes], None]) -> None:
@@ -119,6 +121,7 @@ class GrpcStream(Messages):
 
     def _end(self, failure: StreamClosed | StreamRefused | None) -> None:
         self.ignore()
-        if not self._ended.is_set():
+        if self._is_open:
+            self._is_open = False
             self._failure = failure
             self._ended.set()

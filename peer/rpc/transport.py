@@ -44,8 +44,7 @@ class SocketTransport(asyncio.Transport):
         self._protocol: asyncio.BaseProtocol = asyncio.Protocol()
         self._reading = trio.CancelScope(shield=True)
         self._writing = trio.CancelScope()
-        self._may_read = trio.Event()
-        self._may_read.set()
+        self._may_read: trio.Event | None = None  # while the protocol wants nothing
         self._waiting = bytearray()
         self._is_closing = False
         self._is_corked = False
@@ -71,10 +70,9 @@ class SocketTransport(asyncio.Transport):
 
     async def _read(self) -> None:
         while True:
-            if not self._may_read.is_set():
-                await self._may_read.wait()
             await trio.lowlevel.wait_readable(self._sock)
-            if not self._may_read.is_set():
+            if self._may_read is not None:
+                await self._may_read.wait()
                 continue
             self._is_corked = True
             try:
@@ -113,10 +111,15 @@ class SocketTransport(asyncio.Transport):
 
     def _flush(self) -> None:
         """Send what waits, as far as the far end takes it; a task sends the rest."""
-        if not self._is_writing and self._send() and self._waiting:
+        if self._waiting and not self._is_writing and self._send() and self._waiting:
             self._is_writing = True
             self._writing = trio.CancelScope(shield=True)
             self._tasks.start_soon(self._write)
+        if self._waiting or self._is_paused or self._is_closing:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Have the protocol wait, or go on; end the reading once the last is written."""
         if len(self._waiting) > PAUSE_BYTES and not self._is_paused:
             self._is_paused = True
             self._protocol.pause_writing()
@@ -129,8 +132,7 @@ class SocketTransport(asyncio.Transport):
     def _send(self) -> bool:
         """Send once; return whether the connection lives."""
         try:
-            if self._waiting:
-                del self._waiting[: self._sock.send(self._waiting)]
+            del self._waiting[: self._sock.send(self._waiting)]
         except BlockingIOError:
             pass
         except OSError as exc:
@@ -176,12 +178,13 @@ class SocketTransport(asyncio.Transport):
         return self._protocol
 
     def pause_reading(self) -> None:
-        if self._may_read.is_set():
+        if self._may_read is None:
             self._may_read = trio.Event()
 
     def resume_reading(self) -> None:
-        if not self._is_closing:
+        if self._may_read is not None and not self._is_closing:
             self._may_read.set()
+            self._may_read = None
 
     def get_write_buffer_size(self) -> int:
         return len(self._waiting)

@@ -50,9 +50,11 @@ class DirectProtocol(H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.connection.direct = {}
+        self.connection.takes_frames = False
+        self.connection.may_write = True
 
     def data_received(self, data: bytes) -> None:
-        if not self.takes_frames:
+        if not self.connection.takes_frames:
             super().data_received(data)
             return
         frames = self.connection._connection.incoming_buffer
@@ -62,6 +64,7 @@ class DirectProtocol(H2Protocol):
                 return
             data = bytes(frames._data)
             frames._data.clear()
+        direct = self.connection.direct
         position, end = 0, len(data)
         while end - position >= FRAME_HEAD.size:
             high, low, kind, stream_id = FRAME_HEAD.unpack_from(data, position)
@@ -69,32 +72,32 @@ class DirectProtocol(H2Protocol):
             stop = start + (high << 8 | low)
             if stop > end:
                 break
-            goes_on = frames._headers_buffer  # then the next frame must go on with the headers
-            if goes_on or not self.take_frame(kind, stream_id, data, start, stop):
+            position = stop
+            if frames._headers_buffer:  # then the next frame must go on with the headers
+                is_taken = False
+            elif kind == DATA and stream_id in direct:
+                is_taken = direct[stream_id].take(data, start, stop)
+            else:
+                is_taken = self.take_frame(kind, stream_id, data, start, stop)
+            if not is_taken:
                 if not self.connection.is_closing():
-                    super().data_received(data[position:stop])
+                    super().data_received(data[start - FRAME_HEAD.size : stop])
                 if self.connection.is_closing():
                     return
-            position = stop
-        frames._data += data[position:]
-        for stream in [*self.connection.direct.values()]:
-            stream.end_read()
-
-    @property
-    def takes_frames(self) -> bool:
-        """There are frames that `take_frame` would take."""
-        return bool(self.connection.direct)
+        if position < end:
+            frames._data += data[position:]
+        for stream in [*direct.values()]:
+            stream.is_held = False
+            if stream.queued:
+                stream.flush()
 
     def take_frame(self, kind: int, stream_id: int, data: bytes, start: int, stop: int) -> bool:
-        """Take a frame; return False to leave it to h2.
+        """Take a frame that is no DATA of a direct stream; return False to leave it to h2.
 
         Args:
             kind: type and flags, a byte each.
             start: where its payload begins in `data`, which ends at `stop`.
         """
-        if kind == DATA:
-            stream = self.connection.direct.get(stream_id)
-            return stream is not None and stream.take(data, start, stop)
         if kind == WINDOW_UPDATE:
             return self._window_update(stream_id, data[start:stop])
         return kind == PING and self.take_ping(stream_id, data[start:stop])
@@ -106,9 +109,15 @@ class DirectProtocol(H2Protocol):
         self.connection._transport.write(FRAME_HEAD.pack(0, len(payload), PONG, 0) + payload)
         return True
 
+    def pause_writing(self) -> None:
+        """Have everybody wait."""
+        super().pause_writing()
+        self.connection.may_write = False
+
     def resume_writing(self) -> None:
         """Wake who waits to write; grpclib wakes only those that wait for nothing else."""
         super().resume_writing()
+        self.connection.may_write = True
         self._wake_writers()
 
     def _window_update(self, stream_id: int, payload: bytes) -> bool:
@@ -136,9 +145,17 @@ class DirectProtocol(H2Protocol):
 
 
 class _Connection(Connection):
-    """grpclib's, with the streams of `Messages` that h2 has let DATA through for."""
+    """grpclib's, and what its direct streams need to know.
+
+    Attributes:
+        direct: the streams of `Messages` that h2 has let DATA through for.
+        takes_frames: h2 has seen how the connection began, frames may go past it.
+        may_write: the transport wants more.
+    """
 
     direct: dict[int, Messages]
+    takes_frames: bool
+    may_write: bool
 
 
 class Messages:
@@ -154,6 +171,7 @@ class Messages:
 
     Attributes:
         queued: bytes that wait to be written.
+        is_held: messages are being read; what is queued is written after the last of them.
 
     Raises:
         ProtocolError: the stream is over.
@@ -180,9 +198,10 @@ class Messages:
         self._early = bytearray()
         self._has_ended = False
         self._unacknowledged = 0
-        self._is_held = False
+        self._credit_step = self._find_credit_step()
+        self.is_held = False
         self._outgoing: list[bytes] = []
-        self._rest = memoryview(b"")
+        self._rest: bytes | memoryview = b""
         self._written: asyncio.Event | None = None  # while somebody waits for it
         self._take_over()
 
@@ -236,14 +255,25 @@ class Messages:
 
         While the connection reads, the answers wait for each other, up to `WRITE_BYTES`.
         """
-        if self._is_held and self.queued < WRITE_BYTES:
+        if self.is_held and self.queued < WRITE_BYTES:
             return
         try:
-            while self.queued and (room := self._room()) > 0:
+            while self.queued:
+                room = min(
+                    self._h2.outbound_flow_control_window,
+                    self.h2_stream.outbound_flow_control_window,
+                    WRITE_BYTES,
+                )
+                if room <= 0 or not self._connection.may_write or self._transport.is_closing():
+                    break
+                data = self._rest or b"".join(self._outgoing)
                 if not self._rest:
-                    self._rest = memoryview(b"".join(self._outgoing))
                     self._outgoing.clear()
-                data, self._rest = self._rest[:room], self._rest[room:]
+                if len(data) > room:
+                    view = memoryview(data)
+                    data, self._rest = view[:room], view[room:]
+                else:
+                    self._rest = b""
                 self._write(data)
                 self.queued -= len(data)
         except ProtocolError as exc:
@@ -254,7 +284,7 @@ class Messages:
     def drop(self) -> None:
         """Forget what is queued."""
         self._outgoing.clear()
-        self._rest = memoryview(b"")
+        self._rest = b""
         self.queued = 0
         if self._written is not None:
             self._written.set()
@@ -274,6 +304,7 @@ class Messages:
         """Take DATA that h2 has let through."""
         if self._is_direct and self.h2_stream._expected_content_length is None:
             self._connection.direct[self._id] = self
+            self._connection.takes_frames = True
         self._take(data, 0, len(data), size)
 
     def eof(self) -> None:
@@ -311,19 +342,15 @@ class Messages:
             return False
         window.current_window_size -= size
         shared.current_window_size -= size
-        self._is_held = True
+        self.is_held = True
         self._take(data, start, stop, size)
         return True
 
-    def end_read(self) -> None:
-        """Write the answers to what came in one read."""
-        self._is_held = False
-        if self.queued:
-            self.flush()
-
     def _leave(self) -> None:
         self._connection.direct.pop(self._id, None)
-        self.end_read()
+        self.is_held = False
+        if self.queued:
+            self.flush()
 
     def _take(self, data: bytes, start: int, stop: int, size: int) -> None:
         self._unacknowledged += size
@@ -336,21 +363,16 @@ class Messages:
             except Exception as exc:
                 self.ignore()
                 self.on_failure(exc)
-        largest = min(self._window.max_window_size, self._shared_window.max_window_size)
-        if self._unacknowledged * CREDIT_SHARE >= largest and not self._connection.is_closing():
+        if self._unacknowledged >= self._credit_step and not self._connection.is_closing():
             self._connection.ack(self._id, self._unacknowledged)
             self._unacknowledged = 0
+            self._credit_step = self._find_credit_step()
 
-    def _room(self) -> int:
-        """Return how much may be written now."""
-        if self._transport.is_closing() or not self._connection.write_ready.is_set():
-            return 0
-        shared, own = self._h2, self.h2_stream
-        return min(
-            shared.outbound_flow_control_window, own.outbound_flow_control_window, WRITE_BYTES
-        )
+    def _find_credit_step(self) -> int:
+        largest = min(self._window.max_window_size, self._shared_window.max_window_size)
+        return largest // CREDIT_SHARE
 
-    def _write(self, data: memoryview) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         """Write DATA frames, for which there is credit."""
         size, step = len(data), self._h2.max_outbound_frame_size
         if not self._is_direct or self._machine.state not in _SENDS:
@@ -360,12 +382,12 @@ class Messages:
             return
         self._h2.outbound_flow_control_window -= size
         self.h2_stream.outbound_flow_control_window -= size
-        output: list[bytes | memoryview] = []
+        frames: list[bytes | memoryview] = []
         for at in range(0, size, step):
             length = min(step, size - at)
             head = FRAME_HEAD.pack(length >> 8, length & 0xFF, DATA, self._id)
-            output += (head, data[at : at + length])
-        self._transport.write(b"".join(output))
+            frames += (head, data[at : at + length])
+        self._transport.write(b"".join(frames))
 
 
 _SENDS = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)

@@ -28,6 +28,7 @@ class Reader(shim.Chaincode):
 
 shim.start(Reader())
 """
+ENCODERS = ("fabric_protos.stream", "fabric_protos.transaction_messages")
 OURS = ("peer", "runtimes", "fabric_protos")
 
 
@@ -53,14 +54,14 @@ class Watch(trio.abc.Instrument):
         elif from_chaincode and self.is_on:
             sys.setprofile(None)
             self.is_on = False
-            self.decoded -= 1  # the next message, decoded before it is shown
+            self.decoded -= 2  # the answer and the next message, to be shown here
 
     def _profile(self, frame: FrameType, event: str, _: object) -> None:
         if event == "call":
             self._note(frame)
             module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
             self.decoded += (module, name) == ("fabric_protos.wire", "decode")
-            self.encoded += (module, name) == ("fabric_protos.stream", "encode")
+            self.encoded += name == "encode" and module in ENCODERS
 
     def _note(self, frame: FrameType) -> None:
         module = frame.f_globals.get("__name__", "")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fabric_protos import codec, protos, stream
 from fabric_protos.stream import (
@@ -26,6 +28,7 @@ from fabric_protos.stream import (
     SignaturePolicyNOutOf,
 )
 from fabric_protos.stream import ChaincodeMessageType as Type
+from fabric_protos.transaction_messages import TransactionMessages
 from tests.shared_fixtures import shared_fixture
 
 RECORDING = "chaincode-stream/go-shim-with-fabric-2.5-peer.jsonl"
@@ -203,3 +206,17 @@ def test_the_module_loads_almost_nothing() -> None:
     )
     extra = {name for name in done.stdout.split() if not name.startswith("fabric_protos")}
     assert extra <= {"__future__"}
+
+
+@given(
+    kind=st.sampled_from([*Type]).filter(bool),
+    payload=st.binary() | st.sampled_from([bytes(127), bytes(128), bytes(1 << 14)]),
+    txid=st.text(),
+    channel_id=st.text(),
+)
+def test_messages_of_one_transaction(
+    kind: Type, payload: bytes, txid: str, channel_id: str
+) -> None:
+    """Writing them with what they share gives the same bytes as writing each."""
+    message = ChaincodeMessage(type=kind, payload=payload, txid=txid, channel_id=channel_id)
+    assert TransactionMessages(channel_id, txid).encode(kind, payload) == message.encode()

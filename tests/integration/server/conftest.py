@@ -117,7 +117,7 @@ def path(call: Callable[..., object]) -> str:
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls, their requests and their answers take either way."""
     if not request.param:
-        monkeypatch.setattr(ServerProtocol, "takes_frames", False)
+        monkeypatch.setattr(ServerProtocol, "take_frame", lambda *frame: False)
         monkeypatch.setattr(ServedStream, "respond", lambda stream, message: False)
 
 
