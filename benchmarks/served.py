@@ -98,5 +98,5 @@ async def main(*args: str) -> None:
 
 if __name__ == "__main__":
     with importing_peer():  # as `node start` does
-        import peer.app  # noqa: F401
+        import peer.assembly  # noqa: F401
     trio.run(main, *sys.argv[1:])

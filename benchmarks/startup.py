@@ -41,7 +41,7 @@ STARTED = "node start to its line"
 INVOKED = "node start to first committed invoke"
 COMMANDS: dict[str, Sequence[str]] = {
     FLOOR: ("-c", "pass"),
-    "import peer.app": ("-c", "import peer.app"),
+    "import peer.assembly": ("-c", "import peer.assembly"),
     "demo": ("-m", "peer", "demo"),
     "--help": ("-m", "peer", "--help"),
     "node start --help": ("-m", "peer", "node", "start", "--help"),

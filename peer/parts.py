@@ -1,6 +1,6 @@
 """Parts of the peer as the configuration wants them, for the one that puts them together.
 
-Room:      peer.parts   (used by peer.app)
+Room:      peer.parts   (used by peer.assembly)
 Loop:      Trio; what says so runs in a worker thread
 Lifetime:  none; what is opened ends with the caller's stack
 Fabric:    internal/peer/node/start.go (release-2.5)
@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fabric_protos.stream import ChaincodeAdditionalParams
-from peer import logs
 from peer.chaincode.certificates import CertificateAuthority
 from peer.chaincode.support import ExecutionSettings
 from peer.channel.embedded import Embedded, open_embedded
 from peer.config import PeerConfig
-from peer.directories import private_directory
-from peer.errors import ConfigError, RuntimeNotUsable
+from peer.errors import ConfigError
+from peer.ground import Ground, OnOutput, open_runtime
 from peer.lifecycle.builds import BuildRegistry
 from peer.lifecycle.external import ExternalBuilders
 from peer.lifecycle.platforms.platform import Images
@@ -32,16 +31,12 @@ from peer.lifecycle.store import PackageStore
 from peer.msp.directory import LocalMsp, load_local
 from peer.msp.identity import SigningIdentity
 from peer.rpc.tls import server_context
-from runtimes import loader, naming
-from runtimes.api import RuntimeBackend, RuntimeFailure, RuntimeSettings
+from runtimes.api import RuntimeBackend
 
 if TYPE_CHECKING:
     from peer.couchdb import CouchDB
 
 EXTERNAL_RUNTIME = "process"
-
-OnOutput = Callable[[str, str], None]
-"""Called with (ccid, line) for every line that a chaincode, or a build of one, writes."""
 
 
 class Members(NamedTuple):
@@ -64,20 +59,6 @@ def members_of(config: PeerConfig, home: Path) -> Members:
         return Members(local, local.identity, local.identity, None)
     network = open_embedded(home / "network", msp_id)
     return Members(network.local, network.client, network.admin, network)
-
-
-async def open_runtime(
-    name: str, settings: RuntimeSettings, stack: AsyncExitStack
-) -> RuntimeBackend:
-    """Open a backend by its name.
-
-    Raises:
-        RuntimeNotUsable: there is none of that name, or what it needs is not there.
-    """
-    try:
-        return await stack.enter_async_context(loader.load(name)(settings))
-    except RuntimeFailure as exc:
-        raise RuntimeNotUsable(f"vm.runtime {name}: {exc}") from exc
 
 
 async def couchdb_of(config: PeerConfig, stack: AsyncExitStack) -> CouchDB | None:
@@ -108,28 +89,15 @@ async def couchdb_of(config: PeerConfig, stack: AsyncExitStack) -> CouchDB | Non
     return await stack.enter_async_context(open_couchdb(settings))
 
 
-async def external_runtime(
-    config: PeerConfig,
-    home: Path,
-    backend: RuntimeBackend,
-    on_output: OnOutput,
-    stack: AsyncExitStack,
-) -> RuntimeBackend:
+async def external_runtime(ground: Ground, stack: AsyncExitStack) -> RuntimeBackend:
     """Return what runs the launchers of external builders: processes, whatever runs the rest.
 
     Raises:
         RuntimeNotUsable: processes cannot be started.
     """
-    if backend.name == EXTERNAL_RUNTIME or not config.chaincode.external_builders:
-        return backend
-    settings = RuntimeSettings(
-        network_id=config.peer.network_id,
-        peer_id=config.peer.id,
-        state_dir=private_directory(home / "runtimes" / EXTERNAL_RUNTIME),
-        options={},
-        on_output=on_output,
-    )
-    return await open_runtime(EXTERNAL_RUNTIME, settings, stack)
+    if ground.backend.name == EXTERNAL_RUNTIME or not ground.config.chaincode.external_builders:
+        return ground.backend
+    return await open_runtime(EXTERNAL_RUNTIME, {}, ground.config, ground.hooks, ground.home, stack)
 
 
 def packages_of(
@@ -194,14 +162,5 @@ def chaincode_tls(authority: CertificateAuthority) -> Callable[[str], ssl.SSLCon
 
 def _log_build(also: OnOutput | None, ccid: str, line: str) -> None:
     logging.getLogger("peer.lifecycle.build").info("%s: %s", ccid, line)
-    if also is not None:
-        also(ccid, line)
-
-
-def log_output(config: PeerConfig, also: OnOutput | None, ccid: str, line: str) -> None:
-    """Log a line that a chaincode wrote, under its container's name as Fabric does."""
-    name = naming.container_name(ccid, network_id=config.peer.network_id, peer_id=config.peer.id)
-    with logs.bind(ccid=ccid):
-        logs.chaincode_logger(name).info("%s", line)
     if also is not None:
         also(ccid, line)

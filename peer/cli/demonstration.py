@@ -18,7 +18,8 @@ import trio
 
 from fabric_protos.stream import ChaincodeId, ChaincodeMessage, ChaincodeMessageType
 from peer import logs
-from peer.app import DEFAULT_CHANNEL, open_peer
+from peer.app import open_peer
+from peer.assembly import DEFAULT_CHANNEL
 from peer.cli.progress import Progress
 from peer.config import PeerConfig
 from peer.library import Peer, Result

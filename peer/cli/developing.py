@@ -23,7 +23,8 @@ import click
 import trio
 
 from peer import logs
-from peer.app import DEFAULT_CHANNEL, open_peer
+from peer.app import open_peer
+from peer.assembly import DEFAULT_CHANNEL
 from peer.cli.calling import ERROR_THRESHOLD, read_constructor, read_transient
 from peer.cli.terminal import Terminal
 from peer.config import PeerConfig

@@ -37,9 +37,9 @@ def start(path: Path | None, runtime: str | None, dev: bool) -> int:
 @node.command()
 def status() -> int:
     """Ask the peer at peer.address whether it serves."""
-    from peer.cli import running
+    from peer.cli import asking
 
-    return running.status()
+    return asking.status()
 
 
 @node.command("rebuild-dbs")

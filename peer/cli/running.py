@@ -1,13 +1,14 @@
-"""What ``node start`` and ``node status`` do.
+"""What ``node start`` does.
 
 Room:      peer.cli
 Loop:      starts Trio
 Lifetime:  as long as the peer runs
-Fabric:    internal/peer/node/start.go (release-2.5), status.go (release-1.4)
+Fabric:    internal/peer/node/start.go (release-2.5)
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -17,21 +18,15 @@ from pathlib import Path
 import click
 import trio
 
-from fabric_protos.codec import decode
-from fabric_protos.grpc.health.v1 import HealthCheckResponse, HealthCheckResponseServingStatus
 from peer import logs
 from peer.app import open_peer
 from peer.cli.progress import Progress
-from peer.cli.session import connected, load_config, run
 from peer.config import PeerConfig
-from peer.errors import CallFailed
 
 log = logging.getLogger("peer")
 
 DEFAULT_PEER = "127.0.0.1:7051"
 DEFAULT_ORDERER = "127.0.0.1:7050"
-HEALTH = "/grpc.health.v1.Health/Check"
-ANSWER_S = 10.0
 
 
 def start(path: Path | None, runtime: str | None, *, dev: bool) -> int:
@@ -45,23 +40,6 @@ def start(path: Path | None, runtime: str | None, *, dev: bool) -> int:
     for warning in config.warnings:
         log.warning("%s", warning)
     return trio.run(_run, config, progress)
-
-
-def status() -> int:
-    """Print whether the configured peer serves, and return 0 if it does."""
-    try:
-        answer = run(_ask)
-    except CallFailed as exc:
-        click.echo("status:UNKNOWN")
-        raise click.ClickException(f"trying to get status from local peer: {exc}") from exc
-    serving = answer.status == HealthCheckResponseServingStatus.SERVING
-    click.echo("status:STARTED" if serving else "status:STOPPED")
-    return 0 if serving else 1
-
-
-async def _ask() -> HealthCheckResponse:
-    async with connected(load_config()) as connection:
-        return decode(HealthCheckResponse, await connection.unary(HEALTH, b"", timeout_s=ANSWER_S))
 
 
 def _listening(config: PeerConfig) -> PeerConfig:
@@ -83,6 +61,7 @@ async def _run(config: PeerConfig, progress: Progress) -> int:
             progress.showing(),
             open_peer(config, on_stage=progress.on_stage, on_output=progress.on_output) as peer,
         ):
+            gc.freeze()  # what it was made of stays
             if not config.peer.file_system_path:
                 log.warning("the ledger is temporary; set peer.fileSystemPath to keep it")
             channels = ", ".join(peer.channels)

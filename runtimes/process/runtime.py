@@ -38,7 +38,7 @@ from runtimes.process.directory import PrivateDirectory
 from runtimes.process.link import Command, KeeperLink, sweep
 from runtimes.process.options import ProcessOptions
 from runtimes.process.ownership import owns
-from runtimes.process.zygotes import Kind, Zygotes, kind_of
+from runtimes.process.zygotes import Kind, UsedInterpreters, Zygotes, kind_for, kind_of
 
 log = logging.getLogger("runtimes.process")
 
@@ -71,12 +71,13 @@ async def backend(settings: RuntimeSettings) -> AsyncIterator[ProcessRuntime]:
             runtime = ProcessRuntime(
                 options=options,
                 instances_dir=instances_dir,
+                used=UsedInterpreters(settings.state_dir / "interpreters"),
                 holders=nursery,
                 environment=os.environ,
                 on_output=settings.on_output,
             )
             try:
-                await runtime.keeper_link()
+                await runtime.prepare()
                 yield runtime
             finally:
                 await runtime.stop_all()
@@ -237,12 +238,14 @@ class ProcessRuntime:
         *,
         options: ProcessOptions,
         instances_dir: Path,
+        used: UsedInterpreters,
         holders: trio.Nursery,
         environment: Mapping[str, str],
         on_output: Callable[[str, str], None],
     ) -> None:
         self._options = options
         self._instances_dir = instances_dir
+        self._used = used
         self._holders = holders
         self._environment = environment
         self._on_output = on_output
@@ -250,6 +253,19 @@ class ProcessRuntime:
         self._link: KeeperLink | None = None
         self._zygotes: Zygotes
         self._opening = trio.Lock()
+
+    async def prepare(self) -> None:
+        """Run a keeper, and begin the zygotes that the last peer used.
+
+        Raises:
+            RuntimeUnavailable: no keeper can be run.
+        """
+        await self.keeper_link()
+        directory = PrivateDirectory(self._instances_dir, {})
+        for interpreter in self._used.take() if self._options.zygote else ():
+            kind = kind_for(interpreter, self._variables(directory, {}), directory)
+            if kind is not None:
+                self._zygotes.prepare(kind)
 
     async def build(self, package: ChaincodePackage) -> None:
         """Check that the package holds what its type starts, and get ready to fork it.
@@ -327,7 +343,7 @@ class ProcessRuntime:
         async with self._opening:
             if self._link is None or self._link.lost.is_set():
                 self._link = await self._holders.start(_hold_keeper)
-                self._zygotes = Zygotes(self._link, self._instances_dir, self._holders)
+                self._zygotes = Zygotes(self._link, self._instances_dir, self._holders, self._used)
         return self._link
 
     async def listen_host(self) -> str:
@@ -366,17 +382,24 @@ class ProcessRuntime:
             argv = command_for(spec.package, spec.peer_address)
         except EntryMissing as exc:
             raise StartFailed(str(exc)) from exc
+        return Command(
+            argv=argv,
+            env=self._variables(directory, spec.env),
+            cwd=str(spec.package.path),
+            limits=self._options.limits,
+        )
+
+    def _variables(self, directory: PrivateDirectory, env: Mapping[str, str]) -> dict[str, str]:
         inherited = {"PATH", "LANG", *self._options.propagate_environment}
-        env = {
+        return {
             **_BASE_ENVIRONMENT,
             **{name: self._environment[name] for name in inherited & self._environment.keys()},
             "HOME": str(directory.home),
             "TMPDIR": str(directory.tmp),
             "PYTHONUNBUFFERED": "1",
-            **{name: directory.actual(value) for name, value in spec.env.items()},
+            **{name: directory.actual(value) for name, value in env.items()},
             keeper.TOKEN: directory.token,
         }
-        return Command(argv=argv, env=env, cwd=str(spec.package.path), limits=self._options.limits)
 
 
 async def _hold_keeper(*, task_status: trio.TaskStatus[KeeperLink]) -> None:

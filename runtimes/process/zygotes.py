@@ -2,7 +2,8 @@
 
 Room:      runtimes.process   (imports keeper, link, directory, runtimes.api; used by runtime)
 Loop:      Trio
-Lifetime:  a zygote from the first build that it fits, until its keeper ends, its files change, or
+Lifetime:  a zygote from the first build that it fits, or from the start of a peer whose
+           predecessor forked off its interpreter, until its keeper ends, its files change, or
            others have taken its place
 Fabric:    none
 
@@ -17,7 +18,7 @@ import logging
 import socket
 import struct
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,17 +66,46 @@ def kind_of(
     """
     if package.type != "python" or package.command or package.launcher is not None:
         return None
+    return kind_for(command.argv[0], command.env, directory)
+
+
+def kind_for(interpreter: str, env: Mapping[str, str], directory: PrivateDirectory) -> Kind | None:
+    """Return the kind of what an interpreter runs in an environment; otherwise like `kind_of`."""
     empty = {"HOME": str(directory.home), "TMPDIR": str(directory.tmp)}
     shared = {
         name: value
-        for name, value in command.env.items()
+        for name, value in env.items()
         if not name.startswith("CORE_") and name != keeper.TOKEN and empty.get(name) != value
     }
     if any(name.startswith("PYTHON") for name in shared.keys() - {"PYTHONUNBUFFERED"}):
         return None  # some of them change the start of an interpreter, by its directory even
     if empty.keys() & shared.keys():
         return None
-    return Kind(command.argv[0], frozenset(shared.items()))
+    return Kind(interpreter, frozenset(shared.items()))
+
+
+class UsedInterpreters:
+    """A file that tells the next peer with which interpreters to begin."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._used: dict[str, None] = {}
+
+    def take(self) -> Sequence[str]:
+        """Return what the last peer has left, and forget it: what is used is added again."""
+        try:
+            found = self._path.read_text().splitlines()
+            self._path.unlink()
+        except (OSError, ValueError):  # there is none, or somebody else's
+            return ()
+        return found[-MAX_ZYGOTES:]
+
+    def add(self, interpreter: str) -> None:
+        """Note an interpreter. Without the file only time is lost."""
+        if interpreter not in self._used:
+            self._used[interpreter] = None
+            with suppress(OSError, ValueError):
+                self._path.write_text("\n".join(self._used))
 
 
 class Refused(Exception):
@@ -92,9 +122,13 @@ class Zygotes:
     Args:
         parent: of their private directories.
         holders: the nursery they live in.
+        used: the interpreters that forks were made of, for the next peer here.
     """
 
-    def __init__(self, link: KeeperLink, parent: Path, holders: trio.Nursery) -> None:
+    def __init__(
+        self, link: KeeperLink, parent: Path, holders: trio.Nursery, used: UsedInterpreters
+    ) -> None:
+        self._used = used
         self._link = link
         self._parent = parent
         self._holders = holders
@@ -131,6 +165,7 @@ class Zygotes:
         if report:
             failed_step, code = report.decode().split()
             raise refused(command, failed_step, int(code))
+        self._used.add(kind.interpreter)
         return True
 
     def prepare(self, kind: Kind) -> None:

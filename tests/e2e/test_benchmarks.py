@@ -64,7 +64,7 @@ def test_starts_are_measured_beside_a_python_that_does_nothing(tmp_path: Path) -
     rows = {row["name"]: row for row in json.loads(path.read_text())["subjects"]["startup"]}
     whole = rows["node start to first committed invoke"]
     assert whole["ratio"] > rows["node start to its line"]["ratio"] > 1
-    for command in ("demo", "--help", "import peer.app"):
+    for command in ("demo", "--help", "import peer.assembly"):
         assert rows[f"{command}, CPU"]["ratio"] > 1
 
 

@@ -1,0 +1,80 @@
+"""A peer that starts again begins with the zygotes that it used the last time."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runtimes.process import zygotes
+from runtimes.process.zygotes import UsedInterpreters
+from tests.contract.harness import ProcessHarness, python, until
+from tests.contract.test_process_zygote import SERVES, zygote_pids
+
+
+def note(harness: ProcessHarness) -> Path:
+    return harness.state_dir / "interpreters"
+
+
+async def test_the_zygote_is_begun_as_the_backend_opens(harness: ProcessHarness) -> None:
+    spec = replace(python(harness, SERVES), env={"CORE_CHAINCODE_ID_NAME": "asset:1.0"})
+    async with harness.open() as backend:
+        await (await backend.start(spec)).stop()
+    assert note(harness).read_text() == sys.executable
+    async with harness.open() as backend:
+        await until(lambda: len(zygote_pids()) == 1)
+        begun = zygote_pids()
+        instance = await backend.start(spec)
+        await until(lambda: instance.tail() == ("True",))
+        assert zygote_pids() == begun
+        await instance.stop()
+    assert note(harness).read_text() == sys.executable
+
+
+async def test_what_was_not_used_again_is_forgotten(harness: ProcessHarness) -> None:
+    async with harness.open() as backend:
+        await (await backend.start(python(harness, SERVES))).stop()
+    async with harness.open():
+        pass
+    assert not note(harness).exists()
+
+
+async def test_an_interpreter_that_has_gone_costs_nothing(harness: ProcessHarness) -> None:
+    async with harness.open():
+        note(harness).write_text("/nowhere/bin/python")
+    async with harness.open() as backend:
+        instance = await backend.start(python(harness, SERVES))
+        await until(lambda: instance.tail() == ("True",))
+        await instance.stop()
+
+
+async def test_without_zygotes_nothing_is_begun(tmp_path: Path) -> None:
+    harness = ProcessHarness(tmp_path, {"zygote": "off"})
+    async with harness.open():
+        note(harness).write_text(sys.executable)
+    async with harness.open() as backend:
+        instance = await backend.start(python(harness, SERVES))
+        await until(lambda: instance.tail() == ("False",))
+        assert not zygote_pids()
+        await instance.stop()
+
+
+def test_the_last_ones_are_taken_once(tmp_path: Path) -> None:
+    used = UsedInterpreters(tmp_path / "interpreters")
+    for number in (*range(zygotes.MAX_ZYGOTES + 1), 0):
+        used.add(f"/{number}")
+    following = UsedInterpreters(tmp_path / "interpreters")
+    assert following.take() == [f"/{number + 1}" for number in range(zygotes.MAX_ZYGOTES)]
+    assert following.take() == ()
+
+
+@pytest.mark.parametrize("content", [b"\xff", None])
+def test_what_cannot_be_read_is_none(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "interpreters"
+    path.write_bytes(content) if content else path.mkdir()
+    used = UsedInterpreters(path)
+    assert used.take() == ()
+    used.add(sys.executable)
+    assert path.is_dir() or path.read_text() == sys.executable
