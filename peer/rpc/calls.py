@@ -119,7 +119,7 @@ class Call:
         self._messages: deque[bytes] = deque()
         self.held = 0
         self._taken = 0
-        self._moved_at = trio.current_time()
+        self._began_at = self._moved_at = trio.current_time()
         self._unacknowledged = 0
         self._all_arrived = False
         self._has_begun = False
@@ -131,13 +131,13 @@ class Call:
         self._arrived = trio.Event()
         self._writable = trio.Event()
         self._rest = memoryview(b"")  # of the message that is being sent
-        self._scope = trio.CancelScope(deadline=trio.current_time() + timeout_s)
+        self._scope = trio.CancelScope(deadline=self._began_at + timeout_s)
         stream.attach(self, self._write_on)
 
     def add(self, data: bytes, size: int) -> None:
         """Take in DATA; called by the connection."""
         self._unacknowledged += size
-        if self._scope.cancel_called:
+        if self._is_ending:
             return
         while not self._room.take(len(data)):
             if not self._make_room(self):
@@ -172,14 +172,18 @@ class Call:
     @property
     def is_waiting(self) -> bool:
         """Its first request is not in yet."""
-        return not (self._has_begun or self._scope.cancel_called)
+        return not (self._has_begun or self._is_ending)
 
     @property
     def stands_still(self) -> bool:
         """It is a stream, or its request is not in yet, and next to nothing has come lately."""
         is_worked_on = self._has_begun and isinstance(self.method, Unary)
         is_slow = trio.current_time() - self._moved_at >= STANDSTILL_S
-        return is_slow and not (is_worked_on or self._scope.cancel_called)
+        return is_slow and not (is_worked_on or self._is_ending)
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._is_gone or self._refusal is not None
 
     def give_way(self) -> None:
         """End, and give the room back at once: others need the place."""
@@ -201,7 +205,6 @@ class Call:
         """Answer the call; whatever fails is told to the client and harms nobody else."""
         refusal: CallRefused | None = _STOPPED
         path, is_stream = self.method.path, isinstance(self.method, Streaming)
-        began = trio.current_time()
         self._meters.call_began(path, is_stream=is_stream)
         try:
             with self._scope:
@@ -216,7 +219,7 @@ class Call:
             self._give_back(self.held)
             self._stream.release(self._unacknowledged)
             code = Code.CANCELLED if self._is_gone else refusal.code if refusal else Code.OK
-            took_s = trio.current_time() - began
+            took_s = trio.current_time() - self._began_at
             unanswered = self._is_gone and not (self._has_headers or self._has_ended)
             self.is_taken_back = unanswered and took_s < http2_server.RESET_S
             self._meters.call_ended(path, code, took_s, is_stream=is_stream)
