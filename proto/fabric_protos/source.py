@@ -274,11 +274,13 @@ def _writer(message: Message) -> Iterator[str]:
             yield from _indented(_append(field.number), 1)
         elif field.repeated and field.type in _NUMERIC:
             pack = _NUMERIC[field.type].write
-            yield f'if values := items({source}, "{where}"):'
-            yield f'    raw = b"".join([{pack}(value, "{where}") for value in values])'
+            yield from _check(source, "list", where)
+            yield f"if {source}:"
+            yield f'    raw = b"".join([{pack}(value, "{where}") for value in {source}])'
             yield from _indented(_append(field.number), 1)
         elif field.repeated:
-            yield f'for value in items({source}, "{where}"):'
+            yield from _check(source, "list", where)
+            yield f"for value in {source}:"
             yield from _indented(_write(field, "value", where), 1)
         else:
             yield f"if {_presence(field, source)}:"

@@ -26,7 +26,6 @@ from .wire import (
     entries,
     int32,
     int64,
-    items,
     new,
     skip,
     uint32,
@@ -501,7 +500,9 @@ class SignaturePolicyEnvelope(Message):
             raw = self.rule.encode()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.identities, "SignaturePolicyEnvelope.identities"):
+        if type(self.identities) is not list:
+            checked(self.identities, list, "SignaturePolicyEnvelope.identities")
+        for value in self.identities:
             if type(value) is not MspPrincipal:
                 checked(value, MspPrincipal, "SignaturePolicyEnvelope.identities")
             raw = value.encode()
@@ -639,7 +640,9 @@ class SignaturePolicyNOutOf(Message):
         out: list[bytes] = []
         if self.n != 0:
             out += (b"\x08", int32(self.n, "SignaturePolicyNOutOf.n"))
-        for value in items(self.rules, "SignaturePolicyNOutOf.rules"):
+        if type(self.rules) is not list:
+            checked(self.rules, list, "SignaturePolicyNOutOf.rules")
+        for value in self.rules:
             if type(value) is not SignaturePolicy:
                 checked(value, SignaturePolicy, "SignaturePolicyNOutOf.rules")
             raw = value.encode()
@@ -1436,7 +1439,9 @@ class ChaincodeInput(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        for value in items(self.args, "ChaincodeInput.args"):
+        if type(self.args) is not list:
+            checked(self.args, list, "ChaincodeInput.args")
+        for value in self.args:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "ChaincodeInput.args")
@@ -2888,7 +2893,9 @@ class GetStateMultiple(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        for value in items(self.keys, "GetStateMultiple.keys"):
+        if type(self.keys) is not list:
+            checked(self.keys, list, "GetStateMultiple.keys")
+        for value in self.keys:
             raw = utf8(value, "GetStateMultiple.keys")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
@@ -2946,7 +2953,9 @@ class GetStateMultipleResult(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        for value in items(self.values, "GetStateMultipleResult.values"):
+        if type(self.values) is not list:
+            checked(self.values, list, "GetStateMultipleResult.values")
+        for value in self.values:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "GetStateMultipleResult.values")
@@ -3187,7 +3196,9 @@ class WriteBatchState(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        for value in items(self.rec, "WriteBatchState.rec"):
+        if type(self.rec) is not list:
+            checked(self.rec, list, "WriteBatchState.rec")
+        for value in self.rec:
             if type(value) is not WriteRecord:
                 checked(value, WriteRecord, "WriteBatchState.rec")
             raw = value.encode()
@@ -4041,7 +4052,9 @@ class QueryResponse(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        for value in items(self.results, "QueryResponse.results"):
+        if type(self.results) is not list:
+            checked(self.results, list, "QueryResponse.results")
+        for value in self.results:
             if type(value) is not QueryResultBytes:
                 checked(value, QueryResultBytes, "QueryResponse.results")
             raw = value.encode()
@@ -4253,7 +4266,9 @@ class StateMetadataResult(Message):
     def encode(self) -> bytes:
         """Write the message: fields in ascending order, map entries by key."""
         out: list[bytes] = []
-        for value in items(self.entries, "StateMetadataResult.entries"):
+        if type(self.entries) is not list:
+            checked(self.entries, list, "StateMetadataResult.entries")
+        for value in self.entries:
             if type(value) is not StateMetadata:
                 checked(value, StateMetadata, "StateMetadataResult.entries")
             raw = value.encode()

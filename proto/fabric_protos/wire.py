@@ -173,6 +173,8 @@ def _integer(value: int, low: int, high: int, field: str) -> int:
 
 
 def int32(value: int, field: str) -> bytes:
+    if type(value) is int and 0 <= value < 0x80:
+        return ONE_BYTE[value]
     value = _integer(value, -(1 << 31), 1 << 31, field)
     return varint_bytes(value & 0xFFFF_FFFF_FFFF_FFFF)
 
@@ -187,6 +189,8 @@ def uint32(value: int, field: str) -> bytes:
 
 
 def uint64(value: int, field: str) -> bytes:
+    if type(value) is int and 0 <= value < 0x80:
+        return ONE_BYTE[value]
     return varint_bytes(_integer(value, 0, 1 << 64, field))
 
 
@@ -218,11 +222,6 @@ def sfixed64(value: int, field: str) -> bytes:
 
 def boolean(value: bool, field: str) -> bytes:
     return ONE_BYTE[checked(value, bool, field)]
-
-
-def items(values: list[V], field: str) -> list[V]:
-    """Return the members of a repeated field."""
-    return checked(values, list, field)
 
 
 def entries(values: dict[K, V], field: str) -> list[tuple[K, V]]:

@@ -76,7 +76,6 @@ from fabric_protos.wire import (
     checked,
     entries,
     int32,
-    items,
     new,
     skip,
     uint32,
@@ -608,7 +607,9 @@ class BlockData(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.data, "BlockData.data"):
+        if type(self.data) is not list:
+            checked(self.data, list, "BlockData.data")
+        for value in self.data:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "BlockData.data")
@@ -840,7 +841,9 @@ class BlockMetadata(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.metadata, "BlockMetadata.metadata"):
+        if type(self.metadata) is not list:
+            checked(self.metadata, list, "BlockMetadata.metadata")
+        for value in self.metadata:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "BlockMetadata.metadata")
@@ -1437,7 +1440,9 @@ class CollectionConfigPackage(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.config, "CollectionConfigPackage.config"):
+        if type(self.config) is not list:
+            checked(self.config, list, "CollectionConfigPackage.config")
+        for value in self.config:
             if type(value) is not CollectionConfig:
                 checked(value, CollectionConfig, "CollectionConfigPackage.config")
             raw = value._write()
@@ -1592,7 +1597,9 @@ class CombinedPrincipal(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.principals, "CombinedPrincipal.principals"):
+        if type(self.principals) is not list:
+            checked(self.principals, list, "CombinedPrincipal.principals")
+        for value in self.principals:
             if type(value) is not MspPrincipal:
                 checked(value, MspPrincipal, "CombinedPrincipal.principals")
             raw = value._write()
@@ -2604,7 +2611,9 @@ class ConfigUpdateEnvelope(betterproto2.Message):
                 checked(raw, bytes, "ConfigUpdateEnvelope.config_update")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.signatures, "ConfigUpdateEnvelope.signatures"):
+        if type(self.signatures) is not list:
+            checked(self.signatures, list, "ConfigUpdateEnvelope.signatures")
+        for value in self.signatures:
             if type(value) is not ConfigSignature:
                 checked(value, ConfigSignature, "ConfigUpdateEnvelope.signatures")
             raw = value._write()
@@ -3517,7 +3526,9 @@ class Metadata(betterproto2.Message):
                 checked(raw, bytes, "Metadata.value")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.signatures, "Metadata.signatures"):
+        if type(self.signatures) is not list:
+            checked(self.signatures, list, "Metadata.signatures")
+        for value in self.signatures:
             if type(value) is not MetadataSignature:
                 checked(value, MetadataSignature, "Metadata.signatures")
             raw = value._write()
@@ -3954,7 +3965,9 @@ class OrdererAddresses(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.addresses, "OrdererAddresses.addresses"):
+        if type(self.addresses) is not list:
+            checked(self.addresses, list, "OrdererAddresses.addresses")
+        for value in self.addresses:
             raw = utf8(value, "OrdererAddresses.addresses")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
@@ -4125,7 +4138,9 @@ class Orderers(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.consenter_mapping, "Orderers.consenter_mapping"):
+        if type(self.consenter_mapping) is not list:
+            checked(self.consenter_mapping, list, "Orderers.consenter_mapping")
+        for value in self.consenter_mapping:
             if type(value) is not Consenter:
                 checked(value, Consenter, "Orderers.consenter_mapping")
             raw = value._write()
@@ -4683,7 +4698,9 @@ class SignaturePolicyNOutOf(betterproto2.Message):
         out: list[bytes] = []
         if self.n != 0:
             out += (b"\x08", int32(self.n, "SignaturePolicyNOutOf.n"))
-        for value in items(self.rules, "SignaturePolicyNOutOf.rules"):
+        if type(self.rules) is not list:
+            checked(self.rules, list, "SignaturePolicyNOutOf.rules")
+        for value in self.rules:
             if type(value) is not SignaturePolicy:
                 checked(value, SignaturePolicy, "SignaturePolicyNOutOf.rules")
             raw = value._write()
@@ -4793,7 +4810,9 @@ class SignaturePolicyEnvelope(betterproto2.Message):
             raw = self.rule._write()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.identities, "SignaturePolicyEnvelope.identities"):
+        if type(self.identities) is not list:
+            checked(self.identities, list, "SignaturePolicyEnvelope.identities")
+        for value in self.identities:
             if type(value) is not MspPrincipal:
                 checked(value, MspPrincipal, "SignaturePolicyEnvelope.identities")
             raw = value._write()

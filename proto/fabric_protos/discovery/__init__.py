@@ -38,7 +38,6 @@ from fabric_protos.wire import (
     ONE_BYTE,
     checked,
     entries,
-    items,
     new,
     skip,
     uint32,
@@ -196,7 +195,9 @@ class ChaincodeQuery(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.interests, "ChaincodeQuery.interests"):
+        if type(self.interests) is not list:
+            checked(self.interests, list, "ChaincodeQuery.interests")
+        for value in self.interests:
             if type(value) is not _protos__.ChaincodeInterest:
                 checked(value, _protos__.ChaincodeInterest, "ChaincodeQuery.interests")
             raw = value._write()
@@ -267,7 +268,9 @@ class ChaincodeQueryResult(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.content, "ChaincodeQueryResult.content"):
+        if type(self.content) is not list:
+            checked(self.content, list, "ChaincodeQueryResult.content")
+        for value in self.content:
             if type(value) is not EndorsementDescriptor:
                 checked(value, EndorsementDescriptor, "ChaincodeQueryResult.content")
             raw = value._write()
@@ -741,7 +744,9 @@ class EndorsementDescriptor(betterproto2.Message):
             raw = b"".join(entry)
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.layouts, "EndorsementDescriptor.layouts"):
+        if type(self.layouts) is not list:
+            checked(self.layouts, list, "EndorsementDescriptor.layouts")
+        for value in self.layouts:
             if type(value) is not Layout:
                 checked(value, Layout, "EndorsementDescriptor.layouts")
             raw = value._write()
@@ -893,7 +898,9 @@ class Endpoints(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.endpoint, "Endpoints.endpoint"):
+        if type(self.endpoint) is not list:
+            checked(self.endpoint, list, "Endpoints.endpoint")
+        for value in self.endpoint:
             if type(value) is not Endpoint:
                 checked(value, Endpoint, "Endpoints.endpoint")
             raw = value._write()
@@ -1547,7 +1554,9 @@ class Peers(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.peers, "Peers.peers"):
+        if type(self.peers) is not list:
+            checked(self.peers, list, "Peers.peers")
+        for value in self.peers:
             if type(value) is not Peer:
                 checked(value, Peer, "Peers.peers")
             raw = value._write()
@@ -1988,7 +1997,9 @@ class Request(betterproto2.Message):
             raw = self.authentication._write()
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.queries, "Request.queries"):
+        if type(self.queries) is not list:
+            checked(self.queries, list, "Request.queries")
+        for value in self.queries:
             if type(value) is not Query:
                 checked(value, Query, "Request.queries")
             raw = value._write()
@@ -2057,7 +2068,9 @@ class Response(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.results, "Response.results"):
+        if type(self.results) is not list:
+            checked(self.results, list, "Response.results")
+        for value in self.results:
             if type(value) is not QueryResult:
                 checked(value, QueryResult, "Response.results")
             raw = value._write()

@@ -18,7 +18,6 @@ from fabric_protos.errors import DecodeError
 from fabric_protos.wire import (
     ONE_BYTE,
     checked,
-    items,
     new,
     skip,
     uint32,
@@ -103,7 +102,9 @@ class ConfigMetadata(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.consenters, "ConfigMetadata.consenters"):
+        if type(self.consenters) is not list:
+            checked(self.consenters, list, "ConfigMetadata.consenters")
+        for value in self.consenters:
             if type(value) is not Consenter:
                 checked(value, Consenter, "ConfigMetadata.consenters")
             raw = value._write()

@@ -31,7 +31,6 @@ from fabric_protos.wire import (
     ONE_BYTE,
     checked,
     int32,
-    items,
     new,
     skip,
     uint64,
@@ -285,7 +284,9 @@ class ChaincodeEventsResponse(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.events, "ChaincodeEventsResponse.events"):
+        if type(self.events) is not list:
+            checked(self.events, list, "ChaincodeEventsResponse.events")
+        for value in self.events:
             if type(value) is not _protos__.ChaincodeEvent:
                 checked(
                     value, _protos__.ChaincodeEvent, "ChaincodeEventsResponse.events"
@@ -633,9 +634,13 @@ class EndorseRequest(betterproto2.Message):
             raw = self.proposed_transaction._write()
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(
-            self.endorsing_organizations, "EndorseRequest.endorsing_organizations"
-        ):
+        if type(self.endorsing_organizations) is not list:
+            checked(
+                self.endorsing_organizations,
+                list,
+                "EndorseRequest.endorsing_organizations",
+            )
+        for value in self.endorsing_organizations:
             raw = utf8(value, "EndorseRequest.endorsing_organizations")
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
@@ -966,9 +971,11 @@ class EvaluateRequest(betterproto2.Message):
             raw = self.proposed_transaction._write()
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(
-            self.target_organizations, "EvaluateRequest.target_organizations"
-        ):
+        if type(self.target_organizations) is not list:
+            checked(
+                self.target_organizations, list, "EvaluateRequest.target_organizations"
+            )
+        for value in self.target_organizations:
             raw = utf8(value, "EvaluateRequest.target_organizations")
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
@@ -1264,9 +1271,13 @@ class ProposedTransaction(betterproto2.Message):
             raw = self.proposal._write()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(
-            self.endorsing_organizations, "ProposedTransaction.endorsing_organizations"
-        ):
+        if type(self.endorsing_organizations) is not list:
+            checked(
+                self.endorsing_organizations,
+                list,
+                "ProposedTransaction.endorsing_organizations",
+            )
+        for value in self.endorsing_organizations:
             raw = utf8(value, "ProposedTransaction.endorsing_organizations")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)

@@ -29,7 +29,6 @@ from fabric_protos.wire import (
     boolean,
     checked,
     int32,
-    items,
     new,
     skip,
     uint64,
@@ -813,7 +812,9 @@ class Properties(betterproto2.Message):
             out += (b"\x08", uint64(self.ledger_height, "Properties.ledger_height"))
         if self.left_channel is not False:
             out += (b"\x10", boolean(self.left_channel, "Properties.left_channel"))
-        for value in items(self.chaincodes, "Properties.chaincodes"):
+        if type(self.chaincodes) is not list:
+            checked(self.chaincodes, list, "Properties.chaincodes")
+        for value in self.chaincodes:
             if type(value) is not Chaincode:
                 checked(value, Chaincode, "Properties.chaincodes")
             raw = value._write()

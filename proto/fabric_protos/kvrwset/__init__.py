@@ -30,7 +30,6 @@ from fabric_protos.wire import (
     boolean,
     checked,
     entries,
-    items,
     new,
     skip,
     uint32,
@@ -137,19 +136,25 @@ class HashedRwSet(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.hashed_reads, "HashedRwSet.hashed_reads"):
+        if type(self.hashed_reads) is not list:
+            checked(self.hashed_reads, list, "HashedRwSet.hashed_reads")
+        for value in self.hashed_reads:
             if type(value) is not KvReadHash:
                 checked(value, KvReadHash, "HashedRwSet.hashed_reads")
             raw = value._write()
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.hashed_writes, "HashedRwSet.hashed_writes"):
+        if type(self.hashed_writes) is not list:
+            checked(self.hashed_writes, list, "HashedRwSet.hashed_writes")
+        for value in self.hashed_writes:
             if type(value) is not KvWriteHash:
                 checked(value, KvWriteHash, "HashedRwSet.hashed_writes")
             raw = value._write()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.metadata_writes, "HashedRwSet.metadata_writes"):
+        if type(self.metadata_writes) is not list:
+            checked(self.metadata_writes, list, "HashedRwSet.metadata_writes")
+        for value in self.metadata_writes:
             if type(value) is not KvMetadataWriteHash:
                 checked(value, KvMetadataWriteHash, "HashedRwSet.metadata_writes")
             raw = value._write()
@@ -331,7 +336,9 @@ class KvMetadataWrite(betterproto2.Message):
             raw = utf8(self.key, "KvMetadataWrite.key")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.entries, "KvMetadataWrite.entries"):
+        if type(self.entries) is not list:
+            checked(self.entries, list, "KvMetadataWrite.entries")
+        for value in self.entries:
             if type(value) is not KvMetadataEntry:
                 checked(value, KvMetadataEntry, "KvMetadataWrite.entries")
             raw = value._write()
@@ -421,7 +428,9 @@ class KvMetadataWriteHash(betterproto2.Message):
                 checked(raw, bytes, "KvMetadataWriteHash.key_hash")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.entries, "KvMetadataWriteHash.entries"):
+        if type(self.entries) is not list:
+            checked(self.entries, list, "KvMetadataWriteHash.entries")
+        for value in self.entries:
             if type(value) is not KvMetadataEntry:
                 checked(value, KvMetadataEntry, "KvMetadataWriteHash.entries")
             raw = value._write()
@@ -731,25 +740,33 @@ class KvrwSet(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.reads, "KvrwSet.reads"):
+        if type(self.reads) is not list:
+            checked(self.reads, list, "KvrwSet.reads")
+        for value in self.reads:
             if type(value) is not KvRead:
                 checked(value, KvRead, "KvrwSet.reads")
             raw = value._write()
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.range_queries_info, "KvrwSet.range_queries_info"):
+        if type(self.range_queries_info) is not list:
+            checked(self.range_queries_info, list, "KvrwSet.range_queries_info")
+        for value in self.range_queries_info:
             if type(value) is not RangeQueryInfo:
                 checked(value, RangeQueryInfo, "KvrwSet.range_queries_info")
             raw = value._write()
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.writes, "KvrwSet.writes"):
+        if type(self.writes) is not list:
+            checked(self.writes, list, "KvrwSet.writes")
+        for value in self.writes:
             if type(value) is not KvWrite:
                 checked(value, KvWrite, "KvrwSet.writes")
             raw = value._write()
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.metadata_writes, "KvrwSet.metadata_writes"):
+        if type(self.metadata_writes) is not list:
+            checked(self.metadata_writes, list, "KvrwSet.metadata_writes")
+        for value in self.metadata_writes:
             if type(value) is not KvMetadataWrite:
                 checked(value, KvMetadataWrite, "KvrwSet.metadata_writes")
             raw = value._write()
@@ -1035,7 +1052,9 @@ class QueryReads(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.kv_reads, "QueryReads.kv_reads"):
+        if type(self.kv_reads) is not list:
+            checked(self.kv_reads, list, "QueryReads.kv_reads")
+        for value in self.kv_reads:
             if type(value) is not KvRead:
                 checked(value, KvRead, "QueryReads.kv_reads")
             raw = value._write()
@@ -1140,9 +1159,11 @@ class QueryReadsMerkleSummary(betterproto2.Message):
                 b"\x10",
                 uint32(self.max_level, "QueryReadsMerkleSummary.max_level"),
             )
-        for value in items(
-            self.max_level_hashes, "QueryReadsMerkleSummary.max_level_hashes"
-        ):
+        if type(self.max_level_hashes) is not list:
+            checked(
+                self.max_level_hashes, list, "QueryReadsMerkleSummary.max_level_hashes"
+            )
+        for value in self.max_level_hashes:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "QueryReadsMerkleSummary.max_level_hashes")

@@ -57,7 +57,6 @@ from fabric_protos.wire import (
     checked,
     entries,
     int64,
-    items,
     new,
     skip,
     utf8,
@@ -1383,7 +1382,9 @@ class CheckCommitReadinessResultMismatches(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.items, "CheckCommitReadinessResultMismatches.items"):
+        if type(self.items) is not list:
+            checked(self.items, list, "CheckCommitReadinessResultMismatches.items")
+        for value in self.items:
             raw = utf8(value, "CheckCommitReadinessResultMismatches.items")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
@@ -2484,10 +2485,13 @@ class QueryApprovedChaincodeDefinitionsResult(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(
-            self.approved_chaincode_definitions,
-            "QueryApprovedChaincodeDefinitionsResult.approved_chaincode_definitions",
-        ):
+        if type(self.approved_chaincode_definitions) is not list:
+            checked(
+                self.approved_chaincode_definitions,
+                list,
+                "QueryApprovedChaincodeDefinitionsResult.approved_chaincode_definitions",
+            )
+        for value in self.approved_chaincode_definitions:
             if (
                 type(value)
                 is not QueryApprovedChaincodeDefinitionsResultApprovedChaincodeDefinition
@@ -3301,10 +3305,13 @@ class QueryChaincodeDefinitionsResult(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(
-            self.chaincode_definitions,
-            "QueryChaincodeDefinitionsResult.chaincode_definitions",
-        ):
+        if type(self.chaincode_definitions) is not list:
+            checked(
+                self.chaincode_definitions,
+                list,
+                "QueryChaincodeDefinitionsResult.chaincode_definitions",
+            )
+        for value in self.chaincode_definitions:
             if type(value) is not QueryChaincodeDefinitionsResultChaincodeDefinition:
                 checked(
                     value,
@@ -4037,9 +4044,13 @@ class QueryInstalledChaincodeResultReferences(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(
-            self.chaincodes, "QueryInstalledChaincodeResultReferences.chaincodes"
-        ):
+        if type(self.chaincodes) is not list:
+            checked(
+                self.chaincodes,
+                list,
+                "QueryInstalledChaincodeResultReferences.chaincodes",
+            )
+        for value in self.chaincodes:
             if type(value) is not QueryInstalledChaincodeResultChaincode:
                 checked(
                     value,
@@ -4173,10 +4184,13 @@ class QueryInstalledChaincodesResult(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(
-            self.installed_chaincodes,
-            "QueryInstalledChaincodesResult.installed_chaincodes",
-        ):
+        if type(self.installed_chaincodes) is not list:
+            checked(
+                self.installed_chaincodes,
+                list,
+                "QueryInstalledChaincodesResult.installed_chaincodes",
+            )
+        for value in self.installed_chaincodes:
             if type(value) is not QueryInstalledChaincodesResultInstalledChaincode:
                 checked(
                     value,
@@ -4604,9 +4618,13 @@ class QueryInstalledChaincodesResultReferences(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(
-            self.chaincodes, "QueryInstalledChaincodesResultReferences.chaincodes"
-        ):
+        if type(self.chaincodes) is not list:
+            checked(
+                self.chaincodes,
+                list,
+                "QueryInstalledChaincodesResultReferences.chaincodes",
+            )
+        for value in self.chaincodes:
             if type(value) is not QueryInstalledChaincodesResultChaincode:
                 checked(
                     value,
@@ -4821,7 +4839,9 @@ class StateMetadata(betterproto2.Message):
             raw = utf8(self.datatype, "StateMetadata.datatype")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.fields, "StateMetadata.fields"):
+        if type(self.fields) is not list:
+            checked(self.fields, list, "StateMetadata.fields")
+        for value in self.fields:
             raw = utf8(value, "StateMetadata.fields")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)

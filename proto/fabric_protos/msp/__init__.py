@@ -29,7 +29,6 @@ from fabric_protos.wire import (
     checked,
     int32,
     int64,
-    items,
     new,
     skip,
     utf8,
@@ -405,27 +404,33 @@ class FabricMspConfig(betterproto2.Message):
             raw = utf8(self.name, "FabricMspConfig.name")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.root_certs, "FabricMspConfig.root_certs"):
+        if type(self.root_certs) is not list:
+            checked(self.root_certs, list, "FabricMspConfig.root_certs")
+        for value in self.root_certs:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "FabricMspConfig.root_certs")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(
-            self.intermediate_certs, "FabricMspConfig.intermediate_certs"
-        ):
+        if type(self.intermediate_certs) is not list:
+            checked(self.intermediate_certs, list, "FabricMspConfig.intermediate_certs")
+        for value in self.intermediate_certs:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "FabricMspConfig.intermediate_certs")
             size = len(raw)
             out += (b"\x1a", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.admins, "FabricMspConfig.admins"):
+        if type(self.admins) is not list:
+            checked(self.admins, list, "FabricMspConfig.admins")
+        for value in self.admins:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "FabricMspConfig.admins")
             size = len(raw)
             out += (b'"', ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.revocation_list, "FabricMspConfig.revocation_list"):
+        if type(self.revocation_list) is not list:
+            checked(self.revocation_list, list, "FabricMspConfig.revocation_list")
+        for value in self.revocation_list:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "FabricMspConfig.revocation_list")
@@ -441,10 +446,13 @@ class FabricMspConfig(betterproto2.Message):
             raw = self.signing_identity._write()
             size = len(raw)
             out += (b"2", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(
-            self.organizational_unit_identifiers,
-            "FabricMspConfig.organizational_unit_identifiers",
-        ):
+        if type(self.organizational_unit_identifiers) is not list:
+            checked(
+                self.organizational_unit_identifiers,
+                list,
+                "FabricMspConfig.organizational_unit_identifiers",
+            )
+        for value in self.organizational_unit_identifiers:
             if type(value) is not FabricOuIdentifier:
                 checked(
                     value,
@@ -464,15 +472,21 @@ class FabricMspConfig(betterproto2.Message):
             raw = self.crypto_config._write()
             size = len(raw)
             out += (b"B", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.tls_root_certs, "FabricMspConfig.tls_root_certs"):
+        if type(self.tls_root_certs) is not list:
+            checked(self.tls_root_certs, list, "FabricMspConfig.tls_root_certs")
+        for value in self.tls_root_certs:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "FabricMspConfig.tls_root_certs")
             size = len(raw)
             out += (b"J", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(
-            self.tls_intermediate_certs, "FabricMspConfig.tls_intermediate_certs"
-        ):
+        if type(self.tls_intermediate_certs) is not list:
+            checked(
+                self.tls_intermediate_certs,
+                list,
+                "FabricMspConfig.tls_intermediate_certs",
+            )
+        for value in self.tls_intermediate_certs:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "FabricMspConfig.tls_intermediate_certs")

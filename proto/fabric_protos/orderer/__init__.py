@@ -34,7 +34,6 @@ from fabric_protos.wire import (
     ONE_BYTE,
     checked,
     int32,
-    items,
     new,
     skip,
     uint32,
@@ -649,7 +648,9 @@ class KafkaBrokers(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.brokers, "KafkaBrokers.brokers"):
+        if type(self.brokers) is not list:
+            checked(self.brokers, list, "KafkaBrokers.brokers")
+        for value in self.brokers:
             raw = utf8(value, "KafkaBrokers.brokers")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)

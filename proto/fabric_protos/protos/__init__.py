@@ -104,7 +104,6 @@ from fabric_protos.wire import (
     checked,
     entries,
     int32,
-    items,
     new,
     skip,
     uint32,
@@ -537,7 +536,9 @@ class AnchorPeers(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.anchor_peers, "AnchorPeers.anchor_peers"):
+        if type(self.anchor_peers) is not list:
+            checked(self.anchor_peers, list, "AnchorPeers.anchor_peers")
+        for value in self.anchor_peers:
             if type(value) is not AnchorPeer:
                 checked(value, AnchorPeer, "AnchorPeers.anchor_peers")
             raw = value._write()
@@ -1485,7 +1486,9 @@ class ChaincodeCall(betterproto2.Message):
             raw = utf8(self.name, "ChaincodeCall.name")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.collection_names, "ChaincodeCall.collection_names"):
+        if type(self.collection_names) is not list:
+            checked(self.collection_names, list, "ChaincodeCall.collection_names")
+        for value in self.collection_names:
             raw = utf8(value, "ChaincodeCall.collection_names")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
@@ -1499,7 +1502,9 @@ class ChaincodeCall(betterproto2.Message):
                 b" ",
                 boolean(self.no_public_writes, "ChaincodeCall.no_public_writes"),
             )
-        for value in items(self.key_policies, "ChaincodeCall.key_policies"):
+        if type(self.key_policies) is not list:
+            checked(self.key_policies, list, "ChaincodeCall.key_policies")
+        for value in self.key_policies:
             if type(value) is not _common__.SignaturePolicyEnvelope:
                 checked(
                     value,
@@ -1935,7 +1940,9 @@ class ChaincodeEndorsedAction(betterproto2.Message):
                 checked(raw, bytes, "ChaincodeEndorsedAction.proposal_response_payload")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.endorsements, "ChaincodeEndorsedAction.endorsements"):
+        if type(self.endorsements) is not list:
+            checked(self.endorsements, list, "ChaincodeEndorsedAction.endorsements")
+        for value in self.endorsements:
             if type(value) is not Endorsement:
                 checked(value, Endorsement, "ChaincodeEndorsedAction.endorsements")
             raw = value._write()
@@ -2745,7 +2752,9 @@ class ChaincodeInput(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.args, "ChaincodeInput.args"):
+        if type(self.args) is not list:
+            checked(self.args, list, "ChaincodeInput.args")
+        for value in self.args:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "ChaincodeInput.args")
@@ -2833,7 +2842,9 @@ class ChaincodeInterest(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.chaincodes, "ChaincodeInterest.chaincodes"):
+        if type(self.chaincodes) is not list:
+            checked(self.chaincodes, list, "ChaincodeInterest.chaincodes")
+        for value in self.chaincodes:
             if type(value) is not ChaincodeCall:
                 checked(value, ChaincodeCall, "ChaincodeInterest.chaincodes")
             raw = value._write()
@@ -3366,7 +3377,9 @@ class ChaincodeQueryResponse(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.chaincodes, "ChaincodeQueryResponse.chaincodes"):
+        if type(self.chaincodes) is not list:
+            checked(self.chaincodes, list, "ChaincodeQueryResponse.chaincodes")
+        for value in self.chaincodes:
             if type(value) is not ChaincodeInfo:
                 checked(value, ChaincodeInfo, "ChaincodeQueryResponse.chaincodes")
             raw = value._write()
@@ -3720,7 +3733,9 @@ class ChannelQueryResponse(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.channels, "ChannelQueryResponse.channels"):
+        if type(self.channels) is not list:
+            checked(self.channels, list, "ChannelQueryResponse.channels")
+        for value in self.channels:
             if type(value) is not ChannelInfo:
                 checked(value, ChannelInfo, "ChannelQueryResponse.channels")
             raw = value._write()
@@ -3873,7 +3888,9 @@ class CollectionConfigPackage(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.config, "CollectionConfigPackage.config"):
+        if type(self.config) is not list:
+            checked(self.config, list, "CollectionConfigPackage.config")
+        for value in self.config:
             if type(value) is not CollectionConfig:
                 checked(value, CollectionConfig, "CollectionConfigPackage.config")
             raw = value._write()
@@ -4504,9 +4521,11 @@ class FilteredBlock(betterproto2.Message):
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
         if self.number != 0:
             out += (b"\x10", uint64(self.number, "FilteredBlock.number"))
-        for value in items(
-            self.filtered_transactions, "FilteredBlock.filtered_transactions"
-        ):
+        if type(self.filtered_transactions) is not list:
+            checked(
+                self.filtered_transactions, list, "FilteredBlock.filtered_transactions"
+            )
+        for value in self.filtered_transactions:
             if type(value) is not FilteredTransaction:
                 checked(
                     value, FilteredTransaction, "FilteredBlock.filtered_transactions"
@@ -4808,9 +4827,13 @@ class FilteredTransactionActions(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(
-            self.chaincode_actions, "FilteredTransactionActions.chaincode_actions"
-        ):
+        if type(self.chaincode_actions) is not list:
+            checked(
+                self.chaincode_actions,
+                list,
+                "FilteredTransactionActions.chaincode_actions",
+            )
+        for value in self.chaincode_actions:
             if type(value) is not FilteredChaincodeAction:
                 checked(
                     value,
@@ -5382,7 +5405,9 @@ class GetStateMultiple(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.keys, "GetStateMultiple.keys"):
+        if type(self.keys) is not list:
+            checked(self.keys, list, "GetStateMultiple.keys")
+        for value in self.keys:
             raw = utf8(value, "GetStateMultiple.keys")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
@@ -5455,7 +5480,9 @@ class GetStateMultipleResult(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.values, "GetStateMultipleResult.values"):
+        if type(self.values) is not list:
+            checked(self.values, list, "GetStateMultipleResult.values")
+        for value in self.values:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "GetStateMultipleResult.values")
@@ -6575,13 +6602,15 @@ class QueryPendingSnapshotsResponse(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        if values := items(
-            self.block_numbers, "QueryPendingSnapshotsResponse.block_numbers"
-        ):
+        if type(self.block_numbers) is not list:
+            checked(
+                self.block_numbers, list, "QueryPendingSnapshotsResponse.block_numbers"
+            )
+        if self.block_numbers:
             raw = b"".join(
                 [
                     uint64(value, "QueryPendingSnapshotsResponse.block_numbers")
-                    for value in values
+                    for value in self.block_numbers
                 ]
             )
             size = len(raw)
@@ -6696,7 +6725,9 @@ class QueryResponse(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.results, "QueryResponse.results"):
+        if type(self.results) is not list:
+            checked(self.results, list, "QueryResponse.results")
+        for value in self.results:
             if type(value) is not QueryResultBytes:
                 checked(value, QueryResultBytes, "QueryResponse.results")
             raw = value._write()
@@ -7235,9 +7266,13 @@ class SignedChaincodeDeploymentSpec(betterproto2.Message):
                 )
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(
-            self.owner_endorsements, "SignedChaincodeDeploymentSpec.owner_endorsements"
-        ):
+        if type(self.owner_endorsements) is not list:
+            checked(
+                self.owner_endorsements,
+                list,
+                "SignedChaincodeDeploymentSpec.owner_endorsements",
+            )
+        for value in self.owner_endorsements:
             if type(value) is not Endorsement:
                 checked(
                     value,
@@ -7796,7 +7831,9 @@ class StateMetadataResult(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.entries, "StateMetadataResult.entries"):
+        if type(self.entries) is not list:
+            checked(self.entries, list, "StateMetadataResult.entries")
+        for value in self.entries:
             if type(value) is not StateMetadata:
                 checked(value, StateMetadata, "StateMetadataResult.entries")
             raw = value._write()
@@ -8099,7 +8136,9 @@ class Transaction(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.actions, "Transaction.actions"):
+        if type(self.actions) is not list:
+            checked(self.actions, list, "Transaction.actions")
+        for value in self.actions:
             if type(value) is not TransactionAction:
                 checked(value, TransactionAction, "Transaction.actions")
             raw = value._write()
@@ -8327,7 +8366,9 @@ class WriteBatchState(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.rec, "WriteBatchState.rec"):
+        if type(self.rec) is not list:
+            checked(self.rec, list, "WriteBatchState.rec")
+        for value in self.rec:
             if type(value) is not WriteRecord:
                 checked(value, WriteRecord, "WriteBatchState.rec")
             raw = value._write()

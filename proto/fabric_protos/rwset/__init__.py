@@ -24,7 +24,6 @@ from fabric_protos.wire import (
     ONE_BYTE,
     checked,
     int32,
-    items,
     new,
     skip,
     utf8,
@@ -345,9 +344,13 @@ class NsPvtReadWriteSet(betterproto2.Message):
             raw = utf8(self.namespace, "NsPvtReadWriteSet.namespace")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(
-            self.collection_pvt_rwset, "NsPvtReadWriteSet.collection_pvt_rwset"
-        ):
+        if type(self.collection_pvt_rwset) is not list:
+            checked(
+                self.collection_pvt_rwset,
+                list,
+                "NsPvtReadWriteSet.collection_pvt_rwset",
+            )
+        for value in self.collection_pvt_rwset:
             if type(value) is not CollectionPvtReadWriteSet:
                 checked(
                     value,
@@ -470,9 +473,13 @@ class NsReadWriteSet(betterproto2.Message):
                 checked(raw, bytes, "NsReadWriteSet.rwset")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(
-            self.collection_hashed_rwset, "NsReadWriteSet.collection_hashed_rwset"
-        ):
+        if type(self.collection_hashed_rwset) is not list:
+            checked(
+                self.collection_hashed_rwset,
+                list,
+                "NsReadWriteSet.collection_hashed_rwset",
+            )
+        for value in self.collection_hashed_rwset:
             if type(value) is not CollectionHashedReadWriteSet:
                 checked(
                     value,
@@ -565,7 +572,9 @@ class TxPvtReadWriteSet(betterproto2.Message):
         out: list[bytes] = []
         if self.data_model != 0:
             out += (b"\x08", int32(self.data_model, "TxPvtReadWriteSet.data_model"))
-        for value in items(self.ns_pvt_rwset, "TxPvtReadWriteSet.ns_pvt_rwset"):
+        if type(self.ns_pvt_rwset) is not list:
+            checked(self.ns_pvt_rwset, list, "TxPvtReadWriteSet.ns_pvt_rwset")
+        for value in self.ns_pvt_rwset:
             if type(value) is not NsPvtReadWriteSet:
                 checked(value, NsPvtReadWriteSet, "TxPvtReadWriteSet.ns_pvt_rwset")
             raw = value._write()
@@ -652,7 +661,9 @@ class TxReadWriteSet(betterproto2.Message):
         out: list[bytes] = []
         if self.data_model != 0:
             out += (b"\x08", int32(self.data_model, "TxReadWriteSet.data_model"))
-        for value in items(self.ns_rwset, "TxReadWriteSet.ns_rwset"):
+        if type(self.ns_rwset) is not list:
+            checked(self.ns_rwset, list, "TxReadWriteSet.ns_rwset")
+        for value in self.ns_rwset:
             if type(value) is not NsReadWriteSet:
                 checked(value, NsReadWriteSet, "TxReadWriteSet.ns_rwset")
             raw = value._write()

@@ -18,7 +18,6 @@ from fabric_protos.wire import (
     ONE_BYTE,
     boolean,
     checked,
-    items,
     new,
     skip,
     utf8,
@@ -247,7 +246,9 @@ class Updates(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.kvwrites, "Updates.kvwrites"):
+        if type(self.kvwrites) is not list:
+            checked(self.kvwrites, list, "Updates.kvwrites")
+        for value in self.kvwrites:
             if type(value) is not KvWrite:
                 checked(value, KvWrite, "Updates.kvwrites")
             raw = value._write()

@@ -15,7 +15,6 @@ from fabric_protos.wire import (
     ONE_BYTE,
     checked,
     int32,
-    items,
     new,
     skip,
     utf8,
@@ -117,7 +116,9 @@ class Status(betterproto2.Message):
             raw = utf8(self.message, "Status.message")
             size = len(raw)
             out += (b"\x12", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        for value in items(self.details, "Status.details"):
+        if type(self.details) is not list:
+            checked(self.details, list, "Status.details")
+        for value in self.details:
             if type(value) is not _protobuf__.Any:
                 checked(value, _protobuf__.Any, "Status.details")
             raw = value._write()

@@ -24,7 +24,6 @@ from fabric_protos.wire import (
     ONE_BYTE,
     checked,
     int32,
-    items,
     new,
     skip,
     utf8,
@@ -217,13 +216,15 @@ class ExtensionNumberResponse(betterproto2.Message):
             raw = utf8(self.base_type_name, "ExtensionNumberResponse.base_type_name")
             size = len(raw)
             out += (b"\n", ONE_BYTE[size] if size < 0x80 else varint_bytes(size), raw)
-        if values := items(
-            self.extension_number, "ExtensionNumberResponse.extension_number"
-        ):
+        if type(self.extension_number) is not list:
+            checked(
+                self.extension_number, list, "ExtensionNumberResponse.extension_number"
+            )
+        if self.extension_number:
             raw = b"".join(
                 [
                     int32(value, "ExtensionNumberResponse.extension_number")
-                    for value in values
+                    for value in self.extension_number
                 ]
             )
             size = len(raw)
@@ -390,9 +391,13 @@ class FileDescriptorResponse(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(
-            self.file_descriptor_proto, "FileDescriptorResponse.file_descriptor_proto"
-        ):
+        if type(self.file_descriptor_proto) is not list:
+            checked(
+                self.file_descriptor_proto,
+                list,
+                "FileDescriptorResponse.file_descriptor_proto",
+            )
+        for value in self.file_descriptor_proto:
             raw = value
             if type(raw) is not bytes:
                 checked(raw, bytes, "FileDescriptorResponse.file_descriptor_proto")
@@ -463,7 +468,9 @@ class ListServiceResponse(betterproto2.Message):
 
     def _write(self):
         out: list[bytes] = []
-        for value in items(self.service, "ListServiceResponse.service"):
+        if type(self.service) is not list:
+            checked(self.service, list, "ListServiceResponse.service")
+        for value in self.service:
             if type(value) is not ServiceResponse:
                 checked(value, ServiceResponse, "ListServiceResponse.service")
             raw = value._write()
