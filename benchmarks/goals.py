@@ -204,9 +204,9 @@ GOALS: Sequence[Goal] = (
     ),
     Goal(
         "memory",
-        "peer, growth per 10,000 invokes, RSS",
-        "growth of the peer in 10,000 transactions",
-        at_most=2,
+        "peer, growth in 100,000 invokes, RSS",
+        "growth of the peer in 100,000 transactions",
+        at_most=20,
     ),
     Goal("memory", "peer, 100 chaincodes ready, RSS", "peer with 100 chaincodes ready"),
     Goal("develop", "dev: from nothing to the prompt", "`peer dev` to the prompt", at_most=2_000),

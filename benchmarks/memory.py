@@ -7,8 +7,7 @@ Fabric:    none
 
 The peer orders for itself. RSS is all that is resident; PSS counts a page that several processes
 use by its share. Ratios are to a Python interpreter that does nothing. Growth is counted from the
-first thousand transactions on, when caches are full. TRANSACTIONS in the environment tells how many
-there are; 100,000 take minutes.
+first thousand transactions on, when caches are full.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ FLOOR = "idle Python interpreter"
 IDLE = "print(flush=True); input()"
 CLIENTS = 8
 KEYS = 1_000
-GROWTH = "peer, growth per 10,000 invokes, RSS"
+INVOKES = 100_000
+GROWTH = f"peer, growth in {INVOKES:,} invokes, RSS"
 
 
 def rows(quick: bool) -> list[Row]:
@@ -38,8 +38,7 @@ def rows(quick: bool) -> list[Row]:
     pin()
     samples = Samples()
     measure_interpreter(samples)
-    transactions = int(os.environ.get("TRANSACTIONS", "200" if quick else "10000"))
-    measured = trio.run(measure_peer, samples, transactions, 3 if quick else 100)
+    measured = trio.run(measure_peer, samples, 200 if quick else INVOKES, 3 if quick else 100)
     rows = [
         samples.row(
             f"{place}, {kind}", "MiB", scale=1, to="" if place == FLOOR else f"{FLOOR}, {kind}"
@@ -74,10 +73,10 @@ async def measure_peer(samples: Samples, transactions: int, chaincodes: int) -> 
         numbers = iter(range(transactions))
         await _work(peer, islice(numbers, min(KEYS, transactions // 2)))
         before, _ = memory(os.getpid())
-        counted = length_hint(numbers)
+        share = length_hint(numbers) / INVOKES
         await _work(peer, numbers)
         after, _ = memory(os.getpid())
-        samples.add(GROWTH, (after - before) / counted * 10_000)
+        samples.add(GROWTH, (after - before) / share)
         _keep(samples, places[3], os.getpid())
         _keep(samples, places[4], pid)
         for number in range(1, chaincodes):
