@@ -1,4 +1,4 @@
-"""Generate `fabric_protos` from the .proto files of `fabric-wire`.
+"""Generate `fabric_protos` from the .proto files of `fabric-wire`, and of `own`.
 
     python proto/generate.py            write proto/fabric_protos
     python proto/generate.py --check    write nothing; list what differs and exit 1
@@ -49,6 +49,8 @@ from fabric_protos.source import Field, Message, default, nested, reader, writer
 
 HERE = Path(__file__).resolve().parent
 WIRE = HERE / "fabric-wire"
+OWN = HERE / "own"
+"""Of no service, so that reflection does not tell of them."""
 PACKAGE = HERE / "fabric_protos"
 HAND_WRITTEN = {
     "codec.py",
@@ -174,7 +176,11 @@ def main() -> int:
 def generate() -> dict[str, str]:
     """Return the text of every generated file by its path below `fabric_protos`."""
     sources = [
-        *sorted(path.relative_to(WIRE).as_posix() for path in WIRE.rglob("*.proto")),
+        *(
+            name
+            for root in (WIRE, OWN)
+            for name in sorted(path.relative_to(root).as_posix() for path in root.rglob("*.proto"))
+        ),
         *WELL_KNOWN,
     ]
     with tempfile.TemporaryDirectory() as scratch:
@@ -192,7 +198,7 @@ def generate() -> dict[str, str]:
         descriptors = FileDescriptorSet.FromString((work / "set.pb").read_bytes())
         generated = {
             path.relative_to(out).as_posix(): _formatted(
-                work, with_methods(path.read_text(encoding="utf-8")), COMPILER_WIDTH
+                work, with_methods(_lazy(path.read_text(encoding="utf-8"))), COMPILER_WIDTH
             )
             for path in out.rglob("*")
             if path.is_file()
@@ -200,6 +206,12 @@ def generate() -> dict[str, str]:
         generated["stream.py"] = _formatted(work, stream_module(descriptors))
         generated["descriptors.py"] = _formatted(work, descriptors_module(descriptors))
     return generated
+
+
+def _lazy(text: str) -> str:
+    """Import dateutil, which takes longer than the module, where a timestamp is read from JSON."""
+    statement, use = "import dateutil.parser\n", "            dt = dateutil.parser."
+    return text.replace(statement, "").replace(use, f"            {statement}\n{use}")
 
 
 def _present() -> Iterator[str]:
@@ -219,7 +231,15 @@ def _protoc(work: Path, *arguments: str) -> None:
     well_known = files("grpc_tools") / "_proto"
     _run(
         work,
-        [sys.executable, "-m", "grpc_tools.protoc", f"-I{WIRE}", f"-I{well_known}", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "grpc_tools.protoc",
+            f"-I{WIRE}",
+            f"-I{OWN}",
+            f"-I{well_known}",
+            *arguments,
+        ],
     )
 
 
@@ -334,6 +354,8 @@ def descriptors_module(descriptors: FileDescriptorSet) -> str:
     """Return the text of `descriptors.py`, not yet formatted."""
     entries = []
     for file in descriptors.file:
+        if (OWN / file.name).exists():
+            continue
         bare = FileDescriptorProto()
         bare.CopyFrom(file)
         bare.ClearField("source_code_info")

@@ -10,12 +10,11 @@ Fabric:    core/chaincode/lifecycle/deployedcc_infoprovider.go `ValidationInfo` 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-
-import betterproto2
+from typing import NamedTuple
 
 from fabric_protos.codec import decode, encode
 from fabric_protos.errors import DecodeError
+from fabric_protos.opaque import ChaincodeData
 from fabric_protos.protos import CollectionConfigPackage
 from peer.channel.bundle import Bundle
 from peer.errors import LedgerError, PolicyError
@@ -30,19 +29,7 @@ LIFECYCLE_ENDORSEMENT = f"{APPLICATION}/LifecycleEndorsement"
 PLUGIN = "vscc"
 
 
-@dataclass(eq=False)
-class LegacyDefinition(betterproto2.Message):
-    """``protos.ChaincodeData`` with its policies as bytes: who deployed it chose them freely."""
-
-    name: str = betterproto2.field(1, betterproto2.TYPE_STRING)
-    version: str = betterproto2.field(2, betterproto2.TYPE_STRING)
-    vscc: str = betterproto2.field(4, betterproto2.TYPE_STRING)
-    policy: bytes = betterproto2.field(5, betterproto2.TYPE_BYTES)
-    instantiation_policy: bytes = betterproto2.field(8, betterproto2.TYPE_BYTES)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndorsementRules:
+class EndorsementRules(NamedTuple):
     """Who must have endorsed what a chaincode writes.
 
     Attributes:
@@ -131,7 +118,7 @@ class Definitions:
         policy = _built(name, self._bundle.policies.signature_policy, found.policy)
         return EndorsementRules(policy=policy, collections=None, version=found.version)
 
-    def deployed(self, name: str) -> LegacyDefinition | None:
+    def deployed(self, name: str) -> ChaincodeData | None:
         """Return what lscc has of a chaincode.
 
         Raises:
@@ -141,7 +128,7 @@ class Definitions:
         if data is None:
             return None
         try:
-            return decode(LegacyDefinition, data)
+            return decode(ChaincodeData, data)
         except DecodeError as exc:
             raise LedgerError(f"the definition of {name} cannot be read: {exc}") from exc
 

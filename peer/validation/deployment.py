@@ -20,6 +20,7 @@ import betterproto2
 from fabric_protos.codec import decode
 from fabric_protos.errors import DecodeError
 from fabric_protos.kvrwset import KvWrite
+from fabric_protos.opaque import ChaincodeData
 from fabric_protos.protos import (
     ChaincodeDeploymentSpec,
     ChaincodeSpecType,
@@ -34,7 +35,7 @@ from peer.ledger.api import QueryExecutor, ValidationCode
 from peer.lifecycle import collections, legacy, state
 from peer.lifecycle.definitions import SYSTEM_CHAINCODES
 from peer.msp.policies import SignedData
-from peer.validation.definitions import Definitions, LegacyDefinition
+from peer.validation.definitions import Definitions
 from peer.validation.endorsement import Action
 from peer.validation.structure import EndorserTransaction
 from peer.validation.verdict import Invalid
@@ -91,7 +92,7 @@ class DeploymentCheck:
         """
         asked = self._asked(transaction)
         written = _written(action, asked)
-        data = _read(LegacyDefinition, written[0].value, "the definition")
+        data = _read(ChaincodeData, written[0].value, "the definition")
         if (data.name, data.version) != (asked.name, asked.version):
             raise _invalid(f"{data.name}:{data.version} is written")
         former = self._definitions.deployed(asked.name)
@@ -163,7 +164,7 @@ class DeploymentCheck:
             raise _invalid(str(exc)) from exc
 
     def _check_instantiation(
-        self, transaction: EndorserTransaction, definition: LegacyDefinition
+        self, transaction: EndorserTransaction, definition: ChaincodeData
     ) -> None:
         """Check that who signed the transaction may deploy the chaincode."""
         signed = transaction.signed
