@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import trio
@@ -66,6 +65,7 @@ from peer.services import broadcast, deliver, snapshots
 from peer.services import endorser as endorsing
 from peer.serving import open_server
 from peer.tracing import kinds_of
+from peer.version import VERSION
 
 log = logging.getLogger("peer")
 
@@ -79,7 +79,7 @@ async def assemble(ground: Ground, stack: AsyncExitStack) -> Peer:
     kinds = await kinds_of(config, stack)
     authority = CertificateAuthority() if config.peer.tls_enabled else None
     metrics = Metrics(
-        metadata.version("triopeer"),
+        VERSION,
         heights=lambda: {each: channels.get(each).ledger.height for each in channels.ids},
         ordered=lambda: [each for each in channels.ids if not ordering.state(each).trouble],
         log_entries=logs.entries,

@@ -13,7 +13,6 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import cache, partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +30,7 @@ from peer.lifecycle.store import PackageStore
 from peer.msp.directory import LocalMsp, load_local
 from peer.msp.identity import SigningIdentity
 from peer.rpc.tls import server_context
+from peer.version import VERSION
 from runtimes.api import RuntimeBackend
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def packages_of(
             java=chaincode.java_runtime,
             python=chaincode.python_runtime,
             go_dynamic_link=chaincode.golang_dynamic_link,
-            version=metadata.version("triopeer"),
+            version=VERSION,
         ),
         on_line=on_line,
         install_timeout_s=chaincode.install_timeout_s,

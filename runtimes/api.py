@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 PEER_ADDRESS = "{peer.address}"
 """Stands for the address to dial in `ImagePlan.command`."""
@@ -155,8 +155,7 @@ class InstanceSpec:
         return self.package.ccid
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(NamedTuple):
     """How an instance ended: an exit code, or the signal that killed it."""
 
     code: int | None = None
@@ -169,16 +168,14 @@ class ExitStatus:
         return f"killed by signal {self.signal}" if self.signal else f"exit code {self.code}"
 
 
-@dataclass(frozen=True, slots=True)
-class UnixOrigin:
+class UnixOrigin(NamedTuple):
     """The far end of a Unix socket, as the kernel reports it (SO_PEERCRED)."""
 
     pid: int
     uid: int
 
 
-@dataclass(frozen=True, slots=True)
-class TcpOrigin:
+class TcpOrigin(NamedTuple):
     """The far end of a TCP connection, and the local end it reached."""
 
     remote: tuple[str, int]
@@ -281,8 +278,7 @@ class RuntimeBackend(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeSettings:
+class RuntimeSettings(NamedTuple):
     """What the peer hands to a backend when it opens it.
 
     Attributes:
@@ -301,7 +297,7 @@ class RuntimeSettings:
 
 
 BackendFactory = Callable[[RuntimeSettings], AbstractAsyncContextManager[RuntimeBackend]]
-"""What an entry point of group ``peer.runtimes`` names. Leaving it stops every instance."""
+"""What `runtimes.loader` finds by a name. Leaving it stops every instance."""
 
 
 class RuntimeFailure(Exception):

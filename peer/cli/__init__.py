@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import click
 
 from peer.errors import ConfigError, PeerError
+from peer.version import VERSION
 
 FAILED = 1
 USAGE = 2
@@ -99,9 +100,7 @@ def importing_peer() -> Iterator[None]:
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from peer.cli.version import distribution_version
-
-        click.echo(f"triopeer {distribution_version()}")
+        click.echo(f"triopeer {VERSION}")
         ctx.exit()
 
 

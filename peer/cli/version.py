@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import platform
 import sys
-from importlib import metadata
 
 import click
 
+from peer.version import VERSION
+
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-
-def distribution_version() -> str:
-    """Return the version of the installed distribution."""
-    return metadata.version("triopeer")
 
 
 @click.command()
@@ -26,7 +22,7 @@ def version() -> None:
     """Show the versions of the peer and its platform."""
     machine = platform.machine()
     click.echo("peer:")
-    click.echo(f" Version: {distribution_version()}")
+    click.echo(f" Version: {VERSION}")
     click.echo(" Commit SHA: development build")
     click.echo(f" Python version: {platform.python_version()} ({platform.python_implementation()})")
     click.echo(f" OS/Arch: {sys.platform}/{_GO_ARCHITECTURES.get(machine, machine)}")

@@ -189,6 +189,10 @@ def _pem_files(directory: Path) -> dict[Path, bytes]:
     return found
 
 
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's takes a tenth of the time, where PyYAML has it."""
+
+
 class _UnitsFile:
     """``config.yaml``: organisational units, and node OUs. Unknown keys do not matter."""
 
@@ -198,7 +202,7 @@ class _UnitsFile:
 
     def read_into(self, config: FabricMspConfig) -> None:
         try:
-            content = yaml.safe_load(self._path.read_bytes())
+            content = yaml.load(self._path.read_bytes(), _Loader)
         except (OSError, yaml.YAMLError) as exc:
             raise self._error(str(exc)) from exc
         tree = self._mapping(content, "the file")

@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
-from importlib import metadata
 
 import trio
 
@@ -26,6 +25,7 @@ from peer.errors import ConfigError
 from peer.metrics import CONTENT_TYPE, Registry
 from peer.operations.messages import Answer, Request
 from peer.operations.tls import server_context
+from peer.version import VERSION
 
 log = logging.getLogger("peer.operations")
 
@@ -59,7 +59,7 @@ async def open_operations(
     from peer.operations.http import open_http  # h11 is for who listens
 
     endpoint = Endpoint(
-        version=metadata.version("triopeer"),
+        version=VERSION,
         metrics=metrics if config.metrics.provider == "prometheus" else None,
         checks=checks,
         is_guarded=operations.tls_enabled,

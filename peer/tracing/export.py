@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import metadata
 
 import trio
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -24,6 +23,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Tracer
 
 from peer.errors import ConfigError
+from peer.version import VERSION
 
 log = logging.getLogger("peer.tracing")
 
@@ -40,15 +40,14 @@ async def open_tracer(peer_id: str) -> AsyncIterator[Tracer]:
 
     Cancellation: the last spans still have `FLUSH_S`.
     """
-    version = metadata.version("triopeer")
     try:
         exporter = OTLPSpanExporter()
-        provider = TracerProvider(resource=_resource(peer_id, version), shutdown_on_exit=False)
+        provider = TracerProvider(resource=_resource(peer_id), shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(exporter))
     except (ValueError, OSError) as exc:
         raise ConfigError([f"tracing.provider is otlp, OTEL_*: {exc}"]) from exc
     try:
-        yield provider.get_tracer("triopeer", version)
+        yield provider.get_tracer("triopeer", VERSION)
     finally:
         with trio.move_on_after(FLUSH_S, shield=True) as grace:
             await trio.to_thread.run_sync(provider.shutdown, abandon_on_cancel=True)
@@ -58,11 +57,11 @@ async def open_tracer(peer_id: str) -> AsyncIterator[Tracer]:
             log.warning("the last spans were not taken within %g s", FLUSH_S)
 
 
-def _resource(peer_id: str, version: str) -> Resource:
+def _resource(peer_id: str) -> Resource:
     """Say who sends; the variables have the last word."""
     ours = {
         "service.name": "triopeer",
-        "service.version": version,
+        "service.version": VERSION,
         "service.instance.id": peer_id,
     }
     return Resource.create(ours).merge(OTELResourceDetector().detect())

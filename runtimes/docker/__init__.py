@@ -1,6 +1,6 @@
 """Chaincode in containers of Docker.
 
-Room:      runtimes.docker   (imports runtimes.containers; reached by its entry point)
+Room:      runtimes.docker   (imports runtimes.containers; found by runtimes.loader)
 Loop:      Trio; asyncio lives in the shared client
 Lifetime:  peer
 Fabric:    core/container/dockercontroller (release-2.5)

@@ -1,6 +1,6 @@
 """Chaincode in containers of Podman, through the Docker API of its service.
 
-Room:      runtimes.podman   (imports runtimes.containers; reached by its entry point)
+Room:      runtimes.podman   (imports runtimes.containers; found by runtimes.loader)
 Loop:      Trio; asyncio lives in the shared client
 Lifetime:  peer
 Fabric:    core/container/dockercontroller (release-2.5), which Podman 4 serves as well

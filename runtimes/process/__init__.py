@@ -1,6 +1,6 @@
 """Chaincode as a plain process.
 
-Room:      runtimes.process   (imports runtimes.api, runtimes.origin; reached by its entry point)
+Room:      runtimes.process   (imports runtimes.api, runtimes.origin; found by runtimes.loader)
 Loop:      Trio
 Lifetime:  peer
 

@@ -14,6 +14,7 @@ import grimp
 import pytest
 
 from peer.cli import cli
+from peer.version import VERSION
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -225,8 +226,7 @@ def test_commands_that_are_named_exist(page: Path) -> None:
 
 
 def test_the_change_log_knows_this_version() -> None:
-    version = PROJECT["project"]["version"]
-    assert re.search(rf"^## {re.escape(version)} — ", text("CHANGELOG.md"), re.MULTILINE)
+    assert re.search(rf"^## {re.escape(VERSION)} — ", text("CHANGELOG.md"), re.MULTILINE)
 
 
 def test_the_test_directories_are_those_of_the_guide() -> None:
