@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -43,8 +43,7 @@ Spawn = Callable[[Callable[[], Awaitable[None]]], object]
 Follow = Callable[[str, CommittedBlock], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(NamedTuple):
     """A channel, and what the peer does for it."""
 
     channel: Channel

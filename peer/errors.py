@@ -10,7 +10,6 @@ parse are Fabric's own and stay word for word.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -574,8 +573,7 @@ class StageTime(NamedTuple):
         return f"{self.stage} {self.took_s * 1e3:.1f} ms"
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What was known when a launch failed.
 
     Attributes:

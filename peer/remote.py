@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from ssl import PEM_FOOTER, PEM_HEADER, PEM_cert_to_DER_cert
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 MAX_MESSAGE_BYTES = 100 * 1024 * 1024
 """Of one message, as Fabric's clients and servers take them."""
@@ -55,8 +55,7 @@ def certificate_hash(pem: bytes) -> bytes:
     return hashlib.sha256(PEM_cert_to_DER_cert(text[begin:end])).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where a gRPC server is, ``host:port``, and how its identity is made sure of."""
 
     address: str

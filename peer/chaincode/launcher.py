@@ -12,8 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -76,8 +75,7 @@ class Packages(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchLimits:
+class LaunchLimits(NamedTuple):
     """Seconds: from the call to READY, and from the request to stop to the end of every process."""
 
     startup_s: float

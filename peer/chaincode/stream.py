@@ -9,8 +9,7 @@ Fabric:    `ChaincodeStream`, core/chaincode/handler.go (release-2.5)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -36,8 +35,7 @@ class StreamRefused(Exception):
         super().__init__(text)
 
 
-@dataclass(frozen=True, slots=True)
-class PeerEnd:
+class PeerEnd(NamedTuple):
     """Who is at the chaincode's end of the stream.
 
     Attributes:

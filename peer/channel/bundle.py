@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fabric_protos.codec import encode
 from fabric_protos.common import (
@@ -77,8 +78,7 @@ class ApplicationOrganisation(Organisation):
     anchor_peers: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orderer:
+class Orderer(NamedTuple):
     """The section ``/Channel/Orderer``."""
 
     capabilities: Capabilities
@@ -93,8 +93,7 @@ class Orderer:
     organisations: Mapping[str, OrdererOrganisation]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Application:
+class Application(NamedTuple):
     """The section ``/Channel/Application``; `acls` are policy paths by resource."""
 
     capabilities: Capabilities
@@ -102,8 +101,7 @@ class Application:
     acls: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where an orderer listens, and the PEM authorities that may have certified it.
 
     Attributes:

@@ -8,8 +8,8 @@ Fabric:    none; people use cryptogen, configtxgen and the test network for this
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from fabric_protos.common import Block
 from peer.channel import network
@@ -24,8 +24,7 @@ BATCH_TIMEOUT = "10ms"
 MSP_SUFFIX = "MSP"
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
+class Embedded(NamedTuple):
     """A development network and everybody in it.
 
     Attributes:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import NamedTuple
 
 import betterproto2
 
@@ -68,8 +69,7 @@ _WHOLE_BLOCK = 2**32 - 1
 _NONCE_BYTES = 24
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApplicationMember:
+class ApplicationMember(NamedTuple):
     """An organisation with peers; `name` is its group's key, `anchor_peers` host and port."""
 
     name: str
@@ -77,8 +77,7 @@ class ApplicationMember:
     anchor_peers: Sequence[tuple[str, int]] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrdererMember:
+class OrdererMember(NamedTuple):
     """An organisation with orderers; `endpoints` are theirs, ``host:port``."""
 
     name: str
@@ -86,8 +85,7 @@ class OrdererMember:
     endpoints: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrdererSettings:
+class OrdererSettings(NamedTuple):
     """How blocks are made; `batch_timeout` is a Go duration. The defaults are configtxgen's."""
 
     members: Sequence[OrdererMember]

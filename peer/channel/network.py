@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from fabric_protos.codec import decode, encode
 from fabric_protos.common import Block
@@ -117,8 +118,7 @@ class NetworkDescription:
                 yield f"address {address!r} of {name}: expected host:port"
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A node or user: ``msp`` and ``tls`` are in its directory; users have no address."""
 
     name: str
@@ -136,8 +136,7 @@ class Member:
         return self.directory / "tls"
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkOrganisation:
+class NetworkOrganisation(NamedTuple):
     """An organisation of a network; its administrator is the first of the users."""
 
     name: str
@@ -152,8 +151,7 @@ class NetworkOrganisation:
         return self.directory / "msp"
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(NamedTuple):
     """A network that was made."""
 
     directory: Path
@@ -228,7 +226,7 @@ def new_channel(network: Network, channel_id: str, capability: str = "") -> Bloc
     named = dataclasses.replace(
         description, channel_id=channel_id, capability=capability or description.capability
     )
-    return genesis_block(_channel(dataclasses.replace(network, description=named)))
+    return genesis_block(_channel(network._replace(description=named)))
 
 
 def load(directory: Path) -> Network:

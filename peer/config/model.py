@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from peer.config.neighbours import DiscoveryConfig, GatewayConfig
 from peer.config.settings import setting, settings_of
@@ -186,8 +187,7 @@ class NodeConfig:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExternalBuilder:
+class ExternalBuilder(NamedTuple):
     """One entry of ``chaincode.externalBuilders``.
 
     Attributes:
@@ -462,8 +462,7 @@ class ClientConfig:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddressOverride:
+class AddressOverride(NamedTuple):
     """One entry of ``peer.deliveryclient.addressOverrides``.
 
     Attributes:

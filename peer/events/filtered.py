@@ -9,7 +9,7 @@ Fabric:    core/peer/deliverevents.go `toFilteredBlock` (release-2.5)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fabric_protos.codec import decode
 from fabric_protos.common import Block, Envelope, HeaderType, Payload
@@ -31,8 +31,7 @@ from peer.ledger.api import ValidationCode
 from peer.ledger.blocks import envelopes_of, flags_of, header_of
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionEvents:
+class TransactionEvents(NamedTuple):
     """One transaction of a block, as far as listeners look at it."""
 
     tx_id: str

@@ -247,8 +247,7 @@ class CommitTimes(NamedTuple):
     state_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CommittedBlock:
+class CommittedBlock(NamedTuple):
     """A block as it was stored, with its verdicts and commit hash in the metadata.
 
     Attributes:

@@ -16,11 +16,10 @@ import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -58,8 +57,7 @@ COLLECTION_SUFFIX = "~collection"
 Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StagedLedger:
+class StagedLedger(NamedTuple):
     """A ledger that is complete and does not exist yet.
 
     Attributes:
@@ -171,16 +169,14 @@ def _take_in(
         return bytes(found[0])
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):
     """The two files of a part; neither is there where it has no entry."""
 
     data: Path
     metadata: Path
 
 
-@dataclass(frozen=True, slots=True)
-class _Into:
+class _Into(NamedTuple):
     """The database that a snapshot goes into."""
 
     snapshot: Path

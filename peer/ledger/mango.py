@@ -55,8 +55,7 @@ class Bounds(NamedTuple):
         return bool(self.low) and self.high == self.low + b"\xff"
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
+class Selector(NamedTuple):
     """A compiled selector, and what is known of every document it matches.
 
     Attributes:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from peer.ledger.indexes import Index, StoredIndex
 from peer.ledger.mango import Bounds, Selector
@@ -38,7 +37,7 @@ def plan(held: Callable[[], Snapshot], namespace: str, query: Query) -> tuple[Qu
         return query, lambda *where: held().scan_documents(namespace, *where)
     partial = chosen.definition.partial
     if partial is not None:
-        query = replace(query, selector=_both(query.selector, partial))
+        query = query._replace(selector=_both(query.selector, partial))
     _, bounds = chosen.definition.reach(query.selector)
     return query, IndexedScan(held, namespace, chosen.id, bounds)
 
@@ -113,4 +112,4 @@ def _is_named(index: Index, use_index: tuple[str, ...]) -> bool:
 
 
 def _both(one: Selector, other: Selector) -> Selector:
-    return replace(one, matches=lambda document: one.matches(document) and other.matches(document))
+    return one._replace(matches=lambda document: one.matches(document) and other.matches(document))

@@ -16,7 +16,6 @@ import heapq
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import trio
@@ -61,8 +60,7 @@ Rank = tuple[tuple[Any, ...], bytes]
 """What a result is sorted by: the collated values of the fields, then the key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """A checked query.
 
     Attributes:

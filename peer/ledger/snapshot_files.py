@@ -17,10 +17,9 @@ import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from fabric_protos.wire import varint_bytes
 from peer.errors import SnapshotRefused
@@ -45,8 +44,7 @@ MAX_METADATA_BYTES = 1 << 20
 MAX_NUMBER_BYTES = 10
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotMetadata:
+class SnapshotMetadata(NamedTuple):
     """What a snapshot says of itself.
 
     Attributes:

@@ -14,8 +14,7 @@ definitions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fabric_protos.codec import encode
 from fabric_protos.errors import DecodeError
@@ -88,8 +87,7 @@ class Packages(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deployed:
+class Deployed(NamedTuple):
     """What the committed state says of one chaincode.
 
     Attributes:

@@ -16,9 +16,9 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -35,8 +35,7 @@ _ALWAYS_PROPAGATED = ("LD_LIBRARY_PATH", "LIBPATH", "PATH", "TMPDIR")
 _UNSAFE = re.compile(r'[<>:"/\\|?*&]')
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalBuild:
+class ExternalBuild(NamedTuple):
     """What a builder made of a package.
 
     Attributes:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -125,8 +124,7 @@ class Structure(NamedTuple):
         return encode(StateMetadata(datatype=self.datatype, fields=list(self.fields)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommittedDefinition:
+class CommittedDefinition(NamedTuple):
     """A definition the channel's organisations agreed on through ``_lifecycle``."""
 
     sequence: int

@@ -14,8 +14,8 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from peer.errors import AlreadyInstalled, NotInstalled, PackageError
 from peer.lifecycle.legacy import Deployment, describe_deployment, read_deployment
@@ -31,8 +31,7 @@ _FILE = re.compile(r"(.+)[.]([0-9a-f]{64})[.]tar[.]gz")
 _LEGACY_FILE = re.compile(r"([A-Za-z0-9_-]+)[.]([A-Za-z0-9_.+-]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(NamedTuple):
     """A package file of this peer."""
 
     ccid: str

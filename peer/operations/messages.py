@@ -7,11 +7,10 @@ Loop:      none
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a client asks.
 
     Attributes:
@@ -25,8 +24,7 @@ class Request:
     is_authenticated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What it gets."""
 
     status: int

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import trio
 
@@ -45,8 +45,7 @@ PAUSE_GROWTH = 1.2
 _MOST_GROWTH = 100  # above what any limit leaves, below what a float holds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Patience(NamedTuple):
     """How long a source of blocks is waited for.
 
     Attributes:

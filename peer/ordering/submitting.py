@@ -12,7 +12,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import trio
 
@@ -29,8 +29,7 @@ ALREADY_THERE = "failed to submit request: request already exists"
 """What an orderer of a BFT service says that has the transaction from another one."""
 
 
-@dataclass(frozen=True, slots=True)
-class OrdererNode:
+class OrdererNode(NamedTuple):
     """An orderer.
 
     Attributes:

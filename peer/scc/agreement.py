@@ -8,7 +8,7 @@ Fabric:    core/chaincode/lifecycle/{scc,lifecycle}.go (release-2.5)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fabric_protos.codec import encode
 from fabric_protos.lifecycle import (
@@ -37,8 +37,7 @@ DefinitionArgs = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a function works: a channel and the simulator of the call."""
 
     channel: Channel

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import betterproto2
@@ -48,8 +47,7 @@ class Caller(NamedTuple):
     traceparent: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unary:
+class Unary(NamedTuple):
     """One request, one response.
 
     Attributes:
@@ -67,8 +65,7 @@ class Unary:
     max_request: float = math.inf
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Streaming:
+class Streaming(NamedTuple):
     """Any number of requests, any number of responses.
 
     Attributes:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import trio
@@ -279,7 +278,7 @@ def _served(spans: _Spans, method: Method) -> Method:
             span.set_attribute(RPC_CODE, "OK")
             return response
 
-    return replace(method, call=call)
+    return method._replace(call=call)
 
 
 def _code(exc: BaseException) -> str:

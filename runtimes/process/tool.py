@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -22,8 +22,7 @@ from runtimes.process import keeper
 from runtimes.process.link import Command, KeeperLink
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How a program ended, and its last lines of output, oldest first."""
 
     status: ExitStatus
