@@ -118,22 +118,24 @@ class EndorsementCheck:
         self._definitions = Definitions(bundle, reader)
         self._changed: set[Key] = set()
 
-    def check(self, index: int, transaction: EndorserTransaction) -> Action:
-        """Check a transaction, which has this index in its block, and return what it did.
+    def read(self, transaction: EndorserTransaction) -> Action:
+        """Read what was endorsed, see `read_action`; depends on no other transaction."""
+        return read_action(transaction)
+
+    def check(self, index: int, transaction: EndorserTransaction, action: Action) -> None:
+        """Check a transaction, which has this index in its block and did this.
 
         Raises:
             Invalid: what it did is not endorsed as it had to be.
             LedgerError: the state is damaged, or asks for what this peer does not have; the
                 channel cannot go on.
         """
-        action = read_action(transaction)
         written = {each.name: each for each in action.sets if writes(each)}
         signatures = endorsements_of(transaction)
         for name in sorted(written.keys() | {action.name}):
             rules = self._definitions.rules(name)
             self._check_namespace(rules, written.get(name), Evaluation(signatures))
             self._take(written.get(name))
-        return action
 
     def settle(self, codes: list[Code]) -> None:
         """Change the verdicts on transactions that others of the block make invalid."""

@@ -46,16 +46,19 @@ class LegacyEndorsementCheck(EndorsementCheck):
         self._has_private_data = any(each in application.capabilities for each in PRIVATE_DATA)
         self._definitions = _LegacyDefinitions(bundle, reader)
         self._deployments = DeploymentCheck(bundle, self._capabilities, reader, self._definitions)
+        self._is_strict = "V1_2" in self._capabilities
         self._called: dict[int, str] = {}
         self._upgraded: dict[int, str] = {}
         self.allows_same_ids = "V1_1" not in self._capabilities
 
-    def check(self, index: int, transaction: EndorserTransaction) -> Action:
-        """See `EndorsementCheck.check`."""
-        is_strict = "V1_2" in self._capabilities
-        action = read_action(
-            transaction, mismatch=Code.INVALID_OTHER_REASON, checks_event=is_strict
+    def read(self, transaction: EndorserTransaction) -> Action:
+        """See `EndorsementCheck.read`."""
+        return read_action(
+            transaction, mismatch=Code.INVALID_OTHER_REASON, checks_event=self._is_strict
         )
+
+    def check(self, index: int, transaction: EndorserTransaction, action: Action) -> None:
+        """See `EndorsementCheck.check`."""
         name = action.name
         written = {each.name: each for each in action.sets if self._writes(each)}
         is_system = name in SYSTEM_CHAINCODES
@@ -64,7 +67,7 @@ class LegacyEndorsementCheck(EndorsementCheck):
             names = [name]
             illegal = name in UNCALLABLE
         else:
-            names = list(dict.fromkeys([name, *written] if is_strict else written))
+            names = list(dict.fromkeys([name, *written] if self._is_strict else written))
             illegal = not CLOSED.isdisjoint(written)
         if illegal:
             raise Invalid(Code.ILLEGAL_WRITESET, f"{name} may not write what it writes")
@@ -82,7 +85,6 @@ class LegacyEndorsementCheck(EndorsementCheck):
                     self._upgraded[index] = deployment.name
             self._take(written.get(each))
         self._called[index] = name
-        return action
 
     def settle(self, codes: list[Code]) -> None:
         """Let a block upgrade each chaincode once, the last time, and not call it besides."""
