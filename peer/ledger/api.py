@@ -118,6 +118,10 @@ class QueryExecutor(Protocol):
         self, namespace: str, collection: str, key: str
     ) -> Mapping[str, bytes]: ...
 
+    def has_metadata(self, namespace: str, collection: str = "") -> bool:
+        """Tell whether any key of a namespace, or of a collection, has metadata."""
+        ...
+
     def get_private_data_metadata_by_hash(
         self, namespace: str, collection: str, key_hash: bytes
     ) -> Mapping[str, bytes]:
@@ -146,7 +150,7 @@ class SimulationResults:
         private: marshalled ``rwset.TxPvtReadWriteSet``, empty when no private data was written.
         namespaces: those of `public`, sorted.
         written: namespace and collection, which is empty for public keys, to the committed
-            metadata of each key that was written there.
+            metadata of the keys that were written there, what several have alike once.
         private_reads: namespaces and collections of which values were read, not just hashes.
     """
 
@@ -161,6 +165,8 @@ class TxSimulator(QueryExecutor, Protocol):
     """Reads of one snapshot plus recorded writes; reads never see the writes."""
 
     def set_state(self, namespace: str, key: str, value: bytes) -> None: ...
+
+    def set_states(self, namespace: str, values: Mapping[str, bytes]) -> None: ...
 
     def delete_state(self, namespace: str, key: str) -> None: ...
 

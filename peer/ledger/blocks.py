@@ -28,7 +28,6 @@ from fabric_protos.common import (
     Payload,
 )
 from fabric_protos.stream import ChannelHeader, HeaderType
-from fabric_protos.txmgr import Updates
 from fabric_protos.wire import varint_bytes
 from peer.errors import BlockError
 from peer.ledger.api import Version
@@ -56,15 +55,15 @@ def data_hash(data: BlockData) -> bytes:
     return digest.digest()
 
 
-def commit_hash(flags: bytes, updates: Updates, previous: bytes) -> bytes:
+def commit_hash(flags: bytes, updates: bytes, previous: bytes) -> bytes:
     """Return the commit hash of a block.
 
     Args:
         flags: the final verdicts, one byte for each transaction.
-        updates: what the block changes in public state and hashed collections.
+        updates: what the block changes in public state and hashed collections, an ``Updates``.
         previous: commit hash of the block before, empty where it has none.
     """
-    return sha256(varint_bytes(len(flags)) + flags + encode(updates) + previous).digest()
+    return sha256(varint_bytes(len(flags)) + flags + updates + previous).digest()
 
 
 def version_bytes(version: Version) -> bytes:

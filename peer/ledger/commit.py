@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -45,12 +45,11 @@ from peer.ledger.blocks import (
     header_of,
 )
 from peer.ledger.private import Expiring, PrivateBatch, PrivateSet, PrivateStore
-from peer.ledger.snapshot import Snapshot, hash_namespace
+from peer.ledger.snapshot import Snapshot, Stored, hash_namespace
 from peer.ledger.store import (
     BlockRow,
     BlockRows,
-    HistoryWrite,
-    StateRow,
+    PastWrites,
     Store,
     TransactionRow,
 )
@@ -72,6 +71,7 @@ from peer.ledger.validation import BlockValidation
 
 log = logging.getLogger(__name__)
 
+State = Mapping[str, Mapping[bytes, Stored]]
 VALID = ValidationCode.VALID
 
 
@@ -147,7 +147,7 @@ class BlockCommit:
         self._transactions: list[TransactionRow] = []
         self._kinds: list[TransactionKind] = []
         self._began = time.perf_counter()
-        self._history: list[HistoryWrite] = []
+        self._history: list[PastWrites] = []
         self._private = PrivateBatch()
 
     async def judge(
@@ -318,15 +318,17 @@ class BlockCommit:
             self._collections(changes.state),
         )
 
-    def _collections(self, rows: Sequence[StateRow]) -> Mapping[str, bytes]:
+    def _collections(self, state: State) -> Mapping[str, bytes]:
         """Return the collections that the block defines."""
         written = (
-            (row.namespace, row.key.decode())
-            for row in rows
-            if row.value is not None and "$$" not in row.namespace
+            (namespace, key.decode())
+            for namespace, changed in state.items()
+            if "$$" not in namespace
+            for key, stored in changed.items()
+            if stored.value
         )
         try:
-            return self._chain.defined(written, _StateAfter(self._chain.store, rows))
+            return self._chain.defined(written, _StateAfter(self._chain.store, state))
         except LedgerStorageError:
             raise
         except LedgerError as exc:
@@ -337,17 +339,16 @@ class BlockCommit:
 class _StateAfter:
     """The public state that a block leads to; see `StateReader`. For the writing thread."""
 
-    def __init__(self, store: Store, rows: Sequence[StateRow]) -> None:
+    def __init__(self, store: Store, state: State) -> None:
         self._store = store
-        self._rows = rows
+        self._state = state
 
     def get_state(self, namespace: str, key: str) -> bytes | None:
         encoded = key.encode()
-        for row in self._rows:
-            if (row.namespace, row.key) == (namespace, encoded):
-                return row.value
-        found = self._store.get_latest(namespace, encoded)
-        return None if found is None else found.value
+        found = self._state.get(namespace, {}).get(encoded)
+        if found is None:
+            found = self._store.get_latest(namespace, encoded)
+        return None if found is None else found.value or None
 
 
 def _read(header: TransactionHeader) -> tuple[ValidationCode, Contents]:

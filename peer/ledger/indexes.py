@@ -147,6 +147,11 @@ def indexes_of(connection: sqlite3.Connection, namespace: str) -> list[StoredInd
     return [StoredIndex(id_, parse_index(text)) for id_, text in rows]
 
 
+def are_defined(connection: sqlite3.Connection) -> bool:
+    """Tell whether there are any indexes."""
+    return connection.execute("SELECT 1 FROM indexes").fetchone() is not None
+
+
 def define(
     connection: sqlite3.Connection, chaincode: str, wanted: Mapping[str, Iterable[str]]
 ) -> None:

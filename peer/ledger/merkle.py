@@ -9,6 +9,7 @@ Fabric:    core/ledger/kvledger/txmgmt/rwsetutil/query_results_helper.go (releas
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import lru_cache
 from hashlib import sha256
 
 from fabric_protos.codec import decode
@@ -42,10 +43,7 @@ class RangeReads:
 
     def add(self, key: bytes, block: int, tx: int) -> None:
         """Append one read of a key, and of what this transaction wrote there."""
-        height = b"\x08" + varint_bytes(block) if block else b""
-        if tx:
-            height += b"\x10" + varint_bytes(tx)
-        read = delimited(b"\x0a", key) + delimited(b"\x12", height)
+        read = delimited(b"\x0a", key) + _version(block, tx)
         self._pending.append(delimited(b"\x0a", read))
         if len(self._pending) > self._max_degree:
             self._flush()
@@ -83,3 +81,12 @@ class RangeReads:
         if len(hashes) > 1:
             hashes = [sha256(b"".join(hashes)).digest()]
         self._levels[level + 1].extend(hashes)
+
+
+@lru_cache(maxsize=1024)
+def _version(block: int, tx: int) -> bytes:
+    """Return the field ``version`` of a ``KVRead``; what was written together has it in common."""
+    version = b"\x08" + varint_bytes(block) if block else b""
+    if tx:
+        version += b"\x10" + varint_bytes(tx)
+    return delimited(b"\x12", version)

@@ -27,7 +27,6 @@ from fabric_protos.kvrwset import (
     KvRead,
     KvReadHash,
     KvrwSet,
-    KvWrite,
     KvWriteHash,
     QueryReads,
     RangeQueryInfo,
@@ -41,6 +40,7 @@ from fabric_protos.rwset import (
     TxPvtReadWriteSet,
     TxReadWriteSet,
 )
+from fabric_protos.wire import delimited, delimited_two
 from peer.ledger.api import SimulationResults, Version
 from peer.ledger.merkle import RangeReads
 from peer.ledger.snapshot import ScannedRow
@@ -119,12 +119,8 @@ class _Collection:
         )
 
     def private(self) -> bytes:
-        return encode(
-            KvrwSet(
-                writes=_writes(self.writes),
-                metadata_writes=[KvMetadataWrite(key=key) for key in sorted(self.metadata)],
-            )
-        )
+        marks = [KvMetadataWrite(key=key) for key in sorted(self.metadata)]
+        return _writes(self.writes) + encode(KvrwSet(metadata_writes=marks))
 
 
 @dataclass(slots=True)
@@ -142,17 +138,17 @@ class _Namespace:
         ranges: dict[tuple[str, str, bool], RangeQuery] = {}
         for query in self.range_queries:
             ranges.setdefault((query.start_key, query.end_key, query.is_exhausted), query)
-        return encode(
-            KvrwSet(
-                reads=[kv_read(key, version) for key, version in sorted(self.reads.items())],
-                range_queries_info=[query.info() for query in ranges.values()],
-                writes=_writes(self.writes),
-                metadata_writes=[
-                    KvMetadataWrite(key=key, entries=metadata_entries(metadata))
-                    for key, metadata in sorted(self.metadata.items())
-                ],
-            )
+        read = KvrwSet(
+            reads=[kv_read(key, version) for key, version in sorted(self.reads.items())],
+            range_queries_info=[query.info() for query in ranges.values()],
         )
+        marked = KvrwSet(
+            metadata_writes=[
+                KvMetadataWrite(key=key, entries=metadata_entries(metadata))
+                for key, metadata in sorted(self.metadata.items())
+            ]
+        )
+        return b"".join((encode(read), _writes(self.writes), encode(marked)))
 
 
 class RwSetBuilder:
@@ -172,6 +168,10 @@ class RwSetBuilder:
     def add_write(self, namespace: str, key: str, value: bytes) -> None:
         """Record a public write."""
         self._namespaces[namespace].writes[key] = value
+
+    def add_writes(self, namespace: str, values: Mapping[str, bytes]) -> None:
+        """Record public writes."""
+        self._namespaces[namespace].writes.update(values)
 
     def add_metadata_write(self, namespace: str, key: str, metadata: Metadata) -> None:
         """Record a public metadata write; an empty mapping deletes all metadata."""
@@ -264,7 +264,13 @@ def _version(version: Version | None) -> VersionMessage | None:
     return VersionMessage(block_num=version.block, tx_num=version.tx)
 
 
-def _writes(writes: Mapping[str, bytes]) -> list[KvWrite]:
-    return [
-        KvWrite(key=key, is_delete=not value, value=value) for key, value in sorted(writes.items())
-    ]
+def _writes(writes: Mapping[str, bytes]) -> bytes:
+    """Return the field ``writes`` of a ``KvrwSet``; there may be too many for an object each."""
+    return b"".join([_write(key.encode(), writes[key]) for key in sorted(writes)])
+
+
+def _write(key: bytes, value: bytes) -> bytes:
+    if key and value:
+        return delimited(b"\x1a", delimited_two(b"\x0a", key, b"\x1a", value))
+    name = delimited(b"\x0a", key) if key else b""
+    return delimited(b"\x1a", name + (delimited(b"\x1a", value) if value else b"\x10\x01"))

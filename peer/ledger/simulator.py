@@ -177,6 +177,11 @@ class QueryExecutor:
         """Return a private key's metadata; reading it counts as reading the key."""
         return _metadata(self._read_hash(namespace, collection, key))
 
+    def has_metadata(self, namespace: str, collection: str = "") -> bool:
+        """Tell whether any key of a namespace, or of a collection, has metadata; not noted."""
+        where = hash_namespace(namespace, collection) if collection else namespace
+        return self._snapshot.is_marked(where)
+
     def get_private_data_metadata_by_hash(
         self, namespace: str, collection: str, key_hash: bytes
     ) -> Mapping[str, bytes]:
@@ -319,6 +324,11 @@ class TxSimulator(QueryExecutor):
         self._begin_write()
         self._rwset.add_write(namespace, key, value)
 
+    def set_states(self, namespace: str, values: Mapping[str, bytes]) -> None:
+        """Write several values; see `set_state`."""
+        self._begin_write()
+        self._rwset.add_writes(namespace, values)
+
     def delete_state(self, namespace: str, key: str) -> None:
         """Delete a key, whether or not it exists."""
         self.set_state(namespace, key, b"")
@@ -365,13 +375,14 @@ class TxSimulator(QueryExecutor):
     def _written(self) -> Mapping[tuple[str, str], Sequence[Mapping[str, bytes]]]:
         """Return the committed metadata of what is written; looking for it is not recorded."""
         found: dict[tuple[str, str], Sequence[Mapping[str, bytes]]] = {}
+        snapshot = self._snapshot
         for namespace, collection, keys in self._rwset.written_keys():
-            if collection:
-                where, raw = hash_namespace(namespace, collection), list(map(hash_key, keys))
-            else:
-                where, raw = namespace, [key.encode() for key in keys]
-            metadata = self._snapshot.metadata
-            found[namespace, collection] = [_entries(metadata(where, key)) for key in raw]
+            where = hash_namespace(namespace, collection) if collection else namespace
+            metadata = {b""}
+            if snapshot.is_marked(where):
+                raw = map(hash_key if collection else str.encode, keys)
+                metadata = {snapshot.metadata(where, key) for key in raw}
+            found[namespace, collection] = list(map(_entries, metadata))
         return found
 
     def _record_read(self, namespace: str, key: str, version: Version | None) -> None:

@@ -120,16 +120,20 @@ class Snapshot:
             raise failure(self._path, exc) from exc
         return rows
 
-    def metadata(self, namespace: str, key: bytes) -> bytes:
-        """Return the metadata of a key, empty when it does not exist; few namespaces have any."""
+    def is_marked(self, namespace: str) -> bool:
+        """Tell whether any key of a namespace has metadata; few namespaces have such keys."""
         marked = self._marked.get(namespace)
         if marked is None:
             try:
-                (marked,) = self.connection.execute(IS_MARKED, (namespace,)).fetchone()
+                (found,) = self.connection.execute(IS_MARKED, (namespace,)).fetchone()
             except sqlite3.Error as exc:
                 raise failure(self._path, exc) from exc
-            self._marked[namespace] = marked
-        found = self.get(namespace, key) if marked else None
+            self._marked[namespace] = marked = bool(found)
+        return marked
+
+    def metadata(self, namespace: str, key: bytes) -> bytes:
+        """Return the metadata of a key, empty when it does not exist."""
+        found = self.get(namespace, key) if self.is_marked(namespace) else None
         return b"" if found is None else found.metadata
 
     def scan_documents(

@@ -22,10 +22,11 @@ UTF-8 bytes, which makes their order the byte order and allows U+0000.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from peer.errors import LedgerStorageError
 from peer.ledger import indexes
@@ -139,6 +140,7 @@ OWE_EVERYTHING = """
     INSERT OR IGNORE INTO owed SELECT namespace, key FROM state
     WHERE namespace != '' AND instr(namespace, '$$h') = 0
 """
+PUT = "INSERT OR REPLACE INTO state VALUES"
 SAVEPOINT = """
     SELECT b.number, coalesce(max(t.tx), 0) FROM blocks b LEFT JOIN transactions t
     ON t.block = b.number WHERE b.number = (SELECT max(number) FROM blocks)
@@ -166,11 +168,11 @@ class BlockRow(NamedTuple):
 
 
 class StateRow(NamedTuple):
-    """One row to write; a value of None deletes the key."""
+    """One row of the state, for who compares states."""
 
     namespace: str
     key: bytes
-    value: bytes | None
+    value: bytes
     metadata: bytes
     version: Version
 
@@ -187,12 +189,13 @@ class StateChanges(NamedTuple):
     """What one block changes in the state.
 
     Attributes:
-        private: rows of private values, each with the hash of its key.
+        state: by namespace and key, in their order; no value is a key to delete.
+        private: namespaces of private values; their rows have the hashes of the keys.
         purged: namespace and key hash of private values to delete.
     """
 
-    state: Sequence[StateRow]
-    private: Sequence[tuple[StateRow, bytes]]
+    state: Mapping[str, Mapping[bytes, Stored]]
+    private: Collection[str]
     purged: Sequence[tuple[str, bytes]]
 
 
@@ -213,8 +216,12 @@ class Savepoint(NamedTuple):
     tx: int
 
 
-HistoryWrite = tuple[str, bytes, int, bytes | None]
-"""Namespace, key, tx, and the value or None."""
+class PastWrites(NamedTuple):
+    """What one transaction writes in one namespace; an empty value is a delete."""
+
+    namespace: str
+    tx: int
+    values: Mapping[bytes, bytes]
 
 
 class BlockRows(NamedTuple):
@@ -223,7 +230,7 @@ class BlockRows(NamedTuple):
     block: BlockRow
     transactions: Sequence[TransactionRow]
     changes: StateChanges
-    history: Sequence[HistoryWrite]
+    history: Sequence[PastWrites]
     collections: Mapping[str, bytes]
 
 
@@ -365,12 +372,17 @@ class Store:
     def write_block(self, rows: BlockRows) -> None:
         """Write one block; after an error nothing of it is there."""
         with self._writing():
-            touched = self._touched(rows.changes)
+            is_followed = self._owes_documents or indexes.are_defined(self._writer)
+            touched = self._touched(rows.changes) if is_followed else []
             with indexes.reindexed(self._writer, touched):
                 self._write_rows(rows)
             if self._owes_documents:
                 self._writer.executemany("INSERT OR IGNORE INTO owed VALUES (?, ?)", touched)
-        self._logged_bytes += sum(len(row.value or b"") for row in rows.changes.state)
+        self._logged_bytes += sum(
+            len(stored.value)
+            for changed in rows.changes.state.values()
+            for stored in changed.values()
+        )
 
     def set_indexes(self, chaincode: str, wanted: Mapping[str, Iterable[str]]) -> None:
         """Make these the indexes of a chaincode; see `peer.ledger.indexes.define`.
@@ -428,8 +440,8 @@ class Store:
 
     def _touched(self, changes: StateChanges) -> list[tuple[str, bytes]]:
         """Return namespace and key of every row that a block changes; not those of hashes."""
-        rows = [*changes.state, *(row for row, _ in changes.private)]
-        touched = {row[:2] for row in rows if row.namespace and "$$h" not in row.namespace}
+        namespaces = [name for name in changes.state if name and "$$h" not in name]
+        touched = {(name, key) for name in namespaces for key in changes.state[name]}
         for where in changes.purged:
             found = self._writer.execute(KEY_OF_HASH, where)
             touched |= {(where[0], key) for (key,) in found}
@@ -457,33 +469,30 @@ class Store:
                 for tx, row in enumerate(rows.transactions)
             ),
         )
-        write(
-            "DELETE FROM state WHERE namespace = ? AND key = ?",
-            (row[:2] for row in state if row.value is None),
-        )
-        insert_all(
-            self._writer,
-            "INSERT OR REPLACE INTO state VALUES",
-            "(?, ?, ?, ?, ?, ?, NULL)",
-            [
+        for namespace, changed in state.items():
+            write(
+                "DELETE FROM state WHERE namespace = ? AND key = ?",
+                ((namespace, key) for key, stored in changed.items() if not stored.value),
+            )
+            puts: Iterable[tuple[Any, ...]] = (
                 (namespace, bytearray(key), bytearray(value), bytearray(metadata), *version)
-                for namespace, key, value, metadata, version in state
-                if value is not None
-            ],
-        )
-        write(
-            "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?, ?, ?)",
-            ((*row[:4], *row.version, key_hash) for row, key_hash in private),
-        )
+                for key, (value, metadata, version) in changed.items()
+                if value
+            )
+            if namespace in private:
+                puts = ((*row, bytearray(sha256(row[1]).digest())) for row in puts)
+            key_hash = "?" if namespace in private else "NULL"
+            insert_all(self._writer, PUT, f"(?, ?, ?, ?, ?, ?, {key_hash})", puts)
         write("DELETE FROM state WHERE namespace = ? AND key_hash = ?", purged)
         insert_all(
             self._writer,
             "INSERT INTO history VALUES",
             "(?, ?, ?, ?, ?)",
-            [
-                (namespace, bytearray(key), number, tx, None if value is None else bytearray(value))
-                for namespace, key, tx, value in rows.history
-            ],
+            (
+                (namespace, bytearray(key), number, tx, bytearray(values[key]) or None)
+                for namespace, tx, values in rows.history
+                for key in sorted(values)
+            ),
         )
         write(
             "INSERT INTO collections VALUES (?, ?, ?)",

@@ -13,13 +13,14 @@ range is read again over the overlay and must give the same keys and versions.
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from heapq import merge
 from operator import itemgetter
+from typing import NamedTuple
 
 import trio
 
@@ -32,12 +33,12 @@ from fabric_protos.kvrwset import (
     RangeQueryInfo,
 )
 from fabric_protos.kvrwset import Version as VersionMessage
-from fabric_protos.txmgr import KvWrite, Updates
+from fabric_protos.wire import delimited, delimited_two
 from peer.ledger.api import ValidationCode, Version
 from peer.ledger.blocks import version_bytes
 from peer.ledger.merkle import RangeReads, UnusableSummary
 from peer.ledger.snapshot import Snapshot, Stored, hash_namespace, private_namespace
-from peer.ledger.store import HistoryWrite, StateChanges, StateRow
+from peer.ledger.store import PastWrites, StateChanges
 from peer.ledger.transactions import CollectionSet, NamespaceSet
 
 CHUNK_ROWS = 1000
@@ -52,20 +53,20 @@ PUT, MARK, UNMARK, DELETE = 1, 2, 4, 8
 """What a transaction can do to a key: put a value, put metadata, remove metadata, delete."""
 
 
-@dataclass(slots=True)
-class Change:
-    """What a transaction does to one key: a sum of steps, and what the last of each kind puts.
+class Changes(NamedTuple):
+    """What a transaction does to the keys of a namespace: sums of steps, and the last that is put.
 
     A simulator lets no step of a key come twice. A forged set may, and Fabric adds up: two puts
     are a mark. What a block means depends on that, so it is no different here.
+
+    Attributes:
+        steps: of every key, in the order of the first.
+        values, metadata: of those where something is put.
     """
 
-    steps: int = 0
-    value: bytes = b""
-    metadata: bytes = b""
-
-
-Changes = Mapping[bytes, Change]
+    steps: Mapping[bytes, int]
+    values: Mapping[bytes, bytes]
+    metadata: Mapping[bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -76,7 +77,14 @@ class Overlay:
     changes: defaultdict[str, dict[bytes, Stored]] = field(
         default_factory=lambda: defaultdict(dict)
     )
-    sorted_keys: defaultdict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    _keys: defaultdict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+
+    def keys(self, namespace: str) -> list[bytes]:
+        """Return the keys that were changed, in order."""
+        changed, keys = self.changes[namespace], self._keys[namespace]
+        if len(keys) != len(changed):  # none ever goes
+            keys = self._keys[namespace] = sorted(changed)
+        return keys
 
     def latest(self, namespace: str, key: bytes) -> Stored | None:
         """Return what is stored under a key after the changes."""
@@ -92,10 +100,7 @@ class Overlay:
 
     def put(self, namespace: str, key: bytes, stored: Stored) -> None:
         """Change a key."""
-        changed = self.changes[namespace]
-        if key not in changed:
-            insort(self.sorted_keys[namespace], key)
-        changed[key] = stored
+        self.changes[namespace][key] = stored
 
     def conflicts(self, namespace: str, key: bytes, version: VersionMessage | None) -> bool:
         """Tell whether a read of this version no longer holds."""
@@ -109,7 +114,7 @@ class Overlay:
     ) -> Iterator[tuple[bytes, Version]]:
         """Yield keys and versions of a range, changes included; an empty end is no bound."""
         changed = self.changes[namespace]
-        keys = self.sorted_keys[namespace]
+        keys = self.keys(namespace)
         stop = (bisect_right if include_end else bisect_left)(keys, end) if end else len(keys)
         ours = [(key, changed[key]) for key in keys[bisect_left(keys, start) : stop]]
         if end and include_end:
@@ -132,16 +137,21 @@ class Overlay:
         A value alone keeps the key's metadata, metadata alone its value, with the new version;
         metadata of a missing key is ignored and goes with a deleted one.
         """
-        for key, change in changes.items():
-            steps, value, metadata = change.steps, change.value, change.metadata
-            if steps & DELETE:
-                self.put(namespace, key, Stored(b"", b"", version))
-            elif steps == PUT:
-                self.put(namespace, key, Stored(value, self.metadata(namespace, key), version))
-            elif steps & PUT and steps & (MARK | UNMARK):
-                self.put(namespace, key, Stored(value, metadata, version))
+        steps, values, marks = changes
+        has_metadata = bool(self.changes[namespace]) or self.snapshot.is_marked(namespace)
+        for key, done in steps.items():
+            if done == PUT:
+                kept = self.metadata(namespace, key) if has_metadata else b""
+                stored = Stored(values[key], kept, version)
+            elif done & DELETE:
+                stored = Stored(b"", b"", version)
+            elif done & PUT and done & (MARK | UNMARK):
+                stored = Stored(values.get(key, b""), marks.get(key, b""), version)
             elif (latest := self.latest(namespace, key)) is not None:
-                self.put(namespace, key, Stored(latest.value, metadata, version))
+                stored = Stored(latest.value, marks.get(key, b""), version)
+            else:
+                continue
+            self.put(namespace, key, stored)
 
 
 class BlockValidation:
@@ -170,13 +180,13 @@ class BlockValidation:
             return ValidationCode.INVALID_OTHER_REASON
         return ValidationCode.VALID
 
-    def apply(self, namespaces: Sequence[NamespaceSet], version: Version) -> list[HistoryWrite]:
+    def apply(self, namespaces: Sequence[NamespaceSet], version: Version) -> list[PastWrites]:
         """Take a transaction's changes over; return its public ones for the history."""
-        return [row for namespace in namespaces for row in self._apply(namespace, version)]
+        return [self._apply(namespace, version) for namespace in namespaces]
 
     def configure(self, config: bytes, version: Version) -> None:
         """Take a channel configuration over."""
-        self._overlay.apply("", {CHANNEL_CONFIG_KEY.encode(): Change(PUT, config)}, version)
+        self._overlay.apply("", _changes([(CHANNEL_CONFIG_KEY.encode(), config)]), version)
 
     def expire(self, namespace: str, collection: str, key_hash: bytes) -> None:
         """Delete a private key, unless the block changes it.
@@ -188,52 +198,50 @@ class BlockValidation:
             self._namespaces.setdefault(namespace, set()).add(collection)
             self._overlay.put(hashes, key_hash, Stored(b"", b"", NO_VERSION))
 
-    def updates(self) -> Updates:
-        """Return what a commit hash covers: the last change of every public and hashed key."""
-        writes = []
+    def updates(self) -> bytes:
+        """Return what a commit hash covers: the last change of every public and hashed key.
+
+        It is a marshalled ``Updates``; there may be too many changes for an object each.
+        """
+        writes, heights = [], dict[Version, bytes]()
         for namespace in sorted(filter(None, self._namespaces)):
-            name = namespace  # told once, as is the collection's
+            name = delimited(b"\x0a", namespace.encode())  # told once, as is the collection's
             for collection in ("", *sorted(self._namespaces[namespace])):
                 where = hash_namespace(namespace, collection) if collection else namespace
-                told = collection
+                told = delimited(b"\x12", collection.encode()) if collection else b""
                 changed = self._overlay.changes[where]
-                for key in self._overlay.sorted_keys[where]:
+                for key in self._overlay.keys(where):
                     value, _, version = changed[key]
-                    writes.append(
-                        KvWrite(
-                            namespace=name,
-                            collection=told,
-                            key=key,
-                            is_delete=not value,
-                            value=value,
-                            version_bytes=version_bytes(version),
-                        )
-                    )
-                    name = told = ""
-        return Updates(kvwrites=writes)
+                    if version not in heights:
+                        heights[version] = delimited(b"\x32", version_bytes(version))
+                    if key and value:
+                        put = delimited_two(b"\x1a", key, b"\x2a", value)
+                    else:
+                        put = delimited(b"\x1a", key) if key else b""
+                        put += delimited(b"\x2a", value) if value else b"\x20\x01"
+                    writes.append(delimited(b"\x0a", name + told + put + heights[version]))
+                    name = told = b""
+        return b"".join(writes)
 
     def changes(self) -> StateChanges:
         """Return what the block changes in the state."""
-        state: list[StateRow] = []
-        private: list[tuple[StateRow, bytes]] = []
-        purged: list[tuple[str, bytes]] = []
+        overlay = self._overlay
+        state = {
+            namespace: {key: changed[key] for key in overlay.keys(namespace)}
+            for namespace, changed in overlay.changes.items()
+        }
         values = {
             hash_namespace(namespace, collection): private_namespace(namespace, collection)
             for namespace, collections in self._namespaces.items()
             for collection in collections
         }
-        private_namespaces = set(values.values())
-        for namespace, changed in self._overlay.changes.items():
-            for key in self._overlay.sorted_keys[namespace]:
-                value, metadata, version = changed[key]
-                row = StateRow(namespace, key, value or None, metadata, version)
-                if value and namespace in private_namespaces:
-                    private.append((row, sha256(key).digest()))
-                else:
-                    state.append(row)
-                if not value and namespace in values:
-                    purged.append((values[namespace], key))
-        return StateChanges(state, private, purged)
+        purged = [
+            (values[hashes], key)
+            for hashes in values.keys() & state.keys()
+            for key, stored in state[hashes].items()
+            if not stored.value
+        ]
+        return StateChanges(state, frozenset(values.values()), purged)
 
     async def _check(self, namespace: NamespaceSet) -> ValidationCode:
         overlay, public = self._overlay, namespace.public
@@ -264,19 +272,19 @@ class BlockValidation:
             return await _same_reads(found, recorded)
         return await _same_summary(found, summary)
 
-    def _apply(self, namespace: NamespaceSet, version: Version) -> Iterator[HistoryWrite]:
+    def _apply(self, namespace: NamespaceSet, version: Version) -> PastWrites:
         public = namespace.public
-        writes = [
-            (write.key.encode(), b"" if write.is_delete else write.value) for write in public.writes
-        ]
+        keys = [write.key.encode() for write in public.writes]
+        values = [b"" if write.is_delete else write.value for write in public.writes]
         marks = ((write.key.encode(), write.entries) for write in public.metadata_writes)
-        self._overlay.apply(namespace.name, _changes(writes, marks), version)
+        changes = _changes(zip(keys, values, strict=True), marks)
+        self._overlay.apply(namespace.name, changes, version)
         written = self._namespaces.setdefault(namespace.name, set())
         for collection in namespace.collections:
             written.add(collection.name)
             self._apply_collection(namespace.name, collection, version)
-        first = dict(reversed(writes))
-        return ((namespace.name, key, version.tx, value or None) for key, value in first.items())
+        first = dict(zip(reversed(keys), reversed(values), strict=True))
+        return PastWrites(namespace.name, version.tx, first)
 
     def _apply_collection(
         self, namespace: str, collection: CollectionSet, version: Version
@@ -337,17 +345,24 @@ def _changes(
     marks: Iterable[tuple[bytes, Sequence[KvMetadataEntry]]] = (),
 ) -> Changes:
     """Return what is done to each key; an empty value deletes it, no entries its metadata."""
-    changes: defaultdict[bytes, Change] = defaultdict(Change)
+    steps, values, metadata = (
+        defaultdict[bytes, int](int),
+        dict[bytes, bytes](),
+        dict[bytes, bytes](),
+    )
     for key, value in writes:
-        change = changes[key]
-        change.steps += PUT if value else DELETE
-        change.value = value or change.value
+        if value:
+            steps[key] += PUT
+            values[key] = value
+        else:
+            steps[key] += DELETE
     for key, entries in marks:
-        change = changes[key]
-        change.steps += MARK if entries else UNMARK
         if entries:
-            change.metadata = encode(KvMetadataWrite(entries=list(entries)))
-    return changes
+            steps[key] += MARK
+            metadata[key] = encode(KvMetadataWrite(entries=list(entries)))
+        else:
+            steps[key] += UNMARK
+    return Changes(steps, values, metadata)
 
 
 def _version(message: VersionMessage | None) -> Version | None:

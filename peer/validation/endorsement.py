@@ -10,6 +10,8 @@ Fabric:    core/committer/txvalidator/v20/plugindispatcher/dispatcher.go,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import chain, islice
 from typing import NamedTuple
 
 from fabric_protos.codec import decode
@@ -148,7 +150,7 @@ class EndorsementCheck:
     def _check_namespace(
         self, rules: EndorsementRules, written: NamespaceSet | None, evaluation: Evaluation
     ) -> None:
-        for key in () if written is None else _keys(written):
+        for key in () if written is None else self._keys(written):
             if key in self._changed:
                 raise Invalid(
                     Code.ENDORSEMENT_POLICY_FAILURE,
@@ -162,6 +164,12 @@ class EndorsementCheck:
                 evaluation.require(rules.policy)
         if not evaluation.satisfied:
             evaluation.require(rules.policy)
+
+    def _keys(self, written: NamespaceSet) -> Iterator[Key]:
+        """Yield the keys written; where none can have a policy of its own, one stands for all."""
+        for collection, keys in _written_keys(written):
+            has_own = self._changed or self._reader.has_metadata(written.name, collection)
+            yield from keys if has_own else islice(keys, 1)
 
     def _metadata(self, key: Key) -> Mapping[str, bytes]:
         if isinstance(key.key, str):
@@ -204,14 +212,21 @@ def writes(namespace: NamespaceSet) -> bool:
     )
 
 
-def _keys(namespace: NamespaceSet) -> Iterator[Key]:
-    """Yield every key written, in the order in which a Fabric peer looks at them."""
-    name = namespace.name
-    yield from (Key(name, "", write.key) for write in namespace.public.writes)
-    yield from (Key(name, "", write.key) for write in namespace.public.metadata_writes)
-    for each in namespace.collections:
-        yield from (Key(name, each.name, write.key_hash) for write in each.hashed.hashed_writes)
-        yield from (Key(name, each.name, write.key_hash) for write in each.hashed.metadata_writes)
+def _written_keys(namespace: NamespaceSet) -> Iterator[tuple[str, Iterator[Key]]]:
+    """Yield the keys written by collection, in the order in which a Fabric peer looks at them."""
+    name, public = namespace.name, namespace.public
+    keys = chain(
+        (write.key for write in public.writes),
+        (write.key for write in public.metadata_writes),
+    )
+    yield "", map(partial(Key, name, ""), keys)
+    for collection in namespace.collections:
+        hashed = collection.hashed
+        hashes = chain(
+            (write.key_hash for write in hashed.hashed_writes),
+            (write.key_hash for write in hashed.metadata_writes),
+        )
+        yield collection.name, map(partial(Key, name, collection.name), hashes)
 
 
 def _metadata_keys(namespace: NamespaceSet) -> Iterator[Key]:

@@ -35,6 +35,9 @@ nothing need be counted."""
 ONE_BYTE: Final = tuple(bytes((n,)) for n in range(128))
 """The varints of a single byte."""
 
+GOES_ON: Final = tuple(bytes((n | 0x80,)) for n in range(128))
+"""The same bits in a byte that is not the last one."""
+
 new = object.__new__
 
 
@@ -132,7 +135,7 @@ def varint_bytes(value: int) -> bytes:
     if value < 0x80:
         return ONE_BYTE[value]
     if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
+        return GOES_ON[value & 0x7F] + ONE_BYTE[value >> 7]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -145,6 +148,21 @@ def delimited(tag: bytes, raw: bytes) -> bytes:
     """Return a length-delimited field, for what is too much to make objects of first."""
     size = len(raw)
     return tag + (ONE_BYTE[size] if size < 0x80 else varint_bytes(size)) + raw
+
+
+def delimited_two(tag: bytes, raw: bytes, second_tag: bytes, second: bytes) -> bytes:
+    """Return two length-delimited fields."""
+    size, last = len(raw), len(second)
+    return b"".join(
+        (
+            tag,
+            ONE_BYTE[size] if size < 0x80 else varint_bytes(size),
+            raw,
+            second_tag,
+            ONE_BYTE[last] if last < 0x80 else varint_bytes(last),
+            second,
+        )
+    )
 
 
 def checked(value: object, cls: type[V], field: str) -> V:

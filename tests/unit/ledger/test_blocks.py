@@ -89,7 +89,7 @@ def test_commit_hashes() -> None:
     assert encode(first).hex() == (
         "0a110a046d7963631a01612a01313203010100" + "0a0a1a016220013203010100"
     )
-    one = commit_hash(b"\0", first, b"")
+    one = commit_hash(b"\0", encode(first), b"")
     assert one.hex() == "5fe02c366192c3617c5bbe4d1e7c087687fd84aef2922e7cf34db35cdfdb53ba"
     version = version_bytes(Version(2, 1))
     second = Updates(
@@ -110,9 +110,9 @@ def test_commit_hashes() -> None:
             ),
         ]
     )
-    two = commit_hash(b"\x0b\0", second, one)
+    two = commit_hash(b"\x0b\0", encode(second), one)
     assert two.hex() == "dc3be26cd36a14931271421eb570de84fa7ae21890b4535ea6fbb69b9a2480cf"
-    three = commit_hash(b"\xff", Updates(), two)
+    three = commit_hash(b"\xff", b"", two)
     assert three.hex() == "83627a866966f211eabb760e1aedd285a1aab94dff5b2cf4373f40472e5f8330"
 
 

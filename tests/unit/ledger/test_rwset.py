@@ -6,8 +6,10 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
+import pytest
+
 from fabric_protos.codec import decode, encode
-from fabric_protos.kvrwset import HashedRwSet, KvrwSet
+from fabric_protos.kvrwset import HashedRwSet, KvrwSet, KvWrite
 from fabric_protos.rwset import TxPvtReadWriteSet, TxReadWriteSet
 from peer.ledger.api import TxSimulator, Version
 from peer.ledger.rwset import RwSetBuilder
@@ -43,6 +45,15 @@ def test_last_write_wins_and_an_empty_value_deletes() -> None:
         builder.add_write("cc", key, value)
     writes = decode(KvrwSet, only_namespace(builder).rwset).writes
     assert [(w.key, w.is_delete, w.value) for w in writes] == [("a", True, b""), ("b", False, b"3")]
+
+
+@pytest.mark.parametrize("size", [0, 1, 0x7B, 0x7F, 0x80, 0x4000])
+def test_writes_are_encoded_as_any_message_is(size: int) -> None:
+    writes = {"": b"v" * size, "k" * size: b"", "l" * size: b"v" * size}
+    builder = RwSetBuilder()
+    builder.add_writes("cc", writes)
+    messages = [KvWrite(key=key, is_delete=not writes[key], value=writes[key]) for key in writes]
+    assert only_namespace(builder).rwset == encode(KvrwSet(writes=messages))
 
 
 def test_keys_sort_by_their_bytes() -> None:

@@ -73,6 +73,8 @@ async def test_metadata_is_seen_in_its_namespace_and_while_it_lasts(channel: Any
         executor = channel.ledger.new_query_executor()
         found = [executor.get_state_metadata(name, "a") for name in ("cc", "other")]
         found.append(executor.get_state_metadata("cc", "b"))
+        assert executor.has_metadata("cc") is bool(metadata)
+        assert executor.has_metadata("other") is executor.has_metadata("cc", "secret") is False
         executor.done()
         simulator = channel.simulate()
         simulator.set_state("cc", "a", b"2")

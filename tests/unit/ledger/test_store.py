@@ -352,6 +352,22 @@ async def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
             raise AssertionError("opened")
 
 
+@pytest.mark.parametrize("count", [1, 49, 50, 51, 101])
+async def test_as_many_rows_as_were_written(tmp_path: Path, wrap: Wrap, count: int) -> None:
+    """One statement takes fifty."""
+    values = {f"k{number:03}": b"%d" % number for number in range(count)}
+    async with open_ledger(tmp_path, "ch") as ledger:
+        await wrap(ledger).put(**values)
+        executor = ledger.new_query_executor()
+        found = await executor.get_state_range("cc", "", "").take(count + 1)
+        executor.done()
+        assert {record.key: record.value for record in found} == values
+        history = ledger.new_history_query_executor()
+        for key, value in values.items():
+            [past] = await history.get_history_for_key("cc", key).take(2)
+            assert past.value == value
+
+
 async def test_a_file_that_is_no_ledger(tmp_path: Path) -> None:
     (tmp_path / "ch").mkdir()
     (tmp_path / "ch" / "ledger.sqlite").write_bytes(b"something else" * 1000)
