@@ -13,7 +13,6 @@ from typing import Generic, NamedTuple, TypeVar
 from uuid import uuid4
 
 from fabric_protos.stream import QueryResponse, QueryResponseMetadata
-from fabric_protos.wire import delimited
 from peer.ledger.api import ResultsIterator
 
 BATCH_SIZE = 100
@@ -34,10 +33,16 @@ class QueryIterator(Generic[Record]):
 
     `has_more` is true only when a further record has really been found, so that the next message is
     never empty. Reaching `limit` ends the query without a sign to the chaincode.
+
+    Args:
+        marshal: writes the field ``results`` of a `QueryResponse`.
     """
 
     def __init__(
-        self, results: ResultsIterator[Record], marshal: Callable[[Record], bytes], limit: int
+        self,
+        results: ResultsIterator[Record],
+        marshal: Callable[[Sequence[Record]], bytes],
+        limit: int,
     ) -> None:
         self.id = str(uuid4())
         self._results = results
@@ -71,7 +76,5 @@ class QueryIterator(Generic[Record]):
         self._results.close()
 
     def _batch(self, records: Sequence[Record], *, has_more: bool, metadata: bytes = b"") -> Batch:
-        marshal = self._marshal
-        results = [delimited(b"\x0a", delimited(b"\x0a", marshal(record))) for record in records]
         rest = QueryResponse(has_more=has_more, id=self.id, metadata=metadata).encode()
-        return Batch(b"".join((*results, rest)), has_more)
+        return Batch(self._marshal(records) + rest, has_more)

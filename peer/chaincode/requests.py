@@ -11,7 +11,7 @@ What it raises becomes an ERROR; the texts reach chaincodes and are Fabric's own
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from fabric_protos.stream import (
@@ -30,6 +30,7 @@ from fabric_protos.stream import (
     PutStateMetadata,
     QueryMetadata,
     QueryResponse,
+    QueryResultBytes,
     QueryStateClose,
     QueryStateNext,
     StateMetadata,
@@ -38,7 +39,7 @@ from fabric_protos.stream import (
     WriteBatchState,
     WriteRecordType,
 )
-from fabric_protos.wire import delimited
+from fabric_protos.wire import delimited, delimited_two
 from peer.chaincode.iterators import BATCH_SIZE, QueryIterator
 from peer.chaincode.transactions import TransactionContext
 from peer.errors import LedgerError
@@ -133,7 +134,13 @@ def put_state_metadata(context: TransactionContext, payload: bytes) -> bytes:
 
 def write_batch_state(context: TransactionContext, payload: bytes) -> bytes:
     """WRITE_BATCH_STATE: the records in order; those before a failure stay recorded."""
+    puts: dict[str, bytes] = {}  # public ones that follow each other, and may be very many
     for record in WriteBatchState.decode(payload).rec:
+        if record.type == WriteRecordType.PUT_STATE and not record.collection:
+            puts[record.key] = record.value
+            continue
+        _put_all(context, puts)
+        puts = {}
         match record.type:
             case WriteRecordType.PUT_STATE:
                 _put(context, record.collection, record.key, record.value)
@@ -145,6 +152,7 @@ def write_batch_state(context: TransactionContext, payload: bytes) -> bytes:
                 _put_metadata(context, record.collection, record.key, record.metadata)
             case _:
                 raise LedgerError("unknown operation type")
+    _put_all(context, puts)
     return b""
 
 
@@ -164,6 +172,11 @@ def _put(context: TransactionContext, collection: str, key: str, value: bytes) -
         context.simulator.set_private_data(namespace, collection, key, value)
     else:
         context.simulator.set_state(namespace, key, value)
+
+
+def _put_all(context: TransactionContext, values: Mapping[str, bytes]) -> None:
+    if values:
+        context.simulator.set_states(context.params.namespace, values)
 
 
 def _delete(context: TransactionContext, collection: str, key: str) -> None:
@@ -238,10 +251,10 @@ class LongRequests:
         if request.collection:
             context.check_read(request.collection)
             found = context.simulator.get_private_data_range(namespace, request.collection, *bounds)
-            return await self._first(context, found, _kv, self._private_limit(page))
+            return await self._first(context, found, key_values, self._private_limit(page))
         if page is None:
             found = context.simulator.get_state_range(namespace, *bounds)
-            return await self._first(context, found, _kv, self._limit)
+            return await self._first(context, found, key_values, self._limit)
         found = context.simulator.get_state_range_page(namespace, *bounds, page.bookmark)
         return await self._one_page(found, page)
 
@@ -255,10 +268,10 @@ class LongRequests:
             found = await context.simulator.execute_query_on_private_data(
                 namespace, request.collection, request.query
             )
-            return await self._first(context, found, _kv, self._private_limit(page))
+            return await self._first(context, found, key_values, self._private_limit(page))
         if page is None:
             found = await context.simulator.execute_query(namespace, request.query)
-            return await self._first(context, found, _kv, self._limit)
+            return await self._first(context, found, key_values, self._limit)
         found = await context.simulator.execute_query(
             namespace, request.query, bookmark=page.bookmark, page_size=self._page_limit(page)
         )
@@ -271,7 +284,7 @@ class LongRequests:
         if history is None:
             raise LedgerError("history database is not enabled")
         found = history.get_history_for_key(context.params.namespace, request.key)
-        return await self._first(context, found, _modification, self._limit)
+        return await self._first(context, found, modifications, self._limit)
 
     async def query_state_next(self, context: TransactionContext, payload: bytes) -> bytes:
         """QUERY_STATE_NEXT: the next batch of an open query."""
@@ -288,7 +301,7 @@ class LongRequests:
         self,
         context: TransactionContext,
         found: api.ResultsIterator[Record],
-        marshal: Callable[[Record], bytes],
+        marshal: Callable[[Sequence[Record]], bytes],
         limit: int,
     ) -> bytes:
         iterator = QueryIterator(found, marshal, limit)
@@ -307,7 +320,7 @@ class LongRequests:
         return batch.payload
 
     async def _one_page(self, found: api.ResultsIterator[api.KV], page: QueryMetadata) -> bytes:
-        iterator = QueryIterator(found, _kv, self._page_limit(page))
+        iterator = QueryIterator(found, key_values, self._page_limit(page))
         try:
             return (await iterator.page()).payload
         finally:
@@ -328,14 +341,26 @@ def _page(metadata: bytes) -> QueryMetadata | None:
     return page if page.page_size or page.bookmark else None
 
 
-def _kv(record: api.KV) -> bytes:
-    """Return a ``queryresult.KV``; nothing in a record of the state is empty."""
-    namespace, key, value = record
-    return (
-        delimited(b"\x0a", namespace.encode())
-        + delimited(b"\x12", key.encode())
-        + delimited(b"\x1a", value)
-    )
+def key_values(records: Sequence[api.KV]) -> bytes:
+    """Return the field ``results`` of a `QueryResponse`: records of one namespace.
+
+    There may be very many, so there is no object for each; nothing in one is empty.
+    """
+    if not records:
+        return b""
+    namespace = delimited(b"\x0a", records[0].namespace.encode())
+    kvs = [
+        namespace + delimited_two(b"\x12", key.encode(), b"\x1a", value)
+        for _, key, value in records
+    ]
+    return b"".join([delimited(b"\x0a", delimited(b"\x0a", each)) for each in kvs])
+
+
+def modifications(records: Sequence[api.KeyModification]) -> bytes:
+    """Return the field ``results`` of a `QueryResponse`: the history of a key."""
+    return QueryResponse(
+        results=[QueryResultBytes(result_bytes=_modification(record)) for record in records]
+    ).encode()
 
 
 def _modification(record: api.KeyModification) -> bytes:

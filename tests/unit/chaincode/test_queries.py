@@ -23,6 +23,7 @@ from fabric_protos.stream import (
     QueryStateClose,
     QueryStateNext,
 )
+from peer.chaincode import requests
 from peer.chaincode.handler import Handler
 from peer.errors import ExecuteTimeout
 from peer.ledger.api import KV, Ledger, TxSimulator
@@ -148,6 +149,17 @@ async def queries(
 def batches(count: int) -> list[int]:
     """Hundreds, then the rest; a query without results answers with one empty batch."""
     return [100] * ((count - 1) // 100) + [(count - 1) % 100 + 1] if count else [0]
+
+
+@pytest.mark.parametrize("size", [1, 0x74, 0x75, 0x7F, 0x80, 0x3FF0, 0x4000])
+def test_records_are_encoded_as_any_message_is(size: int) -> None:
+    found = [KV(NS, "é", b"v" * size), KV(NS, "k" * size, b"v")]
+    results = [
+        QueryResultBytes(result_bytes=Kv(namespace=name, key=key, value=value).encode())
+        for name, key, value in found
+    ]
+    assert requests.key_values(found) == QueryResponse(results=results).encode()
+    assert requests.key_values([]) == b""
 
 
 @pytest.mark.parametrize("stored", [0, 1, 99, 100, 101, 200, 201], indirect=True)
