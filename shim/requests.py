@@ -1,6 +1,6 @@
 """Everything a transaction can ask of the peer, without any I/O.
 
-Room:      shim   (imports fabric_protos.stream)
+Room:      shim   (imports fabric_protos)
 Loop:      none: each operation is a generator that yields requests and is sent the answers
 Lifetime:  transaction
 Fabric:    shim/stub.go and shim/handler.go (fabric-chaincode-go)
@@ -32,10 +32,9 @@ from fabric_protos.stream import (
     PutStateMetadata,
     StateMetadata,
     StateMetadataResult,
-    WriteBatchState,
-    WriteRecord,
 )
 from fabric_protos.stream import Response as ResponseMessage
+from fabric_protos.wire import delimited, utf8, varint_bytes
 
 from .errors import PeerError
 from .response import ERROR, Response
@@ -150,48 +149,53 @@ def invoke_chaincode(
     return Response(ERROR, text, text)
 
 
+def ask(request: Request) -> Operation[bytes]:
+    """Send one request and return its answer."""
+    return (yield request)
+
+
 class Writes:
     """The writes of one transaction: sent at once, or collected while a batch is open.
 
-    Within a batch the last write per key wins; the policy of a key is a slot of its own. Records
-    keep the order of their first write, so every endorser sends the same bytes.
+    Each write returns the request to send, or None when it was collected. Within a batch the last
+    write per key wins; the policy of a key is a slot of its own. Records keep the order of their
+    first write, so every endorser sends the same bytes.
     """
 
     __slots__ = ("_limits", "_records")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._records: dict[tuple[str, str, bool], WriteRecord] | None = None
+        self._records: dict[tuple[str, str, bool], bytes] | None = None
 
-    def put(self, key: str, value: bytes, collection: str = "") -> Operation[None]:
+    def put(self, key: str, value: bytes, collection: str = "") -> Request | None:
         """Set a value; an empty one deletes the key."""
         if not key:
             raise ValueError("key must not be an empty string")
-        if not self._collect(ChaincodeMessageType.PUT_STATE, key, collection, value=value):
-            payload = PutState(key=key, value=value, collection=collection).encode()
-            yield ChaincodeMessageType.PUT_STATE, payload
+        kind = ChaincodeMessageType.PUT_STATE
+        if self._records is not None:
+            self._collect(kind, key, collection, value)
+            return None
+        return kind, PutState(key=key, value=value, collection=collection).encode()
 
-    def delete(self, key: str, collection: str = "") -> Operation[None]:
+    def delete(self, key: str, collection: str = "") -> Request | None:
         """Delete a key."""
-        if not self._collect(ChaincodeMessageType.DEL_STATE, key, collection):
-            payload = DelState(key=key, collection=collection).encode()
-            yield ChaincodeMessageType.DEL_STATE, payload
+        return self._delete(ChaincodeMessageType.DEL_STATE, key, collection)
 
-    def purge(self, key: str, collection: str) -> Operation[None]:
+    def purge(self, key: str, collection: str) -> Request | None:
         """Delete a private key and its history of values."""
-        if not self._collect(ChaincodeMessageType.PURGE_PRIVATE_DATA, key, collection):
-            payload = DelState(key=key, collection=collection).encode()
-            yield ChaincodeMessageType.PURGE_PRIVATE_DATA, payload
+        return self._delete(ChaincodeMessageType.PURGE_PRIVATE_DATA, key, collection)
 
     def set_validation_parameter(
         self, key: str, policy: bytes, collection: str = ""
-    ) -> Operation[None]:
+    ) -> Request | None:
         """Set the endorsement policy of a key."""
         metadata = StateMetadata(metakey=VALIDATION_PARAMETER, value=policy)
         kind = ChaincodeMessageType.PUT_STATE_METADATA
-        if not self._collect(kind, key, collection, metadata=metadata):
-            payload = PutStateMetadata(key=key, collection=collection, metadata=metadata).encode()
-            yield kind, payload
+        if self._records is not None:
+            self._collect(kind, key, collection, metadata=metadata.encode())
+            return None
+        return kind, PutStateMetadata(key=key, collection=collection, metadata=metadata).encode()
 
     def start_batch(self) -> bool:
         """Collect writes from now on; False when the peer offers none or one is open already."""
@@ -205,22 +209,26 @@ class Writes:
         records, self._records = list((self._records or {}).values()), None
         size = self._limits.batch_size
         for start in range(0, len(records), size or 1):
-            payload = WriteBatchState(rec=records[start : start + size]).encode()
+            payload = b"".join(records[start : start + size])
             yield ChaincodeMessageType.WRITE_BATCH_STATE, payload
 
+    def _delete(self, kind: int, key: str, collection: str) -> Request | None:
+        if self._records is not None:
+            self._collect(kind, key, collection)
+            return None
+        return kind, DelState(key=key, collection=collection).encode()
+
     def _collect(
-        self,
-        kind: int,
-        key: str,
-        collection: str,
-        *,
-        value: bytes = b"",
-        metadata: StateMetadata | None = None,
-    ) -> bool:
-        if self._records is None:
-            return False
-        record = WriteRecord(
-            key=key, value=value, collection=collection, metadata=metadata, type=kind
-        )
-        self._records[(collection, key, metadata is not None)] = record
-        return True
+        self, kind: int, key: str, collection: str, value: bytes = b"", metadata: bytes = b""
+    ) -> None:
+        """Keep a ``WriteRecord`` as ``WriteBatchState`` has it; many objects would cost more."""
+        assert self._records is not None
+        record = delimited(b"\x0a", utf8(key, "WriteRecord.key")) if key else b""
+        if value:
+            record += delimited(b"\x12", value)
+        if collection:
+            record += delimited(b"\x1a", utf8(collection, "WriteRecord.collection"))
+        if metadata:
+            record += delimited(b"\x22", metadata)
+        record += b"\x28" + varint_bytes(kind)
+        self._records[collection, key, bool(metadata)] = delimited(b"\x0a", record)

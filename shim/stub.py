@@ -50,15 +50,17 @@ class ChaincodeStub(Context):
 
     async def put_state(self, key: str, value: bytes | str) -> None:
         """Write a value; an empty one deletes the key."""
-        await self._transaction.run(self._transaction.writes.put(key, as_bytes(value)))
+        await self._transaction.write(self._transaction.writes.put(key, as_bytes(value)))
 
     async def del_state(self, key: str) -> None:
         """Delete a key."""
-        await self._transaction.run(self._transaction.writes.delete(key))
+        await self._transaction.write(self._transaction.writes.delete(key))
 
     async def set_state_validation_parameter(self, key: str, policy: bytes) -> None:
         """Set the endorsement policy of a key; see `KeyEndorsementPolicy`."""
-        await self._transaction.run(self._transaction.writes.set_validation_parameter(key, policy))
+        await self._transaction.write(
+            self._transaction.writes.set_validation_parameter(key, policy)
+        )
 
     async def get_state_validation_parameter(self, key: str) -> bytes | None:
         """Read the endorsement policy of a key; None when it has none."""
@@ -154,24 +156,26 @@ class ChaincodeStub(Context):
     async def put_private_data(self, collection: str, key: str, value: bytes | str) -> None:
         """Write a private value; an empty one deletes the key."""
         need_collection(collection)
-        await self._transaction.run(self._transaction.writes.put(key, as_bytes(value), collection))
+        await self._transaction.write(
+            self._transaction.writes.put(key, as_bytes(value), collection)
+        )
 
     async def del_private_data(self, collection: str, key: str) -> None:
         """Delete a private key."""
         need_collection(collection)
-        await self._transaction.run(self._transaction.writes.delete(key, collection))
+        await self._transaction.write(self._transaction.writes.delete(key, collection))
 
     async def purge_private_data(self, collection: str, key: str) -> None:
         """Delete a private key and every value it ever had."""
         need_collection(collection)
-        await self._transaction.run(self._transaction.writes.purge(key, collection))
+        await self._transaction.write(self._transaction.writes.purge(key, collection))
 
     async def set_private_data_validation_parameter(
         self, collection: str, key: str, policy: bytes
     ) -> None:
         """Set the endorsement policy of a private key."""
         need_collection(collection)
-        await self._transaction.run(
+        await self._transaction.write(
             self._transaction.writes.set_validation_parameter(key, policy, collection)
         )
 

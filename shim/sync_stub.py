@@ -47,15 +47,15 @@ class SyncChaincodeStub(Context):
 
     def put_state(self, key: str, value: bytes | str) -> None:
         """Write a value; an empty one deletes the key."""
-        self._transaction.run(self._transaction.writes.put(key, as_bytes(value)))
+        self._transaction.write(self._transaction.writes.put(key, as_bytes(value)))
 
     def del_state(self, key: str) -> None:
         """Delete a key."""
-        self._transaction.run(self._transaction.writes.delete(key))
+        self._transaction.write(self._transaction.writes.delete(key))
 
     def set_state_validation_parameter(self, key: str, policy: bytes) -> None:
         """Set the endorsement policy of a key; see `KeyEndorsementPolicy`."""
-        self._transaction.run(self._transaction.writes.set_validation_parameter(key, policy))
+        self._transaction.write(self._transaction.writes.set_validation_parameter(key, policy))
 
     def get_state_validation_parameter(self, key: str) -> bytes | None:
         """Read the endorsement policy of a key; None when it has none."""
@@ -155,24 +155,24 @@ class SyncChaincodeStub(Context):
     def put_private_data(self, collection: str, key: str, value: bytes | str) -> None:
         """Write a private value; an empty one deletes the key."""
         need_collection(collection)
-        self._transaction.run(self._transaction.writes.put(key, as_bytes(value), collection))
+        self._transaction.write(self._transaction.writes.put(key, as_bytes(value), collection))
 
     def del_private_data(self, collection: str, key: str) -> None:
         """Delete a private key."""
         need_collection(collection)
-        self._transaction.run(self._transaction.writes.delete(key, collection))
+        self._transaction.write(self._transaction.writes.delete(key, collection))
 
     def purge_private_data(self, collection: str, key: str) -> None:
         """Delete a private key and every value it ever had."""
         need_collection(collection)
-        self._transaction.run(self._transaction.writes.purge(key, collection))
+        self._transaction.write(self._transaction.writes.purge(key, collection))
 
     def set_private_data_validation_parameter(
         self, collection: str, key: str, policy: bytes
     ) -> None:
         """Set the endorsement policy of a private key."""
         need_collection(collection)
-        self._transaction.run(
+        self._transaction.write(
             self._transaction.writes.set_validation_parameter(key, policy, collection)
         )
 

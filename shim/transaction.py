@@ -28,7 +28,7 @@ from fabric_protos.transaction_messages import TransactionMessages
 
 from .errors import PeerError, StreamClosed
 from .proposal import ProposalFields
-from .requests import Limits, Operation, Writes
+from .requests import Limits, Operation, Request, Writes, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,6 +187,11 @@ class AsyncTransaction(Transaction):
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
+    async def write(self, request: Request | None) -> None:
+        """Send a write, unless it was collected; see `run`."""
+        if request is not None:
+            await self.run(ask(request))
+
     async def call(self, kind: int, payload: bytes) -> bytes:
         """Send one request and return the payload of its answer; see `run`."""
         data = self.encode(kind, payload)
@@ -258,6 +263,11 @@ class SyncTransaction(Transaction):
                     kind, payload = operation.send(answer)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+
+    def write(self, request: Request | None) -> None:
+        """Send a write, unless it was collected; see `run`."""
+        if request is not None:
+            self.run(ask(request))
 
     def call(self, kind: int, payload: bytes) -> bytes:
         """Send one request and return the payload of its answer; see `run`."""

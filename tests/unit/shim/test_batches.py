@@ -57,13 +57,15 @@ def test_the_last_write_wins_and_order_is_kept(chaincode: shim.Chaincode) -> Non
     [request], _ = transact(chaincode, [b""], ready=READY)
     policy = p.StateMetadata(metakey="VALIDATION_PARAMETER", value=b"pol")
     kinds = p.WriteRecordType
-    assert written(request) == [
+    records = [
         p.WriteRecord(key="a", value=b"last", type=kinds.PUT_STATE),
         p.WriteRecord(key="a", value=b"private", collection="c1", type=kinds.PUT_STATE),
         p.WriteRecord(key="a", metadata=policy, type=kinds.PUT_STATE_METADATA),
         p.WriteRecord(key="b", type=kinds.DEL_STATE),
         p.WriteRecord(key="p", collection="c1", type=kinds.PURGE_PRIVATE_DATA),
     ]
+    assert written(request) == records
+    assert request.payload == bytes(p.WriteBatchState(rec=records))
 
 
 @EVERYTHING
