@@ -67,13 +67,28 @@ async def connect(address: str, tls: TLS | None = None) -> AsyncIterator[GrpcStr
         SetupError: address or TLS material cannot be used.
     """
     protocol = await _dial(address, tls)
+    authority = "localhost" if address.startswith("unix:") else address
+    try:
+        async with call(protocol, "http" if tls is None else "https", authority) as stream:
+            yield stream
+    except H2Error as exc:
+        raise StreamClosed(f"the connection to {address} failed: {exc}") from exc
+
+
+@asynccontextmanager
+async def call(protocol: Connection, scheme: str, authority: str) -> AsyncIterator[GrpcStream]:
+    """Open the stream on a connection; leaving ends both and waits for the peer to agree.
+
+    Raises:
+        H2Error: the connection is over.
+    """
     try:
         stream = protocol.processor.connection.create_stream()
         headers = [
             (":method", "POST"),
-            (":scheme", "http" if tls is None else "https"),
+            (":scheme", scheme),
             (":path", METHOD),
-            (":authority", "localhost" if address.startswith("unix:") else address),
+            (":authority", authority),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
             ("user-agent", "triopeer-shim"),
@@ -84,8 +99,6 @@ async def connect(address: str, tls: TLS | None = None) -> AsyncIterator[GrpcStr
             yield duplex
         finally:
             await duplex.goodbye(GOODBYE_LIMIT_S)
-    except H2Error as exc:
-        raise StreamClosed(f"the connection to {address} failed: {exc}") from exc
     finally:
         await protocol.shut(GOODBYE_LIMIT_S)
 

@@ -14,11 +14,13 @@ reaches the fork alone, by a socket of its own, the gate.
 2. The fork's parent ends at once, so that the keeper adopts the fork, and the peer hears of it.
 3. The fork tells the gate its process id, and waits. What comes makes it the chaincode; the end of
    the gate, whoever died, ends it. It reports a failure there, and success by closing it.
+
+When nobody has asked for a while, a spare is forked: one that has rehearsed its start, and waits
+until the next request is passed on to it, or until its zygote has ended.
 """
 
 from __future__ import annotations
 
-import array
 import ctypes
 import json
 import os
@@ -40,6 +42,10 @@ del sys.modules["keeper"], sys.path[0]  # nothing here is a module of any chainc
 
 LIBRARY = ("shim.main", "shim.client", "shim.logs", "shim.sync_stub", "shim.workers")
 """What a chaincode that calls `shim.start` imports before it is registered."""
+REHEARSAL = "shim.rehearsal"
+
+QUIET_S = 0.05
+"""Without a request, before a spare is forked: a launch that has begun gets the CPU first."""
 
 CLOCK_TICK_NS = 20_000_000
 """No kernel notes times less exactly."""
@@ -175,11 +181,12 @@ class Zygote:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
+        self._spare: socket.socket | None = None
 
     def serve(self) -> None:
         """Fork for each request; return in the fork, when it has become the chaincode."""
         try:
-            for name in LIBRARY:
+            for name in (*LIBRARY, REHEARSAL):
                 import_module(name)
             keeper.prctl(keeper.PR_SET_CHILD_SUBREAPER, 0)  # as it is; loads what a fork needs
             shown = Shown()
@@ -193,54 +200,108 @@ class Zygote:
             os._exit(0)
         self._names = {name.partition(".")[0] for name in sys.modules}
         self._tell(ready=sys.executable, argv=sys.orig_argv)
-        while True:
-            data, ancillary, _, _ = self._control.recvmsg(
-                keeper.MAX_PACKET_BYTES, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC
-            )
-            if not data:
-                os._exit(0)
-            fds = array.array("i")
-            for _, _, payload in ancillary:
-                fds.frombytes(payload)
-            output, gate = fds
-            if self._fork(**json.loads(data)):
-                self._control.detach()  # becoming the chaincode closes it
-                await_birth(output, gate, shown)
-                return
-            os.close(output)
-            os.close(gate)
+        while (fds := self._next_fork()) is None:
+            pass
+        self._control.detach()  # becoming the chaincode closes it
+        output, gate = fds
+        await_birth(output, gate, shown)
+
+    def _next_fork(self) -> list[int] | None:
+        """Serve one request or fork a spare; return a request's descriptors in its fork."""
+        self._control.settimeout(None if self._spare else QUIET_S)
+        try:
+            packet, fds = receive(self._control)
+        except TimeoutError:
+            return self._make_spare()
+        if not packet:
+            os._exit(0)
+        request: dict[str, Any] = json.loads(packet)
+        answer = self._answer(request["script"], fds)
+        if answer is None:
+            return fds
+        self._tell(number=request["number"], **answer)
+        for fd in fds:
+            os.close(fd)
+        return None
 
     def _tell(self, **facts: object) -> None:
         self._control.send(json.dumps(facts).encode())
 
-    def _fork(self, number: int, script: str) -> bool:
-        """Answer one request; True in the fork."""
+    def _answer(self, script: str, fds: list[int]) -> dict[str, object] | None:
+        """Find a fork for a request, and return what to tell of it; None in one made for it."""
         if (path := self._sources.changed()) is not None:
-            self._tell(number=number, changed=path)
-            return False
+            return {"changed": path}
         try:
             directory = os.path.dirname(os.path.realpath(script))
             own = {name.partition(".")[0] for name in os.listdir(directory)}
         except OSError as exc:
-            self._tell(number=number, refused=str(exc))
-            return False
+            return {"refused": str(exc)}
         if shadows := sorted(own & self._names):
-            self._tell(number=number, refused=f"{shadows[0]} is a module of its own")
+            return {"refused": f"{shadows[0]} is a module of its own"}
+        try:
+            if not self._pass_on(fds) and fork():
+                return None
+        except OSError as exc:
+            return {"refused": f"fork: {exc.strerror}"}
+        return {"forked": True}
+
+    def _pass_on(self, fds: list[int]) -> bool:
+        """Give a request to the spare; False if there is none, or none that lives."""
+        spare, self._spare = self._spare, None
+        if spare is None:
             return False
-        parent = os.fork()
-        if parent == 0:
+        with spare:
             try:
-                if os.fork() == 0:
-                    return True
-            except OSError as exc:
-                os._exit(exc.errno or 1)
+                socket.send_fds(spare, [b"."], fds)
+            except ConnectionError:
+                return False
+        return True
+
+    def _make_spare(self) -> list[int] | None:
+        """Fork a spare; in the spare, wait for its request and return that one's descriptors."""
+        self._spare, waiting = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with waiting:
+            try:
+                if not fork():
+                    return None
+            except OSError:  # the next request tries again
+                return None
+            try:
+                self._spare.close()
+                sys.modules[REHEARSAL].rehearse()
+                _, fds = receive(waiting)
+            except BaseException:  # nobody would hear of it
+                os._exit(127)
+        if not fds:
             os._exit(0)
-        code = os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1])
-        if code:
-            self._tell(number=number, refused=f"fork: {os.strerror(code)}")
-        else:
-            self._tell(number=number, forked=True)
-        return False
+        return fds
+
+
+def fork() -> bool:
+    """Fork; False here, and True in what has become a child of the keeper.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    parent = os.fork()
+    if parent == 0:
+        try:
+            if os.fork() == 0:
+                return True
+        except OSError as exc:
+            os._exit(exc.errno or 1)
+        os._exit(0)
+    if code := os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]):
+        raise OSError(code, os.strerror(code))
+    return False
+
+
+def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """Return one packet and its descriptors; neither at the end."""
+    packet, fds, _, _ = socket.recv_fds(
+        sock, keeper.MAX_PACKET_BYTES, 2, flags=socket.MSG_CMSG_CLOEXEC
+    )
+    return packet, fds
 
 
 def await_birth(output: int, gate: int, shown: Shown) -> None:

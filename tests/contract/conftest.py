@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from tests.fakes.runtime import (
     HangsInStop,
     NeverReadyRuntime,
 )
+
+ROOT = Path(__file__).parents[2]
 
 FAKES = {
     "fake": FakeRuntime,
@@ -54,6 +58,21 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
             return FakeEngineHarness(tmp_path)
         case name:
             return FakeHarness(FAKES[name]())
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    """A virtual environment that holds what this interpreter's does, and more if a test wants."""
+    base = tmp_path / "environment"
+    (base / "bin").mkdir(parents=True)
+    (base / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
+    home = Path(os.path.realpath(sys.executable)).parent
+    (base / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
+    packages = base / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    packages.mkdir(parents=True)
+    found = (sysconfig.get_path("platlib"), ROOT, ROOT / "proto")
+    (packages / "library.pth").write_text("".join(f"{place}\n" for place in found))
+    return packages
 
 
 @pytest.fixture(scope="session")

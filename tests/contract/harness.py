@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +33,7 @@ from runtimes.api import (
     UnixOrigin,
 )
 from runtimes.process import backend as process_backend
+from runtimes.process import zygotes
 from tests.fakes.runtime import FakeInstance, FakeRuntime, opened
 
 LIMIT_S = 20.0
@@ -143,6 +145,38 @@ def keepers() -> set[int]:
     return found
 
 
+def children_of_keeper() -> dict[int, str]:
+    """Return what every child of a keeper is: `zygote`, its `spare`, or `chaincode`."""
+    found = {}
+    for pid in keepers():
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                if zygotes.PROGRAM.name not in Path(f"/proc/{child}/cmdline").read_text():
+                    found[child] = "chaincode"
+                else:
+                    found[child] = "zygote" if os.getsid(child) == child else "spare"
+    return found
+
+
+def pids_of(kind: str) -> set[int]:
+    """Return the children of keepers that are of one kind."""
+    return {pid for pid, found in children_of_keeper().items() if found == kind}
+
+
+async def with_spare(backend: RuntimeBackend, spec: InstanceSpec) -> int:
+    """Wait until a spare waits to be this chaincode, and return its process id."""
+    found: set[int] = set()
+
+    def one_waits() -> bool:  # another may be on its way, or out
+        found.clear()
+        found.update(pids_of("spare"))
+        return len(found) == 1
+
+    await backend.build(replace(spec.package, env=spec.env))
+    await until(one_waits)
+    return found.pop()
+
+
 class ProcessHarness:
     """The real processes of this machine, recognised by a mark in their environment."""
 
@@ -211,6 +245,17 @@ def python(
         (path / name).write_text(text)
     package = replace(spec.package, type="python")
     return replace(spec, package=package, env={**spec.env, **(env or {})})
+
+
+def inside(spec: InstanceSpec, packages: Path) -> InstanceSpec:
+    """Let a chaincode use a virtual environment."""
+    (spec.package.path / "venv").symlink_to(packages.parents[2])
+    return spec
+
+
+def settled(path: Path) -> bool:
+    """Tell whether a file is older than what a zygote takes for a moment ago."""
+    return time.time_ns() - path.stat().st_ctime_ns > 100_000_000
 
 
 class FakeHarness:

@@ -47,10 +47,10 @@ async def test_no_process_is_left(harness: ProcessHarness, kind: str, moment: st
         env={**os.environ, **spec.env, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
     )
-    # the mark is in the environment of the peer and its keeper, too, and of a zygote
+    # the mark is in the environment of the peer and its keeper, too, of a zygote and its spare
     if moment == "killed":
         each = BROOD_SIZE if kind == "golang" else PYTHON_BROOD_SIZE
-        others = 2 if kind == "golang" else 3
+        others = 2 if kind == "golang" else 4
         await until(lambda: len(harness.left()) >= 2 * each + others)
         peer.kill()
     with trio.fail_after(LIMIT_S):

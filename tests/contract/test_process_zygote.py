@@ -8,8 +8,6 @@ import os
 import re
 import signal
 import sys
-import sysconfig
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +23,15 @@ from tests.contract.harness import (
     PYTHON_BROOD_SIZE,
     ProcessHarness,
     cancelled_at_step,
+    inside,
     keepers,
+    pids_of,
     python,
+    settled,
     until,
+    with_spare,
 )
 
-ROOT = Path(__file__).parents[2]
 FORKED = "import sys; forked = 'shim.client' in sys.modules\n"
 SERVES = f"{FORKED}print(forked)\nimport time\ntime.sleep(1000)\n"
 
@@ -56,6 +57,8 @@ def running():
         return repr(asyncio.get_running_loop())
     except RuntimeError as exc:
         return str(exc)
+async def task():
+    return asyncio.current_task().get_name()
 print(json.dumps({
     "main": main,
     "frames": repr(sys._getframe().f_code),
@@ -81,18 +84,26 @@ print(json.dumps({
     "threads": [threading.active_count(), threading.main_thread() is threading.current_thread(),
                 threading.main_thread().native_id == os.getpid()],
     "places": [tempfile.gettempdir(), site.USER_BASE, site.USER_SITE, os.path.expanduser("~")],
-    "loop": running(), "locale": locale.setlocale(locale.LC_CTYPE),
+    "loop": running(), "task": asyncio.run(task()), "locale": locale.setlocale(locale.LC_CTYPE),
     "gc": [gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()],
     "priority": [os.getpriority(os.PRIO_PROCESS, 0), sorted(os.sched_getaffinity(0))],
 }))
 """
 
 
-async def run(harness: ProcessHarness, *specs: InstanceSpec) -> list[tuple[tuple[str, ...], str]]:
-    """Run chaincodes to their ends, one after the other; return what each said and its status."""
+async def run(
+    harness: ProcessHarness, *specs: InstanceSpec, spare: bool = False
+) -> list[tuple[tuple[str, ...], str]]:
+    """Run chaincodes to their ends, one after the other; return what each said and its status.
+
+    Args:
+        spare: each is to be the spare of its zygote.
+    """
     said = []
     async with harness.open() as backend:
         for spec in specs:
+            if spare:
+                await with_spare(backend, spec)
             instance = await backend.start(spec)
             with trio.fail_after(LIMIT_S):
                 status = await instance.wait()
@@ -101,18 +112,8 @@ async def run(harness: ProcessHarness, *specs: InstanceSpec) -> list[tuple[tuple
     return said
 
 
-def children_of_keeper(*, zygotes_only: bool = False) -> set[int]:
-    found = set()
-    for pid in keepers():
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            words = Path(f"/proc/{child}/cmdline").read_text()
-            if not zygotes_only or zygotes.PROGRAM.name in words:
-                found.add(int(child))
-    return found
-
-
 def zygote_pids() -> set[int]:
-    return children_of_keeper(zygotes_only=True)
+    return pids_of("zygote")
 
 
 @pytest.fixture
@@ -120,27 +121,6 @@ def off(tmp_path: Path) -> ProcessHarness:
     """The same, without zygotes."""
     (tmp_path / "off").mkdir()
     return ProcessHarness(tmp_path / "off", {"zygote": "off"})
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> Path:
-    """A virtual environment that holds what this interpreter's does, and more if a test wants."""
-    base = tmp_path / "environment"
-    (base / "bin").mkdir(parents=True)
-    (base / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
-    home = Path(os.path.realpath(sys.executable)).parent
-    (base / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
-    packages = base / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
-    packages.mkdir(parents=True)
-    found = (sysconfig.get_path("platlib"), ROOT, ROOT / "proto")
-    (packages / "library.pth").write_text("".join(f"{place}\n" for place in found))
-    return packages
-
-
-def inside(spec: InstanceSpec, packages: Path) -> InstanceSpec:
-    """Let a chaincode use a virtual environment."""
-    (spec.package.path / "venv").symlink_to(packages.parents[2])
-    return spec
 
 
 def without_names(text: str, spec: InstanceSpec) -> str:
@@ -152,14 +132,17 @@ def without_names(text: str, spec: InstanceSpec) -> str:
     return re.sub(r'"keeper": \d+', '"keeper": 0', text)
 
 
+@pytest.mark.parametrize("spare", [False, True])
 @pytest.mark.parametrize("options", [{}, {"openFiles": 200, "memory": 1 << 30, "processes": 5000}])
-async def test_a_fork_finds_what_an_exec_finds(tmp_path: Path, options: dict[str, object]) -> None:
+async def test_a_fork_finds_what_an_exec_finds(
+    tmp_path: Path, options: dict[str, object], spare: bool
+) -> None:
     reports = []
     for switch in ("auto", "off"):
         (tmp_path / switch).mkdir()
         harness = ProcessHarness(tmp_path / switch, {**options, "zygote": switch})
         spec = python(harness, FORKED.replace("\n", "; print(forked)\n") + REPORT)
-        (((forked, report), _),) = await run(harness, spec)
+        (((forked, report), _),) = await run(harness, spec, spare=spare and switch == "auto")
         assert forked == str(switch == "auto")
         text = without_names(report, spec).replace(str(tmp_path / switch), "HERE")
         found = json.loads(text)
@@ -199,7 +182,7 @@ async def test_it_is_a_child_of_the_keeper_with_a_mark_of_its_own(harness: Proce
         instance = await backend.start(python(harness, SERVES))
         await until(lambda: harness.lines)
         assert harness.lines == [("asset:1.0", "True")]
-        (pid,) = children_of_keeper() - zygote_pids()
+        (pid,) = pids_of("chaincode")
         environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         (zygote,) = zygote_pids()
         of_zygote = Path(f"/proc/{zygote}/environ").read_bytes().split(b"\0")
@@ -208,21 +191,22 @@ async def test_it_is_a_child_of_the_keeper_with_a_mark_of_its_own(harness: Proce
         assert len(marks[0]) == len(marks[1]) == 1
         assert marks[0] != marks[1]
         os.kill(zygote, signal.SIGKILL)
-        await until(lambda: zygote not in children_of_keeper())
+        await until(lambda: zygote not in zygote_pids())
         assert Path(f"/proc/{pid}").exists()
         await instance.stop()
         assert not Path(f"/proc/{pid}").exists()
     assert not harness.left()
 
 
-async def test_forks_draw_different_random_numbers(harness: ProcessHarness) -> None:
+@pytest.mark.parametrize("spare", [False, True])
+async def test_forks_draw_different_random_numbers(harness: ProcessHarness, spare: bool) -> None:
     source = (
         f"{FORKED}import random, secrets, ssl, uuid, tempfile\n"
         "print(forked, random.random(), secrets.token_hex(), ssl.RAND_bytes(8), uuid.uuid4(),"
         " next(tempfile._get_candidate_names()))"
     )
-    said = [tail[0].split() for tail, _ in await run(harness, *[python(harness, source)] * 3)]
-    columns = list(zip(*said, strict=True))
+    said = await run(harness, *[python(harness, source)] * 3, spare=spare)
+    columns = list(zip(*(tail[0].split() for tail, _ in said), strict=True))
     assert columns[0] == ("True",) * 3
     for column in columns[1:]:
         assert len(set(column)) == 3
@@ -286,11 +270,14 @@ ENDINGS = {
 }
 
 
-async def test_a_fork_ends_as_an_exec_does(harness: ProcessHarness, off: ProcessHarness) -> None:
+@pytest.mark.parametrize("spare", [False, True])
+async def test_a_fork_ends_as_an_exec_does(
+    harness: ProcessHarness, off: ProcessHarness, spare: bool
+) -> None:
     forked, executed = (
         [python(each, text) for text in ENDINGS.values()] for each in (harness, off)
     )
-    said, expected = await run(harness, *forked), await run(off, *executed)
+    said, expected = await run(harness, *forked, spare=spare), await run(off, *executed)
     for name, ours, theirs, spec, other in zip(
         ENDINGS, said, expected, forked, executed, strict=True
     ):
@@ -423,8 +410,9 @@ async def test_a_zygote_that_hangs_is_replaced(
         assert "is replaced: no answer within" in caplog.text
 
 
+@pytest.mark.parametrize("spare", [False, True])
 async def test_a_changed_environment_gets_another_zygote(
-    harness: ProcessHarness, environment: Path
+    harness: ProcessHarness, environment: Path, spare: bool
 ) -> None:
     source = f"{FORKED}import json\nprint(forked, sys.prefix, hasattr(json, 'added'))"
     spec = inside(python(harness, source), environment)
@@ -432,12 +420,14 @@ async def test_a_changed_environment_gets_another_zygote(
     async with harness.open() as backend:
         for text in ("", "import json; json.added = True\n"):
             (environment / "more.pth").write_text(text)
-            await until(lambda: _settled(environment / "more.pth"))
+            await until(lambda: settled(environment / "more.pth"))
             instance = await backend.start(spec)
             with trio.fail_after(LIMIT_S):
                 await instance.wait()
             lines += instance.tail()
             await instance.stop()
+            if spare:  # which has read what the first one did
+                await until(lambda: pids_of("spare"))
     prefix = f"{spec.package.path}/venv"
     assert lines == [f"True {prefix} False", f"True {prefix} True"]
 
@@ -452,11 +442,6 @@ async def test_what_changed_while_it_was_read_is_not_forked(
     spec = inside(python(harness, f"{FORKED}print(forked)"), environment)
     assert await run(harness, spec) == [(("False",), "exit code 0")]
     assert "own.pth was changed a moment ago" in caplog.text
-
-
-def _settled(path: Path) -> bool:
-    """Tell whether a file is older than what a zygote takes for a moment ago."""
-    return time.time_ns() - path.stat().st_ctime_ns > 100_000_000
 
 
 @pytest.mark.parametrize(
@@ -519,7 +504,7 @@ async def test_limits_that_cannot_be_set_fail_the_start(
             await backend.start(python(harness, SERVES))
         monkeypatch.undo()
         assert await forked_after(harness, backend)
-        assert children_of_keeper() == zygote_pids()
+        assert not pids_of("chaincode")
 
 
 async def test_a_fork_that_dies_at_the_gate_fails_its_start_alone(
@@ -568,8 +553,9 @@ async def test_a_start_that_is_cancelled_at_any_step_leaves_nothing(
             spec = python(harness, SERVES)
             if await cancelled_at_step(step, lambda: backend.start(spec)):  # noqa: B023 - used here
                 break
-            await until(lambda: children_of_keeper() == zygote_pids())
+            await until(lambda: not pids_of("chaincode"))
             await until(lambda: len(harness.directories()) == len(zygote_pids()))
+            await until(lambda: len(pids_of("spare")) <= len(zygote_pids()))
         assert not harness.left()
         step += 1
     assert step > 10
@@ -590,14 +576,14 @@ async def test_many_at_once_come_from_one_zygote(harness: ProcessHarness) -> Non
         await until(lambda: len(harness.lines) == 8)
         assert {line for _, line in harness.lines} == {"True"}
         assert len(zygote_pids()) == 1
-        assert len(children_of_keeper()) == 9
+        assert len(pids_of("chaincode")) == 8
     assert not harness.left()
 
 
 async def test_a_new_keeper_has_new_zygotes(harness: ProcessHarness) -> None:
     async with harness.open() as backend:
         instance = await backend.start(python(harness, PYTHON_BROOD))
-        await until(lambda: len(harness.left()) == PYTHON_BROOD_SIZE + 1)
+        await until(lambda: len(harness.left()) == PYTHON_BROOD_SIZE + 2)  # zygote and spare
         await until(harness.is_up)
         assert harness.lines == [("asset:1.0", "up True")]
         (keeper,) = keepers()
