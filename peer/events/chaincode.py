@@ -47,7 +47,7 @@ async def chaincode_events(
     async with aclosing(ledger.blocks(number)) as blocks:
         async for block in blocks:
             events = []
-            for each in transactions(block):
+            for each in transactions(block, ledger.newest):
                 if each.code is not ValidationCode.VALID:
                     continue
                 for event in each.events:

@@ -8,7 +8,8 @@ Fabric:    core/peer/deliverevents.go `toFilteredBlock` (release-2.5)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from fabric_protos.codec import decode
@@ -27,44 +28,49 @@ from fabric_protos.protos import (
     TxValidationCode,
 )
 from fabric_protos.stream import ChannelHeader
-from peer.ledger.api import ValidationCode
+from peer.ledger.api import CommittedBlock, ValidationCode
 from peer.ledger.blocks import envelopes_of, flags_of, header_of
+
+ENDORSED = HeaderType.ENDORSER_TRANSACTION
 
 
 class TransactionEvents(NamedTuple):
     """One transaction of a block, as far as listeners look at it."""
 
     tx_id: str
-    channel_id: str
     type: int
     code: ValidationCode
     events: list[ChaincodeEvent]
 
 
-def transactions(block: Block) -> Iterator[TransactionEvents]:
-    """Yield the transactions of a committed block; one that cannot be read has no id."""
-    for data, flag in zip(envelopes_of(block), flags_of(block), strict=True):
+def transactions(block: Block, newest: CommittedBlock | None = None) -> Iterator[TransactionEvents]:
+    """Yield the transactions of a committed block; one that cannot be read has no id.
+
+    Args:
+        newest: the ledger's last block. If it is this one, what is known of it is not read again.
+    """
+    known = newest if newest is not None and newest.block is block else None
+    for index, (data, flag) in enumerate(zip(envelopes_of(block), flags_of(block), strict=True)):
         code = ValidationCode(flag)
-        try:
-            payload = decode(Payload, decode(Envelope, data).payload)
-            if payload.header is None:
-                raise DecodeError("no header")
-            header = ChannelHeader.decode(payload.header.channel_header)
-        except DecodeError:
-            yield TransactionEvents("", "", HeaderType.MESSAGE, code, [])
-            continue
-        events = []
-        if header.type == HeaderType.ENDORSER_TRANSACTION:
-            events = list(_events(payload.data))
-        yield TransactionEvents(header.tx_id, header.channel_id, header.type, code, events)
+        event = None if known is None else known.events.get(index)
+        if known is None or event is None:
+            yield _read(data, code)
+        else:
+            yield TransactionEvents(known.tx_ids[index], ENDORSED, code, _decoded([event]))
 
 
-def filtered_block(channel_id: str, block: Block) -> FilteredBlock:
-    """Return a block without contents; events keep their names and lose their payloads."""
+def filtered_block(
+    channel_id: str, block: Block, newest: CommittedBlock | None = None
+) -> FilteredBlock:
+    """Return a block without contents; events keep their names and lose their payloads.
+
+    Args:
+        newest: as of `transactions`.
+    """
     filtered = []
-    for each in transactions(block):
+    for each in transactions(block, newest):
         actions = None
-        if each.type == HeaderType.ENDORSER_TRANSACTION:
+        if each.type == ENDORSED:
             actions = FilteredTransactionActions(
                 chaincode_actions=[
                     FilteredChaincodeAction(chaincode_event=_without_payload(event))
@@ -91,16 +97,30 @@ def _without_payload(event: ChaincodeEvent) -> ChaincodeEvent:
     )
 
 
-def _events(data: bytes) -> Iterator[ChaincodeEvent]:
-    """Yield the events of a transaction, as far as they can be read."""
+def _read(data: bytes, code: ValidationCode) -> TransactionEvents:
     try:
-        for action in decode(Transaction, data).actions:
-            endorsed = decode(ChaincodeActionPayload, action.payload).action
-            if endorsed is None:
-                continue
-            response = decode(ProposalResponsePayload, endorsed.proposal_response_payload)
-            events = decode(ChaincodeAction, response.extension).events
-            if events:
-                yield decode(ChaincodeEvent, events)
+        payload = decode(Payload, decode(Envelope, data).payload)
+        if payload.header is None:
+            raise DecodeError("no header")
+        header = ChannelHeader.decode(payload.header.channel_header)
     except DecodeError:
-        return
+        return TransactionEvents("", HeaderType.MESSAGE, code, [])
+    events = _decoded(_events(payload.data)) if header.type == ENDORSED else []
+    return TransactionEvents(header.tx_id, header.type, code, events)
+
+
+def _events(data: bytes) -> Iterator[bytes]:
+    """Yield the marshalled event of each action of a transaction."""
+    for action in decode(Transaction, data).actions:
+        endorsed = decode(ChaincodeActionPayload, action.payload).action
+        if endorsed is not None:
+            response = decode(ProposalResponsePayload, endorsed.proposal_response_payload)
+            yield decode(ChaincodeAction, response.extension).events
+
+
+def _decoded(events: Iterable[bytes]) -> list[ChaincodeEvent]:
+    """Return the events there are, as far as they can be read."""
+    found: list[ChaincodeEvent] = []
+    with suppress(DecodeError):  # those before it have been found
+        found.extend(decode(ChaincodeEvent, event) for event in events if event)
+    return found

@@ -260,6 +260,8 @@ class CommittedBlock(NamedTuple):
         codes, tx_ids, kinds: one for each transaction; an id is empty where it cannot be read.
         namespaces: those that its valid transactions wrote to.
         times: how long it took.
+        events: index of an endorsed transaction to its marshalled ``ChaincodeEvent``, empty if
+            there is none; only of those that had been read when the block came.
     """
 
     block: Block
@@ -268,6 +270,7 @@ class CommittedBlock(NamedTuple):
     kinds: Sequence[TransactionKind]
     namespaces: frozenset[str]
     times: CommitTimes
+    events: Mapping[int, bytes]
 
 
 class CommittedTransaction(NamedTuple):
@@ -374,6 +377,11 @@ class Ledger(Protocol):
     @property
     def height(self) -> int:
         """Number of blocks committed."""
+        ...
+
+    @property
+    def newest(self) -> CommittedBlock | None:
+        """The last block as it was committed; None if it was before the ledger was opened."""
         ...
 
     @property

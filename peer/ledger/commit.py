@@ -146,6 +146,7 @@ class BlockCommit:
         self._codes: list[ValidationCode] = []
         self._transactions: list[TransactionRow] = []
         self._kinds: list[TransactionKind] = []
+        self._events: dict[int, bytes] = {}
         self._began = time.perf_counter()
         self._history: list[PastWrites] = []
         self._private = PrivateBatch()
@@ -165,7 +166,8 @@ class BlockCommit:
             code, contents = _read(read_header(envelope))
         else:
             code, contents = VALID, known
-        header, kind, sets = contents
+            self._events[len(self._codes)] = known.event
+        header, kind, sets, _ = contents
         self._kinds.append(kind)
         if code is VALID:
             code = await self._validation.check(sets)
@@ -186,7 +188,7 @@ class BlockCommit:
         header = read_header(envelope)
         sets: list[NamespaceSet] = []
         if code is VALID:
-            readable, (_, _, sets) = _read(header)
+            readable, (_, _, sets, _) = _read(header)
             if readable is not VALID:
                 raise DecodeError(f"transaction {header.tx_id} is recorded as valid")
             for key, collection in written_collections(sets):
@@ -221,7 +223,7 @@ class BlockCommit:
         tx_ids = [row.tx_id for row in self._transactions]
         times = CommitTimes(*(end - start for start, end in pairwise([self._began, *clock])))
         written = self._validation.written
-        return CommittedBlock(block, self._codes, tx_ids, self._kinds, written, times)
+        return CommittedBlock(block, self._codes, tx_ids, self._kinds, written, times, self._events)
 
     def write_again(self, position: Position) -> None:
         """Write to the databases what follows from a block that is stored already.

@@ -70,7 +70,7 @@ class KVLedger:
         self.snapshots = snapshots
         self.documents = None if server is None else Documents(chain.store, server, self._committer)
         self._next_block = trio.Event()
-        self._last: Block | None = None
+        self._newest: CommittedBlock | None = None
         self._is_closed = False
 
     @property
@@ -82,6 +82,11 @@ class KVLedger:
     def first_block(self) -> int:
         """Number of the oldest block."""
         return self._chain.birth.number + 1
+
+    @property
+    def newest(self) -> CommittedBlock | None:
+        """The last block as it was committed; None if it was before the ledger was opened."""
+        return self._newest
 
     @property
     def has_history(self) -> bool:
@@ -202,9 +207,9 @@ class KVLedger:
         """Return a block with its verdicts; None when there is none yet."""
         if 0 <= number < self.first_block:
             raise BeforeSnapshot(number, self.first_block)
-        if self._last is not None and number == self.height - 1:
+        if self._newest is not None and number == self.height - 1:
             await trio.lowlevel.checkpoint()
-            return self._last  # as everybody who follows the channel asks for it now
+            return self._newest.block  # as everybody who follows the channel asks for it now
         return await self._read(self._store.find_block(number))
 
     async def block_by_hash(self, header_hash: bytes) -> Block | None:
@@ -311,7 +316,7 @@ class KVLedger:
             with trio.CancelScope(shield=True):
                 await self.documents.follow()
         store.height += 1
-        self._last = done.block
+        self._newest = done
         self._chain.tip = Tip.of(done.block)
         with trio.CancelScope(shield=True):
             await self.snapshots.committed()

@@ -86,11 +86,13 @@ class Contents(NamedTuple):
 
     Attributes:
         sets: everything it read and wrote.
+        event: what its chaincode tells, marshalled, where whoever read it has looked.
     """
 
     header: TransactionHeader
     kind: TransactionKind
     sets: list[NamespaceSet]
+    event: bytes = b""
 
 
 def timestamp_of(header: ChannelHeader) -> Timestamp:

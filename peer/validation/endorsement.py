@@ -41,11 +41,12 @@ class Key(NamedTuple):
 
 
 class Action(NamedTuple):
-    """What was endorsed: which chaincode did what."""
+    """What was endorsed: which chaincode did what, and its marshalled event."""
 
     name: str
     version: str
     sets: list[NamespaceSet]
+    event: bytes
 
 
 def read_action(
@@ -88,7 +89,7 @@ def read_action(
     names = [each.name for each in sets]
     if len(set(names)) != len(names):
         raise Invalid(Code.ILLEGAL_WRITESET, "a namespace stands there twice")
-    return Action(name=name, version=version, sets=sets)
+    return Action(name=name, version=version, sets=sets, event=action.events)
 
 
 def _check_event(event: bytes, name: str) -> None:

@@ -156,4 +156,4 @@ def _contents(transaction: EndorserTransaction, action: Action) -> Contents:
     channel, data = transaction.signed.channel_header, transaction.signed.data
     header = TransactionHeader(channel.type, channel.tx_id, timestamp_of(channel), data)
     kind = TransactionKind(channel.type, f"{action.name}:{action.version}")
-    return Contents(header, kind, action.sets)
+    return Contents(header, kind, action.sets, action.event)
