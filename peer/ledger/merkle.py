@@ -43,7 +43,7 @@ class RangeReads:
 
     def add(self, key: bytes, block: int, tx: int) -> None:
         """Append one read of a key, and of what this transaction wrote there."""
-        read = delimited(b"\x0a", key) + _version(block, tx)
+        read = delimited(b"\x0a", key) + version_field(block, tx)
         self._pending.append(delimited(b"\x0a", read))
         if len(self._pending) > self._max_degree:
             self._flush()
@@ -84,7 +84,7 @@ class RangeReads:
 
 
 @lru_cache(maxsize=1024)
-def _version(block: int, tx: int) -> bytes:
+def version_field(block: int, tx: int) -> bytes:
     """Return the field ``version`` of a ``KVRead``; what was written together has it in common."""
     version = b"\x08" + varint_bytes(block) if block else b""
     if tx:

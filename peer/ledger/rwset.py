@@ -24,7 +24,6 @@ from fabric_protos.kvrwset import (
     KvMetadataEntry,
     KvMetadataWrite,
     KvMetadataWriteHash,
-    KvRead,
     KvReadHash,
     KvrwSet,
     KvWriteHash,
@@ -42,7 +41,7 @@ from fabric_protos.rwset import (
 )
 from fabric_protos.wire import delimited, delimited_two
 from peer.ledger.api import SimulationResults, Version
-from peer.ledger.merkle import RangeReads
+from peer.ledger.merkle import RangeReads, version_field
 from peer.ledger.snapshot import ScannedRow
 
 Metadata = Mapping[str, bytes]
@@ -138,17 +137,18 @@ class _Namespace:
         ranges: dict[tuple[str, str, bool], RangeQuery] = {}
         for query in self.range_queries:
             ranges.setdefault((query.start_key, query.end_key, query.is_exhausted), query)
-        read = KvrwSet(
-            reads=[kv_read(key, version) for key, version in sorted(self.reads.items())],
-            range_queries_info=[query.info() for query in ranges.values()],
-        )
-        marked = KvrwSet(
-            metadata_writes=[
+        parts = [_read(key.encode(), self.reads[key]) for key in sorted(self.reads)]
+        if ranges:
+            infos = [query.info() for query in ranges.values()]
+            parts.append(encode(KvrwSet(range_queries_info=infos)))
+        parts.append(_writes(self.writes))
+        if self.metadata:
+            marks = [
                 KvMetadataWrite(key=key, entries=metadata_entries(metadata))
                 for key, metadata in sorted(self.metadata.items())
             ]
-        )
-        return b"".join((encode(read), _writes(self.writes), encode(marked)))
+            parts.append(encode(KvrwSet(metadata_writes=marks)))
+        return b"".join(parts)
 
 
 class RwSetBuilder:
@@ -243,11 +243,6 @@ class RwSetBuilder:
         )
 
 
-def kv_read(key: str, version: Version | None) -> KvRead:
-    """Return the message of one read; a missing key has no version, which is not version (0, 0)."""
-    return KvRead(key=key, version=_version(version))
-
-
 def metadata_entries(metadata: Metadata) -> list[KvMetadataEntry]:
     """Return metadata as messages, sorted by name."""
     return [KvMetadataEntry(name=name, value=value) for name, value in sorted(metadata.items())]
@@ -262,6 +257,12 @@ def _version(version: Version | None) -> VersionMessage | None:
     if version is None:
         return None
     return VersionMessage(block_num=version.block, tx_num=version.tx)
+
+
+def _read(key: bytes, version: Version | None) -> bytes:
+    """Return a read of a ``KvrwSet``; a missing key has no version, which is not version (0, 0)."""
+    name = delimited(b"\x0a", key) if key else b""
+    return delimited(b"\x0a", name if version is None else name + version_field(*version))
 
 
 def _writes(writes: Mapping[str, bytes]) -> bytes:

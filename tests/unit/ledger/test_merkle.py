@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from fabric_protos.codec import encode
 from fabric_protos.kvrwset import KvRead, QueryReads, QueryReadsMerkleSummary
 from fabric_protos.kvrwset import Version as VersionMessage
-from peer.ledger.api import Version
 from peer.ledger.merkle import RangeReads, UnusableSummary
-from peer.ledger.rwset import RangeQuery, kv_read
+from peer.ledger.rwset import RangeQuery
 
 LEAF_0_2 = "7d48cfaa2b324439ad064170e866d68089d88d338b6e9f49086ac634535ba1c8"
 LEAF_3_3 = "d11421d71467ac9bc3ef1b85e9d13d9f920730add73f94654c06a2d53670f4c0"
@@ -21,7 +20,11 @@ LEAF_OF_51 = "27b51b959690c8c6fb892ce824b424ce3b5d12436d83b7ab2c90fd3b1506d300"
 
 
 def reads(count: int, key: str = "k{:02}") -> list[KvRead]:
-    return [kv_read(key.format(i), Version(1, i)) for i in range(count)]
+    return [kv_read(key.format(i), 1, i) for i in range(count)]
+
+
+def kv_read(key: str, block: int, tx: int) -> KvRead:
+    return KvRead(key=key, version=VersionMessage(block_num=block, tx_num=tx))
 
 
 def summary_of(items: list[KvRead], degree: int) -> QueryReads | QueryReadsMerkleSummary:
@@ -54,7 +57,7 @@ def test_reads_marshal_as_in_fabric() -> None:
 )
 @example([("k" * 127, 127, 128), ("k" * 128, 0, 0), ("k" * 16_384, 16_384, 2**64 - 1)])
 def test_a_leaf_is_the_hash_of_the_marshalled_reads(rows: list[tuple[str, int, int]]) -> None:
-    items = [kv_read(key, Version(block, tx)) for key, block, tx in rows]
+    items = [kv_read(*row) for row in rows]
     summary = summary_of(items, 2)
     assert isinstance(summary, QueryReadsMerkleSummary)
     assert summary.max_level_hashes == [leaf(items)]

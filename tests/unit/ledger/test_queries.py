@@ -13,8 +13,8 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fabric_protos.codec import encode
 from fabric_protos.kvrwset import KvrwSet
+from fabric_protos.kvrwset import Version as VersionMessage
 from peer.errors import LedgerError, QueryError
 from peer.ledger import open_ledger
 from peer.ledger.api import (
@@ -27,7 +27,6 @@ from peer.ledger.api import (
 )
 from peer.ledger.collation import collated
 from peer.ledger.queries import QueryResults, parse_query
-from peer.ledger.rwset import kv_read
 from peer.ledger.snapshot import DocumentRow
 from tests.unordered import CommittingTransaction, commit_unordered
 
@@ -169,10 +168,8 @@ async def test_only_what_is_taken_is_recorded_and_no_phantoms(
     assert [record.key for record in await results.take(2)] == ["a", "c"]
     simulator.set_state("cc", "e", b"{}")
     rwset = public_set(simulator)
-    assert [encode(read) for read in rwset.reads] == [
-        encode(kv_read("a", Version(0, 0))),
-        encode(kv_read("c", Version(1, 0))),
-    ]
+    read = [(each.key, each.version) for each in rwset.reads]
+    assert read == [("a", VersionMessage()), ("c", VersionMessage(block_num=1))]
     assert rwset.range_queries_info == []
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fabric_protos.codec import decode, encode
-from fabric_protos.kvrwset import HashedRwSet, KvrwSet, KvWrite
+from fabric_protos.kvrwset import HashedRwSet, KvRead, KvrwSet, KvWrite
+from fabric_protos.kvrwset import Version as VersionMessage
 from fabric_protos.rwset import TxPvtReadWriteSet, TxReadWriteSet
 from peer.ledger.api import TxSimulator, Version
 from peer.ledger.rwset import RwSetBuilder
@@ -54,6 +55,16 @@ def test_writes_are_encoded_as_any_message_is(size: int) -> None:
     builder.add_writes("cc", writes)
     messages = [KvWrite(key=key, is_delete=not writes[key], value=writes[key]) for key in writes]
     assert only_namespace(builder).rwset == encode(KvrwSet(writes=messages))
+
+
+@pytest.mark.parametrize("version", [None, (0, 0), (1, 0), (0, 1), (127, 128), (2**64 - 1, 300)])
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_384])
+def test_reads_are_encoded_as_any_message_is(size: int, version: tuple[int, int] | None) -> None:
+    builder, expected = RwSetBuilder(), KvRead(key="k" * size)
+    builder.add_read("cc", expected.key, None if version is None else Version(*version))
+    if version is not None:
+        expected.version = VersionMessage(block_num=version[0], tx_num=version[1])
+    assert only_namespace(builder).rwset == encode(KvrwSet(reads=[expected]))
 
 
 def test_keys_sort_by_their_bytes() -> None:
