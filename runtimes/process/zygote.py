@@ -44,7 +44,7 @@ LIBRARY = ("shim.main", "shim.client", "shim.logs", "shim.sync_stub", "shim.work
 """What a chaincode that calls `shim.start` imports before it is registered."""
 REHEARSAL = "shim.rehearsal"
 
-QUIET_S = 0.05
+QUIET_S = 0.1
 """Without a request, before a spare is forked: a launch that has begun gets the CPU first."""
 
 CLOCK_TICK_NS = 20_000_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import signal
 from contextlib import suppress
@@ -81,9 +83,9 @@ async def test_it_waits_without_anything_of_a_chaincode(harness: ProcessHarness)
         spare = await with_spare(backend, spec)
         # once it has rehearsed: the socket to the peer, and the one it waits at
         await until(lambda: files_of(spare) == ["/dev/null", "socket", "socket"])
-        assert os.readlink(f"/proc/{spare}/cwd") == "/"
-        status = Path(f"/proc/{spare}/status").read_text()
         (zygote,) = pids_of("zygote")
+        assert os.readlink(f"/proc/{spare}/cwd") == os.readlink(f"/proc/{zygote}/cwd")
+        status = Path(f"/proc/{spare}/status").read_text()
         caught = [line for line in status.splitlines() if line.startswith("SigCgt")]
         assert caught[0] in Path(f"/proc/{zygote}/status").read_text()
 
@@ -150,7 +152,7 @@ FAIL = """
 import os
 def fail():
     open({told!r}, "a").close()
-    raise OSError(11, "no")
+    raise OSError({code}, "no")
 """
 IN_THE_MIDDLE = """
 def fork(first=os.fork, zygote=os.getpid()):
@@ -160,19 +162,24 @@ os.fork = fork
 
 
 @pytest.mark.parametrize(
-    ("broken", "is_forked"),
+    ("broken", "reason"),
     [
-        ("import shim.rehearsal\nshim.rehearsal.rehearse = fail\n", True),
-        ("os.fork = fail\n", False),
-        (IN_THE_MIDDLE, False),
+        ("import shim.rehearsal\nshim.rehearsal.rehearse = fail\n", ""),
+        ("os.fork = fail\n", "is not forked: fork: no"),
+        (IN_THE_MIDDLE, f"is not forked: fork: {os.strerror(errno.EAGAIN)}"),
     ],
 )
 async def test_without_one_a_chaincode_is_forked_or_executed(
-    harness: ProcessHarness, environment: Path, broken: str, is_forked: bool
+    harness: ProcessHarness,
+    environment: Path,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+    reason: str,
 ) -> None:
+    caplog.set_level(logging.INFO, "runtimes.process")
     told = harness.directory / "told"
     site = environment / "sitecustomize.py"
-    site.write_text(FAIL.format(told=str(told)) + broken)
+    site.write_text(FAIL.format(told=str(told), code=errno.EAGAIN) + broken)
     await until(lambda: settled(site))
     spec = inside(python(harness, f"{FORKED}print(forked)"), environment)
     async with harness.open() as backend:
@@ -181,7 +188,8 @@ async def test_without_one_a_chaincode_is_forked_or_executed(
         instance = await backend.start(spec)
         with trio.fail_after(LIMIT_S):
             await instance.wait()
-        assert instance.tail() == (str(is_forked),)
+        assert instance.tail() == (str(not reason),)
+        assert reason in caplog.text
         await instance.stop()
     assert not harness.left()
 

@@ -256,8 +256,8 @@ ENDINGS = {
     "interrupted": "raise KeyboardInterrupt",
     "own hook": "import sys\nsys.excepthook = lambda k, e, t: print(e, t.tb_lineno, t.tb_next)\n"
     "1/0",
-    "atexit": "import atexit\natexit.register(print, 'bye')\nimport threading, time\n"
-    "def late():\n    time.sleep(0.05)\n    print('thread')\n"
+    "atexit": "import atexit\natexit.register(print, 'bye')\nimport threading\n"
+    "def late():\n    threading.main_thread().join()\n    print('thread')\n"
     "threading.Thread(target=late).start()\n1/0",
     "asyncio": "import asyncio\nasync def f():\n    await asyncio.to_thread(print, 'worker')\n"
     "    p = await asyncio.create_subprocess_exec('echo', 'child')\n    await p.wait()\n"
