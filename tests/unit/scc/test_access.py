@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -52,7 +51,7 @@ async def test_a_channel_may_choose_other_policies(
     application = site.channel.bundle.application
     assert application is not None
     acls = {"peer/Propose": PATH, "lscc/Install": PATH}
-    changed = dataclasses.replace(application, acls=acls)
+    changed = application._replace(acls=acls)
     monkeypatch.setattr(site.channel.bundle, "application", changed)
     access(site).check("peer/Propose", CHANNEL, proposal(site.other_admin))
     text = denied(site, "peer/Propose", CHANNEL, proposal(site.admin))
