@@ -34,7 +34,7 @@ from fabric_protos.stream import (
     StateMetadataResult,
 )
 from fabric_protos.stream import Response as ResponseMessage
-from fabric_protos.wire import delimited, utf8, varint_bytes
+from fabric_protos.wire import delimited, delimited_two, utf8, varint_bytes
 
 from .errors import PeerError
 from .response import ERROR, Response
@@ -223,9 +223,12 @@ class Writes:
     ) -> None:
         """Keep a ``WriteRecord`` as ``WriteBatchState`` has it; many objects would cost more."""
         assert self._records is not None
-        record = delimited(b"\x0a", utf8(key, "WriteRecord.key")) if key else b""
-        if value:
-            record += delimited(b"\x12", value)
+        raw = utf8(key, "WriteRecord.key")
+        if raw and value:
+            record = delimited_two(b"\x0a", raw, b"\x12", value)
+        else:
+            record = delimited(b"\x0a", raw) if raw else b""
+            record += delimited(b"\x12", value) if value else b""
         if collection:
             record += delimited(b"\x1a", utf8(collection, "WriteRecord.collection"))
         if metadata:

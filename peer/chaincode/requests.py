@@ -135,8 +135,9 @@ def put_state_metadata(context: TransactionContext, payload: bytes) -> bytes:
 def write_batch_state(context: TransactionContext, payload: bytes) -> bytes:
     """WRITE_BATCH_STATE: the records in order; those before a failure stay recorded."""
     puts: dict[str, bytes] = {}  # public ones that follow each other, and may be very many
+    put_state = WriteRecordType.PUT_STATE
     for record in WriteBatchState.decode(payload).rec:
-        if record.type == WriteRecordType.PUT_STATE and not record.collection:
+        if record.type == put_state and not record.collection:
             puts[record.key] = record.value
             continue
         _put_all(context, puts)

@@ -138,7 +138,8 @@ class Overlay:
         metadata of a missing key is ignored and goes with a deleted one.
         """
         steps, values, marks = changes
-        has_metadata = bool(self.changes[namespace]) or self.snapshot.is_marked(namespace)
+        changed = self.changes[namespace]
+        has_metadata = bool(changed) or self.snapshot.is_marked(namespace)
         for key, done in steps.items():
             if done == PUT:
                 kept = self.metadata(namespace, key) if has_metadata else b""
@@ -151,7 +152,7 @@ class Overlay:
                 stored = Stored(latest.value, marks.get(key, b""), version)
             else:
                 continue
-            self.put(namespace, key, stored)
+            changed[key] = stored
 
 
 class BlockValidation:
@@ -203,7 +204,9 @@ class BlockValidation:
 
         It is a marshalled ``Updates``; there may be too many changes for an object each.
         """
-        writes, heights = [], dict[Version, bytes]()
+        writes = []
+        last: Version | None = None
+        height = b""
         for namespace in sorted(filter(None, self._namespaces)):
             name = delimited(b"\x0a", namespace.encode())  # told once, as is the collection's
             for collection in ("", *sorted(self._namespaces[namespace])):
@@ -212,14 +215,14 @@ class BlockValidation:
                 changed = self._overlay.changes[where]
                 for key in self._overlay.keys(where):
                     value, _, version = changed[key]
-                    if version not in heights:
-                        heights[version] = delimited(b"\x32", version_bytes(version))
+                    if version is not last:  # what was written together has the same
+                        last, height = version, delimited(b"\x32", version_bytes(version))
                     if key and value:
                         put = delimited_two(b"\x1a", key, b"\x2a", value)
                     else:
                         put = delimited(b"\x1a", key) if key else b""
                         put += delimited(b"\x2a", value) if value else b"\x20\x01"
-                    writes.append(delimited(b"\x0a", name + told + put + heights[version]))
+                    writes.append(delimited(b"\x0a", name + told + put + height))
                     name = told = b""
         return b"".join(writes)
 
