@@ -87,13 +87,16 @@ async def open_peer(
 def _import_assembly() -> Callable[[Ground, AsyncExitStack], Awaitable[Peer]]:
     """Import most of the peer, while the processes of the runtime start on another CPU.
 
-    The garbage collector rests: it would look again and again at all of that, which stays.
+    The garbage collector rests: it would look again and again at all of that, which stays. A
+    program that has frozen what it imported, as the commands do, has this frozen, too.
     """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         from peer.assembly import assemble
     finally:
+        if gc.get_freeze_count():
+            gc.freeze()
         if was_enabled:
             gc.enable()
     return assemble

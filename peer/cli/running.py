@@ -8,7 +8,6 @@ Fabric:    internal/peer/node/start.go (release-2.5)
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import sys
@@ -61,7 +60,6 @@ async def _run(config: PeerConfig, progress: Progress) -> int:
             progress.showing(),
             open_peer(config, on_stage=progress.on_stage, on_output=progress.on_output) as peer,
         ):
-            gc.freeze()  # what it was made of stays
             if not config.peer.file_system_path:
                 log.warning("the ledger is temporary; set peer.fileSystemPath to keep it")
             channels = ", ".join(peer.channels)
