@@ -30,7 +30,7 @@ class MspManager:
     """
 
     def __init__(self, msps: Iterable[Msp]) -> None:
-        self._named = lru_cache(KEPT)(self._find_named)
+        self._read = lru_cache(KEPT)(self._read_identity)
         self.msps: dict[str, Msp] = {}
         for msp in msps:
             if self.msps.setdefault(msp.name, msp) is not msp:
@@ -42,8 +42,8 @@ class MspManager:
         Raises:
             IdentityRefused: malformed, of an unknown MSP, or no certificate of it.
         """
-        find = self._named if len(serialized) <= LONGEST_KEPT else self._find_named
-        return find(serialized).deserialize(serialized)
+        read = self._read if len(serialized) <= LONGEST_KEPT else self._read_identity
+        return read(serialized)
 
     def validate(self, identity: Identity) -> None:
         """Check that *identity*, which this manager read, is valid; its expiry does not matter.
@@ -66,8 +66,8 @@ class MspManager:
         """Tell why *identity* does not satisfy *principal*; None if it does."""
         return self.msps[identity.msp_id].refusal(identity, principal)
 
-    def _find_named(self, serialized: bytes) -> Msp:
-        """Return the MSP that an identity names."""
+    def _read_identity(self, serialized: bytes) -> Identity:
+        """Let the MSP that an identity names read it."""
         try:
             msp_id = SerializedIdentity.decode(serialized).mspid
         except DecodeError as exc:
@@ -75,4 +75,4 @@ class MspManager:
         msp = self.msps.get(msp_id)
         if msp is None:
             raise IdentityRefused(msp_id, f"MSP {msp_id} is unknown")
-        return msp
+        return msp.deserialize(serialized)

@@ -9,7 +9,7 @@ Fabric:    core/committer/txvalidator/{v20,v14}/validator.go (release-2.5)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice, starmap
 from typing import NamedTuple
 
@@ -110,17 +110,18 @@ class _BlockValidation:
         """Give the next transactions their codes."""
         for step in (self._read, self._read_transaction, self._read_action, self._check):
             for each in entries:
-                if not each.is_judged:
-                    await self._turn.give_way()
-                    self._go(step, each)
+                if each.is_judged:
+                    continue
+                await self._turn.give_way()
+                try:
+                    step(each)
+                except Invalid as exc:
+                    self._refuse(each, exc)
 
-    def _go(self, step: Callable[[_Entry], None], entry: _Entry) -> None:
-        try:
-            step(entry)
-        except Invalid as exc:
-            entry.code, entry.is_judged = exc.code, True
-            with logs.bind(channel=self._channel.channel_id, tx=entry.tx_id):
-                log.warning("the transaction is not valid: %s", exc)
+    def _refuse(self, entry: _Entry, verdict: Invalid) -> None:
+        entry.code, entry.is_judged = verdict.code, True
+        with logs.bind(channel=self._channel.channel_id, tx=entry.tx_id):
+            log.warning("the transaction is not valid: %s", verdict)
 
     def _read(self, entry: _Entry) -> None:
         channel = self._channel
