@@ -75,21 +75,28 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def insert_all(
-    connection: sqlite3.Connection, statement: str, row: str, rows: Iterable[tuple[Any, ...]]
+    connection: sqlite3.Connection,
+    statement: str,
+    rows: Iterable[tuple[Any, ...]],
+    *shared: object,
+    width: int,
 ) -> None:
     """Insert many rows, in half the time that one statement for each takes.
 
     Bytes are best given as `bytearray`: Python looks for an adapter of each value of `bytes`.
 
     Args:
-        statement: up to ``VALUES``.
-        row: the placeholders of one row, in parentheses.
+        statement: INSERT from SELECT, up to FROM; the values of a row are ``column1`` and so on.
+        shared: what all rows have in common, for the placeholders of the statement.
+        width: values of one row.
     """
-    width = row.count("?")
+    row = f"({', '.join('?' * width)})"
     size, values = width * ROWS_AT_ONCE, chain.from_iterable(rows)
     while len(batch := tuple(islice(values, size))) == size:
-        connection.execute(f"{statement} {', '.join([row] * ROWS_AT_ONCE)}", batch)
-    connection.executemany(f"{statement} {row}", zip(*[iter(batch)] * width, strict=True))
+        many = ", ".join([row] * ROWS_AT_ONCE)
+        connection.execute(f"{statement} FROM (VALUES {many})", (*shared, *batch))
+    rest = ((*shared, *each) for each in zip(*[iter(batch)] * width, strict=True))
+    connection.executemany(f"{statement} FROM (VALUES {row})", rest)
 
 
 @contextmanager

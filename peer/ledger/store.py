@@ -26,7 +26,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from peer.errors import LedgerStorageError
 from peer.ledger import indexes
@@ -140,7 +140,10 @@ OWE_EVERYTHING = """
     INSERT OR IGNORE INTO owed SELECT namespace, key FROM state
     WHERE namespace != '' AND instr(namespace, '$$h') = 0
 """
-PUT = "INSERT OR REPLACE INTO state VALUES"
+PUT = "INSERT OR REPLACE INTO state SELECT ?, column1, column2, x'', column3, column4, NULL"
+PUT_MARKED = PUT.replace("x''", "column5")
+PUT_PRIVATE = PUT.replace("NULL", "column5")
+PUT_PAST = "INSERT INTO history SELECT column1, column2, ?, column3, column4"
 SAVEPOINT = """
     SELECT b.number, coalesce(max(t.tx), 0) FROM blocks b LEFT JOIN transactions t
     ON t.block = b.number WHERE b.number = (SELECT max(number) FROM blocks)
@@ -474,26 +477,29 @@ class Store:
                 "DELETE FROM state WHERE namespace = ? AND key = ?",
                 ((namespace, key) for key, stored in changed.items() if not stored.value),
             )
-            puts: Iterable[tuple[Any, ...]] = (
-                (namespace, bytearray(key), bytearray(value), bytearray(metadata), *version)
+            plain = (
+                (bytearray(key), bytearray(value), *version)
                 for key, (value, metadata, version) in changed.items()
-                if value
+                if value and not metadata
+            )
+            marked = (
+                (bytearray(key), bytearray(value), *version, bytearray(metadata))
+                for key, (value, metadata, version) in changed.items()
+                if value and metadata
             )
             if namespace in private:
-                puts = ((*row, bytearray(sha256(row[1]).digest())) for row in puts)
-            key_hash = "?" if namespace in private else "NULL"
-            insert_all(self._writer, PUT, f"(?, ?, ?, ?, ?, ?, {key_hash})", puts)
+                hashed = ((*row, bytearray(sha256(row[0]).digest())) for row in plain)
+                insert_all(self._writer, PUT_PRIVATE, hashed, namespace, width=5)
+            else:
+                insert_all(self._writer, PUT, plain, namespace, width=4)
+                insert_all(self._writer, PUT_MARKED, marked, namespace, width=5)
         write("DELETE FROM state WHERE namespace = ? AND key_hash = ?", purged)
-        insert_all(
-            self._writer,
-            "INSERT INTO history VALUES",
-            "(?, ?, ?, ?, ?)",
-            (
-                (namespace, bytearray(key), number, tx, bytearray(values[key]) or None)
-                for namespace, tx, values in rows.history
-                for key in sorted(values)
-            ),
+        past = (
+            (namespace, bytearray(key), tx, bytearray(values[key]) or None)
+            for namespace, tx, values in rows.history
+            for key in sorted(values)
         )
+        insert_all(self._writer, PUT_PAST, past, number, width=4)
         write(
             "INSERT INTO collections VALUES (?, ?, ?)",
             ((chaincode, number, package) for chaincode, package in rows.collections.items()),
