@@ -58,6 +58,7 @@ HAND_WRITTEN = {
     "errors.py",
     "grpc_messages.py",
     "methods.py",
+    "records.py",
     "source.py",
     "transaction_messages.py",
     "values.py",

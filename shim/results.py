@@ -1,6 +1,6 @@
 """Results of range, rich and history queries.
 
-Room:      shim   (imports fabric_protos.stream; loaded by the first query)
+Room:      shim   (imports fabric_protos; loaded by the first query)
 Loop:      asyncio for `Results`, any thread for `SyncResults`
 Lifetime:  transaction; the peer drops open iterators when the transaction answers
 Fabric:    `CommonIterator`, shim/stub.go (fabric-chaincode-go)
@@ -15,11 +15,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from fabric_protos.records import cut_results, key_and_value
 from fabric_protos.stream import (
     ChaincodeMessageType,
-    Kv,
     QueryMetadata,
-    QueryResponse,
     QueryResponseMetadata,
     QueryStateClose,
     QueryStateNext,
@@ -91,8 +90,7 @@ class Page(Generic[T]):
 
 def as_key_value(data: bytes) -> KeyValue:
     """Read one record of a range or rich query."""
-    record = Kv.decode(data)
-    return KeyValue(record.key, record.value)
+    return KeyValue(*key_and_value(data))
 
 
 def as_key_modification(data: bytes) -> KeyModification:
@@ -121,13 +119,13 @@ def fetch_page(request: Request, convert: Callable[[bytes], T]) -> Operation[Pag
 
     A peer may treat it as a query without pages (private data); then the rest is fetched too.
     """
-    response = QueryResponse.decode((yield request))
+    records, response = cut_results((yield request))
     metadata = QueryResponseMetadata.decode(response.metadata)
-    items = [convert(result.result_bytes) for result in response.results]
+    items = [*map(convert, records)]
     while response.has_more:
         following = QueryStateNext(id=response.id).encode()
-        response = QueryResponse.decode((yield ChaincodeMessageType.QUERY_STATE_NEXT, following))
-        items += [convert(result.result_bytes) for result in response.results]
+        records, response = cut_results((yield ChaincodeMessageType.QUERY_STATE_NEXT, following))
+        items += map(convert, records)
     return Page(items, metadata.bookmark, metadata.fetched_records_count)
 
 
@@ -165,13 +163,13 @@ class _Cursor(Generic[T]):
         if request is None:
             request = ChaincodeMessageType.QUERY_STATE_NEXT, QueryStateNext(id=self._id).encode()
         self._in_doubt = True
-        response = QueryResponse.decode((yield request))
-        if response.has_more and not response.results:
+        records, response = cut_results((yield request))
+        if response.has_more and not records:
             raise PeerError(f"iterator {response.id} promised more and holds nothing")
         self._in_doubt = False
         self._id = response.id
         self._has_more = response.has_more
-        self._records = [result.result_bytes for result in reversed(response.results)]
+        self._records = records[::-1]
 
     def _close(self) -> Operation[None]:
         was_open = self._has_more and self._id
