@@ -27,7 +27,7 @@ from measure import CHAINCODES
 from sampling import Sampler
 
 from peer import PeerConfig, open_peer
-from peer.cli import importing_peer
+from peer.cli import keep_all
 
 ANYWHERE = "127.0.0.1:0"
 CHANNEL = "mychannel"
@@ -86,6 +86,7 @@ async def main(*args: str) -> None:
     )
     config = replace(config, peer=node, orderer=replace(config.orderer, listen_address=ANYWHERE))
     async with open_peer(config) as peer:
+        keep_all()  # as `node start` does
         await peer.install(CHAINCODES / "library", name="cc")
         pid = int((await peer.query(CHANNEL, "cc", ["pid"])).payload)
         said = {"address": peer.address, "orderer": peer.orderer_address, "chaincode": pid}
@@ -97,6 +98,4 @@ async def main(*args: str) -> None:
 
 
 if __name__ == "__main__":
-    with importing_peer():  # as `node start` does
-        import peer.assembly  # noqa: F401
     trio.run(main, *sys.argv[1:])

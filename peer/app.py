@@ -8,7 +8,6 @@ Fabric:    internal/peer/node/start.go (release-2.5)
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +17,7 @@ import trio
 
 from peer.config import PeerConfig
 from peer.ground import Ground, Hooks, OnOutput, open_ground
+from peer.importing import importing
 
 if TYPE_CHECKING:
     from peer.chaincode.handler import Trace
@@ -85,20 +85,9 @@ async def open_peer(
 
 
 def _import_assembly() -> Callable[[Ground, AsyncExitStack], Awaitable[Peer]]:
-    """Import most of the peer, while the processes of the runtime start on another CPU.
-
-    The garbage collector rests: it would look again and again at all of that, which stays. A
-    program that has frozen what it imported, as the commands do, has this frozen, too.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
+    """Import most of the peer, while the processes of the runtime start on another CPU."""
+    with importing():
         from peer.assembly import assemble
-    finally:
-        if gc.get_freeze_count():
-            gc.freeze()
-        if was_enabled:
-            gc.enable()
     return assemble
 
 

@@ -28,7 +28,7 @@ from peer.config import PeerConfig, chaincode_host, chaincode_listen_address
 from peer.config.values import split_address
 from peer.directories import LEDGERS, SNAPSHOTS
 from peer.errors import ConfigError
-from peer.ground import Ground
+from peer.ground import DEFAULT_CHANNEL, Ground
 from peer.ledger.api import CommittedBlock, Ledger
 from peer.ledger.kvledger import open_ledger
 from peer.library import Peer
@@ -68,8 +68,6 @@ from peer.tracing import kinds_of
 from peer.version import VERSION
 
 log = logging.getLogger("peer")
-
-DEFAULT_CHANNEL = "mychannel"
 
 
 async def assemble(ground: Ground, stack: AsyncExitStack) -> Peer:

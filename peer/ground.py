@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from peer.chaincode.handler import Trace
     from peer.chaincode.registry import OnStage
 
+DEFAULT_CHANNEL = "mychannel"
+"""What a network that the peer makes begins with."""
+
 OnOutput = Callable[[str, str], None]
 """Called with (ccid, line) for every line that a chaincode, or a build of one, writes."""
 

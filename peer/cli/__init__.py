@@ -14,8 +14,7 @@ files of its own, imported when one runs.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -84,18 +83,12 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, lazy.help) for name, lazy in sorted(self.lazy.items())])
 
 
-@contextmanager
-def importing_peer() -> Iterator[None]:
-    """Keep the garbage collector away from all that is imported here: the program stays.
+def keep_all() -> None:
+    """Keep the garbage collector away from all that there is now: a peer has opened, and stays.
 
-    It would look at that again and again, while it is imported and ever after.
+    What it was imported from is most of it, and a full collection stops every call.
     """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+    gc.freeze()
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:

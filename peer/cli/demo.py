@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 import peer
-from peer.cli import importing_peer
+from peer.importing import importing
 
 EXAMPLE = Path(peer.__file__).parent.parent / "examples" / "asset_transfer"
 
@@ -27,7 +27,7 @@ EXAMPLE = Path(peer.__file__).parent.parent / "examples" / "asset_transfer"
 @click.option("--verbose", is_flag=True, help="Show the log too.")
 def demo(runtime: str | None, chaincode: Path, verbose: bool) -> None:
     """Show a chaincode's life, from launch to shutdown."""
-    with importing_peer():
+    with importing():
         from peer.cli import demonstration
 
     demonstration.show(runtime, chaincode, verbose=verbose)

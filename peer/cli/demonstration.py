@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import trio
@@ -19,10 +20,12 @@ import trio
 from fabric_protos.stream import ChaincodeId, ChaincodeMessage, ChaincodeMessageType
 from peer import logs
 from peer.app import open_peer
-from peer.assembly import DEFAULT_CHANNEL
 from peer.cli.progress import Progress
 from peer.config import PeerConfig
-from peer.library import Peer, Result
+from peer.ground import DEFAULT_CHANNEL
+
+if TYPE_CHECKING:
+    from peer.library import Peer, Result
 
 NAME = "assets"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from peer.cli import importing_peer
+from peer.importing import importing
 
 DEBUG_PORT = 5678
 
@@ -65,7 +65,7 @@ def dev(
     A network of its own, a prompt for calls, and what each transaction reads and writes. Other
     terminals can call it, too. Ctrl-C ends it all.
     """
-    with importing_peer():
+    with importing():
         from peer.cli import developing
 
     wanted = developing.Wanted(

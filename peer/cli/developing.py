@@ -24,13 +24,14 @@ import trio
 
 from peer import logs
 from peer.app import open_peer
-from peer.assembly import DEFAULT_CHANNEL
+from peer.cli import keep_all
 from peer.cli.calling import ERROR_THRESHOLD, read_constructor, read_transient
 from peer.cli.terminal import Terminal
 from peer.config import PeerConfig
 from peer.dev import MAX_STATE, Kind, Line, Narration, Project, Session, debugging, name_for, reason
 from peer.directories import temporary_directory
 from peer.errors import LaunchError, PeerError
+from peer.ground import DEFAULT_CHANNEL
 from peer.library import Peer, Result
 from runtimes.api import PEER_ADDRESS
 
@@ -237,6 +238,7 @@ class _Developing:
                 on_output=self._on_output,
                 is_debugged=self._is_debugged,
             ) as peer:
+                keep_all()
                 session = self._session = Session(
                     peer, self._project, DEFAULT_CHANNEL, narration, self._tell
                 )

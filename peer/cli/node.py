@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from peer.cli import importing_peer
+from peer.importing import importing
 
 CONFIG = click.option("--config", "path", type=click.Path(path_type=Path), help="A core.yaml.")
 CHANNEL = click.option("-c", "--channelID", "channel_id", required=True, help="The channel.")
@@ -28,7 +28,7 @@ def node() -> None:
 @click.option("--peer-chaincodedev", "dev", is_flag=True, help="Start chaincodes by hand.")
 def start(path: Path | None, runtime: str | None, dev: bool) -> int:
     """Run a peer until SIGTERM or SIGINT, then stop its chaincodes and leave."""
-    with importing_peer():
+    with importing():
         from peer.cli import running
 
     return running.start(path, runtime, dev=dev)

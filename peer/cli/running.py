@@ -19,6 +19,7 @@ import trio
 
 from peer import logs
 from peer.app import open_peer
+from peer.cli import keep_all
 from peer.cli.progress import Progress
 from peer.config import PeerConfig
 
@@ -60,6 +61,7 @@ async def _run(config: PeerConfig, progress: Progress) -> int:
             progress.showing(),
             open_peer(config, on_stage=progress.on_stage, on_output=progress.on_output) as peer,
         ):
+            keep_all()
             if not config.peer.file_system_path:
                 log.warning("the ledger is temporary; set peer.fileSystemPath to keep it")
             channels = ", ".join(peer.channels)
