@@ -67,7 +67,7 @@ class HandlerState(Enum):
     READY = "ready"
 
 
-READY = HandlerState.READY
+READY = HandlerState.READY  # asked for with every message, and a member of an enum takes a call
 
 
 class Gate(Protocol):

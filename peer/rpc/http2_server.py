@@ -54,8 +54,6 @@ GOAWAY = 7
 CALL = 0x0104
 """Type and flags of HEADERS that are complete, and not all there is."""
 LAST_DATA = 0x0001
-MAX_REPEATED = 16
-"""Headers that are looked up. hpack, which has the rest, limits the size of a list."""
 FIRST_REPEATED, LAST_REPEATED = 0x81, 0xFE
 TABLE_SIZE_BITS, TABLE_SIZE = 0xE0, 0x20
 
@@ -293,7 +291,8 @@ class ServerProtocol(http2.Protocol):
 def call_headers(decoder: Decoder, block: bytes) -> list[tuple[bytes, bytes]]:
     """Decode the headers of a call.
 
-    Most are those of the call before it, a byte each, on which hpack spends a third of a call.
+    Most are those of the call before it, a byte each, on which hpack spends a third of a call. They
+    are looked up, each once, so what hpack does not count of a list's size is its table at most.
 
     Raises:
         ProtocolError: as h2 has it.
@@ -301,12 +300,13 @@ def call_headers(decoder: Decoder, block: bytes) -> list[tuple[bytes, bytes]]:
     found: list[tuple[bytes, bytes]] = []
     table = decoder.header_table
     with suppress(InvalidTableIndex):  # hpack says so, too
-        for byte in block[:MAX_REPEATED]:
+        for byte in block[: LAST_REPEATED - FIRST_REPEATED + 1]:
             if not FIRST_REPEATED <= byte <= LAST_REPEATED:
                 break
             found.append(table.get_by_index(byte & 0x7F))
-    rest = block[len(found) :]
-    if rest and rest[0] & TABLE_SIZE_BITS == TABLE_SIZE:  # only the first may change it
+    repeated, rest = block[: len(found)], block[len(found) :]
+    resizes = rest and rest[0] & TABLE_SIZE_BITS == TABLE_SIZE  # which only the first may do
+    if resizes or len(set(repeated)) < len(repeated):
         return [*_decode_headers(decoder, block)]
     return [*found, *_decode_headers(decoder, rest)] if rest else found
 

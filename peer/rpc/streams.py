@@ -59,9 +59,7 @@ class GrpcStream(Messages):
                 self._refusal = StreamRefused("RESOURCE_EXHAUSTED", text)
                 self.cancel(StreamClosed(text))
             else:
-                self.queue(data)
-                if not self.is_held:
-                    self.flush()
+                self.post(data)
         if not self._is_open:
             raise StreamClosed(str(self._failure or "the other side closed it"))
 

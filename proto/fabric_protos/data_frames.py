@@ -250,6 +250,12 @@ class Messages:
         self._outgoing += (PREFIX.pack(0, len(message)), message)
         self.queued += PREFIX.size + len(message)
 
+    def post(self, message: bytes) -> None:
+        """Queue a message and write what is queued, as `flush` does."""
+        self.queue(message)
+        if not self.is_held or self.queued >= WRITE_BYTES:
+            self.flush()
+
     def flush(self) -> None:
         """Write what is queued as far as it gets; credit and the transport call this again.
 

@@ -115,8 +115,7 @@ class Echo(Messages):
     def answer(self, message: bytes) -> None:
         self.received.append(message)
         if not self.ends:
-            self.queue(message)
-            self.flush()
+            self.post(message)
 
     def on_end(self, error: Exception | None) -> None:
         self.ends.append(error)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from h2.connection import _decode_headers
-from h2.exceptions import ProtocolError
+from h2.exceptions import DenialOfServiceError, ProtocolError
 from hpack import Decoder, Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.rpc.http2_server import MAX_REPEATED, call_headers
+from peer.rpc.http2_server import call_headers
 
 Found = list[tuple[bytes, bytes]] | type[ProtocolError]
 
 NAMES = st.sampled_from([b":method", b":path", b"te", b"user-agent", b"grpc-timeout", b"x-more"])
 VALUES = st.sampled_from([b"POST", b"/service/call", b"trailers", b"1S", b"", b"long" * 40])
-HEADERS = st.lists(st.tuples(NAMES, VALUES), max_size=2 * MAX_REPEATED)
+HEADERS = st.lists(st.tuples(NAMES, VALUES), max_size=30)
 ANY_BYTES = st.binary(max_size=12)
 TABLE_SIZES = st.sampled_from([b"\x20", b"\x3f\x45", b"\x3f\xe1\x1f"])
 
@@ -69,3 +69,9 @@ def test_a_header_that_is_not_in_the_table() -> None:
 
 def test_a_table_size_behind_a_header() -> None:
     assert looked_up(Decoder(), b"\x82\x20") is ProtocolError
+
+
+def test_a_large_header_repeated_without_end() -> None:
+    decoder = Decoder()
+    call_headers(decoder, Encoder().encode([(b"large", bytes(4000))]))
+    assert looked_up(decoder, b"\xbe" * 31) is DenialOfServiceError

@@ -411,8 +411,7 @@ def test_answers_do_not_pile_up_within_one_read() -> None:
 
     def answer(message: bytes) -> None:
         nonlocal most
-        stream.queue(bytes(WRITE_BYTES // 4))
-        stream.flush()
+        stream.post(bytes(WRITE_BYTES // 4))
         most = max(most, stream.queued)
 
     stream._deliver = answer
