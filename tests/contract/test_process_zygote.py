@@ -202,7 +202,7 @@ async def test_it_is_a_child_of_the_keeper_with_a_mark_of_its_own(harness: Proce
 async def test_forks_draw_different_random_numbers(harness: ProcessHarness, spare: bool) -> None:
     source = (
         f"{FORKED}import random, secrets, ssl, uuid, tempfile\n"
-        "print(forked, random.random(), secrets.token_hex(), ssl.RAND_bytes(8), uuid.uuid4(),"
+        "print(forked, random.random(), secrets.token_hex(), ssl.RAND_bytes(8).hex(), uuid.uuid4(),"
         " next(tempfile._get_candidate_names()))"
     )
     said = await run(harness, *[python(harness, source)] * 3, spare=spare)
