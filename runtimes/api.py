@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 PEER_ADDRESS = "{peer.address}"
 """Stands for the address to dial in `ImagePlan.command`."""
@@ -155,7 +155,8 @@ class InstanceSpec:
         return self.package.ccid
 
 
-class ExitStatus(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
     """How an instance ended: an exit code, or the signal that killed it."""
 
     code: int | None = None
@@ -168,14 +169,16 @@ class ExitStatus(NamedTuple):
         return f"killed by signal {self.signal}" if self.signal else f"exit code {self.code}"
 
 
-class UnixOrigin(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class UnixOrigin:
     """The far end of a Unix socket, as the kernel reports it (SO_PEERCRED)."""
 
     pid: int
     uid: int
 
 
-class TcpOrigin(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TcpOrigin:
     """The far end of a TCP connection, and the local end it reached."""
 
     remote: tuple[str, int]
@@ -278,7 +281,8 @@ class RuntimeBackend(Protocol):
         ...
 
 
-class RuntimeSettings(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeSettings:
     """What the peer hands to a backend when it opens it.
 
     Attributes:

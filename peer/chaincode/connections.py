@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from peer.chaincode.stream import MessageStream
 from peer.remote import ClientTls
@@ -19,7 +20,8 @@ Serve = Callable[[MessageStream], Awaitable[None]]
 """Runs one stream to its end. `StreamRefused` out of it is the status the other side reads."""
 
 
-class ChaincodeServerInfo(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChaincodeServerInfo:
     """Where a chaincode listens that runs as a service.
 
     Source: `ChaincodeServerInfo`, core/container/ccintf/ccintf.go (release-2.5).

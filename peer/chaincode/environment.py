@@ -8,7 +8,7 @@ Fabric:    core/container/dockercontroller/dockercontroller.go `GetEnv`, `GetArg
 from __future__ import annotations
 
 import base64
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from peer.chaincode.certificates import KeyPair
 
@@ -20,7 +20,8 @@ CERTIFICATE_PEM = f"{_DIRECTORY}/client_pem.crt"
 ROOT_PEM = f"{_DIRECTORY}/peer.crt"
 
 
-class ChaincodeEnvironment(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChaincodeEnvironment:
     """The part of a chaincode's environment that is the same for every launch.
 
     Attributes:

@@ -12,7 +12,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
@@ -75,7 +76,8 @@ class Packages(Protocol):
         ...
 
 
-class LaunchLimits(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchLimits:
     """Seconds: from the call to READY, and from the request to stop to the end of every process."""
 
     startup_s: float

@@ -78,7 +78,8 @@ class ApplicationOrganisation(Organisation):
     anchor_peers: tuple[tuple[str, int], ...]
 
 
-class Orderer(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orderer:
     """The section ``/Channel/Orderer``."""
 
     capabilities: Capabilities

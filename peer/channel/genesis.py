@@ -85,7 +85,8 @@ class OrdererMember(NamedTuple):
     endpoints: Sequence[str] = ()
 
 
-class OrdererSettings(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrdererSettings:
     """How blocks are made; `batch_timeout` is a Go duration. The defaults are configtxgen's."""
 
     members: Sequence[OrdererMember]

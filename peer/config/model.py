@@ -462,7 +462,8 @@ class ClientConfig:
     )
 
 
-class AddressOverride(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressOverride:
     """One entry of ``peer.deliveryclient.addressOverrides``.
 
     Attributes:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from peer.config.settings import setting
 
 
-class GatewayEndorser(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayEndorser:
     """One entry of ``peer.gateway.endorsers``: a peer of another machine.
 
     Attributes:

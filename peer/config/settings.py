@@ -10,7 +10,7 @@ docs/configuration.md read it back with `settings_of`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from peer.config.values import BOOLEAN, DURATION, INTEGER, TEXT, Kind
@@ -30,7 +30,8 @@ def env_name(key: str) -> str:
     return "CORE_" + key.upper().replace(".", "_")
 
 
-class Setting(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
     """What is known about one setting.
 
     Attributes:

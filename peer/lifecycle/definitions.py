@@ -14,7 +14,8 @@ definitions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from fabric_protos.codec import encode
 from fabric_protos.errors import DecodeError
@@ -87,7 +88,8 @@ class Packages(Protocol):
         ...
 
 
-class Deployed(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
     """What the committed state says of one chaincode.
 
     Attributes:

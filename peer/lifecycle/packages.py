@@ -11,8 +11,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from peer.errors import PackageError
 from peer.lifecycle import archive
@@ -28,7 +28,8 @@ NOT_CODE = frozenset({"node_modules", "__pycache__", ".git", ".venv", "venv", ".
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
-class Package(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
     """A package as it was read.
 
     Attributes:

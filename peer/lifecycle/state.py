@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -124,7 +125,8 @@ class Structure(NamedTuple):
         return encode(StateMetadata(datatype=self.datatype, fields=list(self.fields)))
 
 
-class CommittedDefinition(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedDefinition:
     """A definition the channel's organisations agreed on through ``_lifecycle``."""
 
     sequence: int

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -49,7 +49,8 @@ class CertificateProblem(Exception):
     """Why a certificate cannot be used; whoever asked makes it an error of their own."""
 
 
-class Certificate(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Certificate:
     """A certificate.
 
     Attributes:
@@ -101,7 +102,7 @@ class Certificate(NamedTuple):
         signature = with_low_s(self.received.signature, issuer.key.curve)
         if signature == self.received.signature:
             return self
-        return self._replace(der=_with_signature(self.received, signature))
+        return replace(self, der=_with_signature(self.received, signature))
 
 
 def decode_pem(data: bytes) -> bytes:

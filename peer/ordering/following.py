@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import trio
 
@@ -45,7 +45,8 @@ PAUSE_GROWTH = 1.2
 _MOST_GROWTH = 100  # above what any limit leaves, below what a float holds
 
 
-class Patience(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
     """How long a source of blocks is waited for.
 
     Attributes:

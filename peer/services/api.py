@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import betterproto2
@@ -47,7 +48,8 @@ class Caller(NamedTuple):
     traceparent: bytes = b""
 
 
-class Unary(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unary:
     """One request, one response.
 
     Attributes:
@@ -65,7 +67,8 @@ class Unary(NamedTuple):
     max_request: float = math.inf
 
 
-class Streaming(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streaming:
     """Any number of requests, any number of responses.
 
     Attributes:

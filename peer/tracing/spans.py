@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -278,7 +279,7 @@ def _served(spans: _Spans, method: Method) -> Method:
             span.set_attribute(RPC_CODE, "OK")
             return response
 
-    return method._replace(call=call)
+    return replace(method, call=call)
 
 
 def _code(exc: BaseException) -> str:

@@ -10,7 +10,7 @@ Fabric:    core/chaincode/lifecycle/deployedcc_infoprovider.go `ValidationInfo` 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from fabric_protos.codec import decode, encode
 from fabric_protos.errors import DecodeError
@@ -29,7 +29,8 @@ LIFECYCLE_ENDORSEMENT = f"{APPLICATION}/LifecycleEndorsement"
 PLUGIN = "vscc"
 
 
-class EndorsementRules(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndorsementRules:
     """Who must have endorsed what a chaincode writes.
 
     Attributes:

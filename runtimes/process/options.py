@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from runtimes.api import OptionRejected
 
@@ -18,7 +19,8 @@ _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?")
 
 
-class ProcessOptions(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessOptions:
     """How chaincode processes are run.
 
     Attributes:

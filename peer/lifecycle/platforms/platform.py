@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from peer.errors import PackageError
 from peer.lifecycle.archive import Entry
@@ -47,7 +47,8 @@ class Run(Protocol):
         ...
 
 
-class Images(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
     """What images are made from; the names of Fabric's own by default.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -220,7 +220,7 @@ async def ordered(stage: Stage, nursery: trio.Nursery) -> Stage:
     bundle = stage.joined.channel.bundle
     orderer = bundle.orderer
     assert orderer is not None
-    bundle.orderer = orderer._replace(batch_timeout_s=0.01)
+    bundle.orderer = replace(orderer, batch_timeout_s=0.01)
     solo = SoloOrderer(bundle, CommittingStore(stage.joined), stage.scene.orderer)
     await nursery.start(solo.run)
     stage.orderers = [OrdererNode("orderer.example.com:7050", "OrdererMSP", solo.broadcast)]

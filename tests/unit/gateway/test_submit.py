@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -163,7 +164,7 @@ def bft(stage: Stage) -> Stage:
     """The same as if its orderers might lie."""
     bundle = stage.joined.channel.bundle
     assert bundle.orderer is not None
-    bundle.orderer = bundle.orderer._replace(consensus_type=BFT)
+    bundle.orderer = replace(bundle.orderer, consensus_type=BFT)
     return stage
 
 
