@@ -15,7 +15,7 @@ reaches the fork alone, by a socket of its own, the gate.
 3. The fork tells the gate its process id, and waits. What comes makes it the chaincode; the end of
    the gate, whoever died, ends it. It reports a failure there, and success by closing it.
 
-When nobody has asked for a while, a spare is forked: one that has rehearsed its start, and waits
+When nobody has asked for a while, a spare is forked. It rehearses its start, says so, and waits
 until the next request is passed on to it, or until its zygote has ended.
 """
 
@@ -24,10 +24,12 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import site
 import socket
 import sys
 import time
+from contextlib import suppress
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from types import ModuleType, TracebackType
@@ -43,6 +45,8 @@ del sys.modules["keeper"], sys.path[0]  # nothing here is a module of any chainc
 LIBRARY = ("shim.main", "shim.client", "shim.logs", "shim.sync_stub", "shim.workers")
 """What a chaincode that calls `shim.start` imports before it is registered."""
 REHEARSAL = "shim.rehearsal"
+"""What a spare does beforehand, where the library has it."""
+REHEARSAL_LIMIT_S = 5
 
 QUIET_S = 0.1
 """Without a request, before a spare is forked: a launch that has begun gets the CPU first."""
@@ -186,8 +190,10 @@ class Zygote:
     def serve(self) -> None:
         """Fork for each request; return in the fork, when it has become the chaincode."""
         try:
-            for name in (*LIBRARY, REHEARSAL):
+            for name in LIBRARY:
                 import_module(name)
+            with suppress(ImportError):  # there is no spare then
+                import_module(REHEARSAL)
             keeper.prctl(keeper.PR_SET_CHILD_SUBREAPER, 0)  # as it is; loads what a fork needs
             shown = Shown()
             check_single(self._control.fileno())
@@ -208,7 +214,8 @@ class Zygote:
 
     def _next_fork(self) -> list[int] | None:
         """Serve one request or fork a spare; return a request's descriptors in its fork."""
-        self._control.settimeout(None if self._spare else QUIET_S)
+        wants_spare = self._spare is None and REHEARSAL in sys.modules
+        self._control.settimeout(QUIET_S if wants_spare else None)
         try:
             packet, fds = receive(self._control)
         except TimeoutError:
@@ -246,19 +253,21 @@ class Zygote:
         return {"forked": True}
 
     def _pass_on(self, fds: list[int]) -> bool:
-        """Give a request to the spare; False if there is none, or none that lives."""
+        """Give a request to the spare; False if there is none, or none that lives and is ready."""
         spare, self._spare = self._spare, None
         if spare is None:
             return False
         with spare:
             try:
+                if not spare.recv(1, socket.MSG_DONTWAIT):
+                    return False
                 socket.send_fds(spare, [b"."], fds)
-            except ConnectionError:
+            except (BlockingIOError, ConnectionError):
                 return False
         return True
 
     def _make_spare(self) -> list[int] | None:
-        """Fork a spare; in the spare, wait for its request and return that one's descriptors."""
+        """Fork a spare; in the spare, rehearse, wait, and return the descriptors of its request."""
         self._spare, waiting = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with waiting:
             try:
@@ -267,8 +276,11 @@ class Zygote:
             except OSError:  # the next request tries again
                 return None
             try:
-                self._spare.close()
+                signal.alarm(REHEARSAL_LIMIT_S)
                 sys.modules[REHEARSAL].rehearse()
+                signal.alarm(0)
+                waiting.send(b".")
+                self._spare.close()
                 _, fds = receive(waiting)
             except BaseException:  # nobody would hear of it
                 os._exit(127)

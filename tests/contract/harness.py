@@ -163,14 +163,25 @@ def pids_of(kind: str) -> set[int]:
     return {pid for pid, found in children_of_keeper().items() if found == kind}
 
 
+def files_of(pid: int) -> list[str]:
+    """Return what kinds of files a process has open, each file once."""
+    found = set()
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.add(os.readlink(fd))
+    return sorted(name.partition(":")[0] for name in found)
+
+
 async def with_spare(backend: RuntimeBackend, spec: InstanceSpec) -> int:
-    """Wait until a spare waits to be this chaincode, and return its process id."""
+    """Wait until a spare has rehearsed to be this chaincode, and return its process id."""
     found: set[int] = set()
 
     def one_waits() -> bool:  # another may be on its way, or out
         found.clear()
         found.update(pids_of("spare"))
-        return len(found) == 1
+        # at last it has the socket to the peer, and its end of the one it waits at
+        return [files_of(pid) for pid in found] == [["/dev/null", "socket", "socket"]]
 
     await backend.build(replace(spec.package, env=spec.env))
     await until(one_waits)

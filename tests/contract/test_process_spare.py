@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import signal
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,15 +27,6 @@ from tests.contract.harness import (
     with_spare,
 )
 from tests.contract.test_process_zygote import FORKED, SERVES
-
-
-def files_of(pid: int) -> list[str]:
-    """Return what kinds of files a process has open, each file once."""
-    found = set()
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            found.add(os.readlink(fd))
-    return sorted(name.partition(":")[0] for name in found)
 
 
 def named(spec: InstanceSpec, number: int) -> InstanceSpec:
@@ -81,8 +71,6 @@ async def test_it_waits_without_anything_of_a_chaincode(harness: ProcessHarness)
     async with harness.open() as backend:
         await backend.start(named(spec, 1))
         spare = await with_spare(backend, spec)
-        # once it has rehearsed: the socket to the peer, and the one it waits at
-        await until(lambda: files_of(spare) == ["/dev/null", "socket", "socket"])
         (zygote,) = pids_of("zygote")
         assert os.readlink(f"/proc/{spare}/cwd") == os.readlink(f"/proc/{zygote}/cwd")
         status = Path(f"/proc/{spare}/status").read_text()
@@ -190,6 +178,70 @@ async def test_without_one_a_chaincode_is_forked_or_executed(
             await instance.wait()
         assert instance.tail() == (str(not reason),)
         assert reason in caplog.text
+        await instance.stop()
+    assert not harness.left()
+
+
+REHEARSE = """
+import os, pathlib, shim.rehearsal, signal, time
+def rehearse(told=pathlib.Path({told!r}), go=pathlib.Path({go!r})):
+    told.touch()
+    while not go.exists():
+        time.sleep(0.01)
+    {end}
+shim.rehearsal.rehearse = rehearse
+"""
+NEVER = "signal.alarm(signal.alarm(0) and 1); signal.pause()"
+"""Blocks, and shortens the limit if there is one."""
+
+
+@pytest.mark.parametrize("end", ["pass", "raise OSError", NEVER])
+async def test_one_that_has_not_rehearsed_gets_no_request(
+    harness: ProcessHarness, environment: Path, end: str
+) -> None:
+    told, go = harness.directory / "told", harness.directory / "go"
+    site = environment / "sitecustomize.py"
+    site.write_text(REHEARSE.format(told=str(told), go=str(go), end=end))
+    await until(lambda: settled(site))
+    spec = inside(python(harness, SERVES), environment)
+    async with harness.open() as backend:
+        await backend.build(replace(spec.package, env=spec.env))
+        await until(lambda: told.exists() and pids_of("spare"))
+        zygote, (spare,) = pids_of("zygote"), pids_of("spare")
+        for number in range(2):
+            await backend.start(named(spec, number))
+            go.touch()  # the first spare is passed over, the next ones are as good as their end
+            await until(lambda: spare not in pids_of("spare"))
+        await until(lambda: len(harness.lines) == 2)
+        assert {line for _, line in harness.lines} == {"True"}
+        assert spare not in pids_of("chaincode")
+        assert pids_of("zygote") == zygote
+    assert not harness.left()
+
+
+LACKING = """
+import sys
+class Lacking:
+    def find_spec(self, name, path=None, target=None):
+        if name == "shim.rehearsal":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Lacking())
+"""
+
+
+async def test_a_library_that_cannot_rehearse_is_forked_without_a_spare(
+    harness: ProcessHarness, environment: Path
+) -> None:
+    site = environment / "sitecustomize.py"
+    site.write_text(LACKING)
+    await until(lambda: settled(site))
+    spec = inside(python(harness, f"{FORKED}print(forked)\nimport shim.rehearsal"), environment)
+    async with harness.open() as backend:
+        instance = await backend.start(spec)
+        with trio.fail_after(LIMIT_S):
+            await instance.wait()
+        said = instance.tail()
+        assert (said[0], said[-1]) == ("True", "ModuleNotFoundError: shim.rehearsal")
         await instance.stop()
     assert not harness.left()
 
