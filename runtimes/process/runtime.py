@@ -261,8 +261,9 @@ class ProcessRuntime:
             RuntimeUnavailable: no keeper can be run.
         """
         await self.keeper_link()
+        # never created: by it `kind_for` knows the private HOME and TMPDIR, and leaves them out
         directory = PrivateDirectory(self._instances_dir, {})
-        for interpreter in self._used.take() if self._options.zygote else ():
+        for interpreter in self._used.read() if self._options.zygote else ():
             kind = kind_for(interpreter, self._variables(directory, {}), directory)
             if kind is not None:
                 self._zygotes.prepare(kind)

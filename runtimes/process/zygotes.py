@@ -85,27 +85,32 @@ def kind_for(interpreter: str, env: Mapping[str, str], directory: PrivateDirecto
 
 
 class UsedInterpreters:
-    """A file that tells the next peer with which interpreters to begin."""
+    """A file that tells the next peer with which interpreters to begin, the last one used last.
+
+    It is what the last peer has left until this one uses an interpreter.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._used: dict[str, None] = {}
+        self._used: list[str] = []
 
-    def take(self) -> Sequence[str]:
-        """Return what the last peer has left, and forget it: what is used is added again."""
+    def read(self) -> Sequence[str]:
+        """Return what is noted, `MAX_ZYGOTES` at most."""
         try:
-            found = self._path.read_text().splitlines()
-            self._path.unlink()
+            return self._path.read_text().splitlines()[-MAX_ZYGOTES:]
         except (OSError, ValueError):  # there is none, or somebody else's
             return ()
-        return found[-MAX_ZYGOTES:]
 
     def add(self, interpreter: str) -> None:
-        """Note an interpreter. Without the file only time is lost."""
-        if interpreter not in self._used:
-            self._used[interpreter] = None
-            with suppress(OSError, ValueError):
-                self._path.write_text("\n".join(self._used))
+        """Note the use of an interpreter. Without the file only time is lost."""
+        if self._used[-1:] == [interpreter]:
+            return
+        others = [used for used in self._used if used != interpreter]
+        self._used = [*others, interpreter][-MAX_ZYGOTES:]
+        part = self._path.with_suffix(".part")
+        with suppress(OSError, ValueError):
+            part.write_text("\n".join(self._used))
+            part.rename(self._path)
 
 
 class Refused(Exception):

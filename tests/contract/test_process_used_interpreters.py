@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -33,12 +34,15 @@ async def test_the_zygote_is_begun_as_the_backend_opens(harness: ProcessHarness)
     assert note(harness).read_text() == sys.executable
 
 
-async def test_what_was_not_used_again_is_forgotten(harness: ProcessHarness) -> None:
+async def test_it_is_noted_until_another_one_is_used(harness: ProcessHarness) -> None:
+    async with harness.open():
+        note(harness).write_text("/nowhere/bin/python")
+    async with harness.open():  # uses none, as one whose start fails
+        pass
+    assert note(harness).read_text() == "/nowhere/bin/python"
     async with harness.open() as backend:
         await (await backend.start(python(harness, SERVES))).stop()
-    async with harness.open():
-        pass
-    assert not note(harness).exists()
+    assert note(harness).read_text() == sys.executable
 
 
 async def test_an_interpreter_that_has_gone_costs_nothing(harness: ProcessHarness) -> None:
@@ -61,13 +65,30 @@ async def test_without_zygotes_nothing_is_begun(tmp_path: Path) -> None:
         await instance.stop()
 
 
-def test_the_last_ones_are_taken_once(tmp_path: Path) -> None:
+def test_the_last_ones_used_are_noted(tmp_path: Path) -> None:
     used = UsedInterpreters(tmp_path / "interpreters")
-    for number in (*range(zygotes.MAX_ZYGOTES + 1), 0):
+    for number in (*range(zygotes.MAX_ZYGOTES + 1), 1, 0, 0):
         used.add(f"/{number}")
     following = UsedInterpreters(tmp_path / "interpreters")
-    assert following.take() == [f"/{number + 1}" for number in range(zygotes.MAX_ZYGOTES)]
-    assert following.take() == ()
+    expected = ["/3", "/4", "/1", "/0"]
+    assert following.read() == expected
+    assert following.read() == expected
+
+
+def test_a_full_disk_leaves_the_former_note_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "interpreters"
+    path.write_text("/former")
+
+    def write_half(self: Path, text: str) -> None:
+        self.write_bytes(text.encode()[:3])
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    used = UsedInterpreters(path)
+    used.add("/usr/bin/python3")
+    assert used.read() == ["/former"]
 
 
 @pytest.mark.parametrize("content", [b"\xff", None])
@@ -75,6 +96,6 @@ def test_what_cannot_be_read_is_none(tmp_path: Path, content: bytes | None) -> N
     path = tmp_path / "interpreters"
     path.write_bytes(content) if content else path.mkdir()
     used = UsedInterpreters(path)
-    assert used.take() == ()
+    assert used.read() == ()
     used.add(sys.executable)
     assert path.is_dir() or path.read_text() == sys.executable
