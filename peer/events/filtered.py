@@ -1,6 +1,6 @@
 """Blocks without their contents: who did what, and the verdicts.
 
-Room:      peer.events   (used by rpc and library)
+Room:      peer.events   (used by services, dev and chaincode)
 Loop:      none
 Lifetime:  none
 Fabric:    core/peer/deliverevents.go `toFilteredBlock` (release-2.5)
