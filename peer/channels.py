@@ -1,6 +1,7 @@
 """The channels this peer has joined, from the first block on and again after every start.
 
-Room:      peer.channels   (imports channel, events, ledger, validation; used by ordering and app)
+Room:      peer.channels   (imports channel, events, ledger, validation;
+           used by ordering, gateway, client, library and assembly)
 Loop:      Trio
 Lifetime:  peer; a channel stays until the peer closes
 Fabric:    core/peer/peer.go `Peer.CreateChannel`, `Initialize` (release-2.5)

@@ -1,6 +1,6 @@
 """Where a peer keeps its files.
 
-Room:      peer.directories   (imports peer.errors; used by app and cli)
+Room:      peer.directories   (imports peer.errors; used by ground, assembly, orderer and cli)
 Loop:      none
 Lifetime:  peer
 Fabric:    none

@@ -1,6 +1,7 @@
 """What a peer stands on: its directories, an asyncio loop for gRPC, the runtime of its chaincodes.
 
-Room:      peer.ground   (imports config, runtimes and little else; used by app, parts and assembly)
+Room:      peer.ground   (imports config, runtimes and little else; used by app, parts,
+           assembly and cli)
 Loop:      Trio, with an asyncio loop inside for gRPC
 Lifetime:  peer
 Fabric:    internal/peer/node/start.go (release-2.5)

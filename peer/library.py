@@ -1,6 +1,6 @@
 """The peer as a library user sees it.
 
-Room:      peer.library   (imports chaincode, channels, client, lifecycle; made by app)
+Room:      peer.library   (imports chaincode, channels, client, lifecycle; made by assembly)
 Loop:      Trio
 Lifetime:  peer
 """

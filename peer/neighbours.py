@@ -1,6 +1,6 @@
 """The Gateway and Discovery, put together: this peer, and those that the configuration names.
 
-Room:      peer.neighbours   (imports gateway, discovery; used by app)
+Room:      peer.neighbours   (imports gateway, discovery; used by assembly)
 Loop:      Trio
 Lifetime:  peer; connections to others are made when they are needed
 Fabric:    internal/peer/node/start.go `serve` (release-2.5)

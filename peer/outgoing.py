@@ -1,6 +1,6 @@
 """How the configured peer reaches orderers on other machines.
 
-Room:      peer.outgoing   (imports config, ordering, rpc; used by app)
+Room:      peer.outgoing   (imports config, ordering, rpc; used by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/deliverservice/config.go (release-2.5)

@@ -1,6 +1,6 @@
 """What is served where: the peer's services on its address, the orderer's on another.
 
-Room:      peer.serving   (imports rpc, services; used by app)
+Room:      peer.serving   (imports rpc, services; used by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    internal/peer/node/start.go `serve`, core/peer/config.go `GetServerConfig` (release-2.5)

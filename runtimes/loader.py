@@ -1,6 +1,6 @@
 """Find a backend by the name under which config chooses it.
 
-Room:      runtimes   (imports runtimes.api; used by peer.app)
+Room:      runtimes   (imports runtimes.api; used by peer.ground and peer.cli)
 Loop:      none
 
 Ours are listed here, as a search among everything that is installed takes longer than all else that

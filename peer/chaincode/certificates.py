@@ -1,6 +1,6 @@
 """The private authority behind TLS between peer and chaincodes.
 
-Room:      peer.chaincode   (imports cryptography; used by launcher and app)
+Room:      peer.chaincode   (imports cryptography; used by launcher, environment, parts, assembly)
 Loop:      none
 Lifetime:  peer: the authority exists in memory only, and a restart makes a new one
 Fabric:    common/crypto/tlsgen (release-2.5)

@@ -1,6 +1,6 @@
 """How streams come to the peer: listeners it opens, services it dials.
 
-Room:      peer.chaincode   (implemented by peer.rpc; used by launcher and app)
+Room:      peer.chaincode   (implemented by peer.rpc; used by launcher, registry and lifecycle)
 Loop:      Trio
 Lifetime:  a listener lives as long as the instance it was opened for
 Fabric:    internal/pkg/comm, core/container/ccintf/ccintf.go (release-2.5)

@@ -1,6 +1,7 @@
 """Run chaincodes: the entry to everything in this room.
 
-Room:      peer.chaincode   (imports launcher, handler, registry; used by endorser and app)
+Room:      peer.chaincode   (imports launcher, handler, registry;
+           used by endorser, library, assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    `ChaincodeSupport`, core/chaincode/chaincode_support.go (release-2.5)

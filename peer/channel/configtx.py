@@ -1,6 +1,7 @@
 """Configuration updates: from signed update to new configuration, and the same again at commit.
 
-Room:      peer.channel   (imports fabric_protos, peer.errors, peer.msp; used by ordering, commit)
+Room:      peer.channel   (imports fabric_protos, peer.errors, peer.msp;
+           used by configblock, ordering, validation and audit)
 Loop:      none; verifies signatures, about 0.1 ms each
 Lifetime:  none
 Fabric:    common/configtx/validator.go, common/configtx/update.go (release-2.5)

@@ -1,6 +1,6 @@
 """The network of a peer that nobody gave one: an organisation, an orderer, and their keys.
 
-Room:      peer.channel   (imports peer.msp; used by app)
+Room:      peer.channel   (imports peer.msp; used by ordering, parts, assembly and cli)
 Loop:      none; reads and writes files, so open it in a worker thread
 Lifetime:  peer; the keys stay in the peer's data directory
 Fabric:    none; people use cryptogen, configtxgen and the test network for this

@@ -1,6 +1,6 @@
 """Genesis blocks: the first configuration of a channel, from a description of it.
 
-Room:      peer.channel   (imports fabric_protos, peer.ledger, peer.msp; used by network, ordering)
+Room:      peer.channel   (imports fabric_protos, peer.ledger, peer.msp; used by network)
 Loop:      none
 Fabric:    internal/configtxgen/encoder/encoder.go, common/genesis/genesis.go (release-2.5)
 """

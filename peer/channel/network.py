@@ -1,6 +1,7 @@
 """A development network in one directory: organisations with all their keys, and a channel.
 
-Room:      peer.channel   (imports fabric_protos, peer.config, peer.msp; used by app and cli)
+Room:      peer.channel   (imports fabric_protos, peer.config, peer.msp;
+           used by embedded, serving, orderer and cli)
 Loop:      none; reads and writes files, so call it in a worker thread
 Lifetime:  the directory's
 Fabric:    none; what cryptogen and configtxgen make together

@@ -1,6 +1,6 @@
 """What ``doctor`` asks a container engine itself, without the backend.
 
-Room:      peer.cli   (imports runtimes.containers.address; used by doctor)
+Room:      peer.cli   (imports runtimes.containers.address; used by diagnosis)
 Loop:      none; it blocks, each request for a bounded time
 Fabric:    none
 """

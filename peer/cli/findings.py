@@ -1,6 +1,6 @@
 """What ``doctor`` finds, and the checks of the machine and its configuration.
 
-Room:      peer.cli   (used by doctor, doctor_engine)
+Room:      peer.cli   (used by diagnosis and doctor_engine)
 Loop:      none; it blocks, each check for a bounded time
 """
 

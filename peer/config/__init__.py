@@ -1,6 +1,7 @@
 """The peer's configuration: Fabric's core.yaml and ``CORE_*`` variables, strictly read.
 
-Room:      peer.config   (imports peer.errors and peer.logs; used by app and cli)
+Room:      peer.config   (imports peer.errors and peer.logs;
+           used by cli and by what puts a peer together)
 Loop:      none
 """
 

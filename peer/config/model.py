@@ -1,6 +1,7 @@
 """The peer's configuration as values.
 
-Room:      peer.config   (used by app and cli; everything below takes plain values)
+Room:      peer.config   (used by cli and by what puts a peer together; everything
+           below takes plain values)
 Loop:      none
 Lifetime:  read once, before the peer opens
 Fabric:    core/peer/config.go, core/chaincode/config.go (release-2.5, 3.1 for runtimeParams)

@@ -1,6 +1,6 @@
 """The documents of channels in CouchDB, named and made as Fabric's peer does.
 
-Room:      peer.couchdb   (imports its room, peer.ledger; opened by app)
+Room:      peer.couchdb   (imports its room, peer.ledger; opened by parts)
 Loop:      Trio
 Lifetime:  peer; a `ChannelDocuments` as long as the channel's ledger is open
 Fabric:    core/ledger/kvledger/txmgmt/statedb/statecouchdb/{statecouchdb,couchdb,couchdoc_conv,

@@ -1,6 +1,7 @@
 """Endorse proposals: check, simulate, sign.
 
-Room:      peer.endorser   (imports chaincode, channel, ledger, metrics, msp; used by library, rpc)
+Room:      peer.endorser   (imports chaincode, channel, ledger, metrics, msp;
+           used by services, client, gateway and library)
 Loop:      Trio
 Lifetime:  peer; a simulator lives for one proposal
 Fabric:    `Endorser.ProcessProposal`, core/endorser/endorser.go (release-2.5)

@@ -1,6 +1,6 @@
 """The events of one chaincode, from a block or a transaction on.
 
-Room:      peer.events   (used by library and rpc)
+Room:      peer.events   (used by gateway)
 Loop:      Trio
 Lifetime:  one listener
 Fabric:    internal/pkg/gateway/chaincodeevents.go (release-2.5)

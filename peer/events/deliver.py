@@ -1,6 +1,6 @@
 """Blocks in answer to a signed request: the Deliver protocol, the same for peers and orderers.
 
-Room:      peer.events   (imports peer.channel, peer.msp; used by ordering and rpc)
+Room:      peer.events   (imports peer.channel, peer.msp; used by services)
 Loop:      Trio
 Lifetime:  one request; several may follow one another on a stream
 Fabric:    common/deliver/deliver.go (release-2.5; blocks without data are of 3.0)

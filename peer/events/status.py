@@ -1,6 +1,6 @@
 """Tell who waits for a transaction what became of it.
 
-Room:      peer.events   (fed by the committer; used by library and rpc)
+Room:      peer.events   (fed by the committer; used by channels)
 Loop:      Trio
 Lifetime:  as long as the peer is joined to the channel
 Fabric:    internal/pkg/gateway/commit/{finder,notifier}.go (release-2.5)

@@ -1,6 +1,6 @@
 """Open a channel's ledger, simulate on it, commit to it and read its blocks.
 
-Room:      peer.ledger   (re-exported by the package; opened by app)
+Room:      peer.ledger   (re-exported by the package; opened by assembly)
 Loop:      Trio; files are opened, read, synced and closed in worker threads
 Lifetime:  as long as the peer is joined to the channel
 Fabric:    core/ledger/kvledger/kv_ledger.go (release-2.5)

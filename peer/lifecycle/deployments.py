@@ -1,6 +1,6 @@
 """Follow definitions: indexes of what is installed here, an end to what nothing leads to any more.
 
-Room:      peer.lifecycle   (imports its room, peer.ledger; used by app)
+Room:      peer.lifecycle   (imports its room, peer.ledger; used by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/ledger/cceventmgmt/{mgr,lscc_state_listener}.go, core/chaincode/lifecycle/

@@ -1,6 +1,7 @@
 """What the peer counts and times.
 
-Room:      peer.metrics   (imports peer.errors; made by app, each room counts in its own group)
+Room:      peer.metrics   (imports peer.errors; made by assembly, each room counts in its own
+           group)
 Loop:      Trio
 Lifetime:  peer
 """

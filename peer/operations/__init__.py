@@ -1,6 +1,6 @@
 """The operations endpoint: metrics, health, log levels and version over HTTP.
 
-Room:      peer.operations   (imports config, errors, logs, metrics; opened by app)
+Room:      peer.operations   (imports config, errors, logs, metrics; opened by assembly)
 Loop:      Trio
 Lifetime:  peer
 """

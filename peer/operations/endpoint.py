@@ -1,6 +1,6 @@
 """What the operations endpoint answers.
 
-Room:      peer.operations   (imports config, logs, metrics; opened by app)
+Room:      peer.operations   (imports config, logs, metrics; opened by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/operations/{system,version}.go, core/middleware/require_cert.go,

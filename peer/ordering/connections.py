@@ -1,6 +1,6 @@
 """Connections to other machines, opened when somebody needs one and then shared.
 
-Room:      peer.ordering   (imports peer.remote; used by remote and app)
+Room:      peer.ordering   (imports peer.remote; used by remote, neighbours and assembly)
 Loop:      Trio
 Lifetime:  peer; a connection ends when nobody keeps it any more
 Fabric:    internal/pkg/gateway/endpoint.go (release-2.5)

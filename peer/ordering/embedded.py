@@ -1,6 +1,6 @@
 """Order for the peer in the same program: its ledger is the orderer's.
 
-Room:      peer.ordering   (imports peer.channel, peer.channels; used by service and app)
+Room:      peer.ordering   (imports peer.channel, peer.channels; used by service and assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    none

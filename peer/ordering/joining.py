@@ -1,6 +1,6 @@
 """Join channels by snapshots while the peer goes on, one at a time.
 
-Room:      peer.ordering   (imports peer.channels, peer.ledger; used by app)
+Room:      peer.ordering   (imports peer.channels, peer.ledger; used by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/ledger/ledgermgmt/ledger_mgmt.go `CreateLedgerFromSnapshot` (release-2.5)

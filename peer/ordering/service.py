@@ -1,6 +1,6 @@
 """Which channel is ordered where: those of the embedded network here, all others by others.
 
-Room:      peer.ordering   (imports peer.channels; used by app)
+Room:      peer.ordering   (imports peer.channels; used by library and assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/peer/peer.go `Peer.createChannel` (release-2.5)

@@ -1,6 +1,6 @@
 """The embedded ordering service of one channel: one orderer, no consensus to reach.
 
-Room:      peer.ordering   (imports peer.channel, peer.msp; used by app and rpc)
+Room:      peer.ordering   (imports peer.channel, peer.msp; used by embedded and node)
 Loop:      Trio; one task cuts and writes, however many broadcast
 Lifetime:  as long as the peer, or the orderer, serves the channel
 Fabric:    orderer/consensus/solo/consensus.go (release-2.2), orderer/common/broadcast (release-2.5)

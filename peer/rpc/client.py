@@ -1,6 +1,6 @@
 """Dial gRPC servers: peers, orderers, whatever speaks it.
 
-Room:      peer.rpc   (implements peer.remote; used by app and cli)
+Room:      peer.rpc   (implements peer.remote; used by outgoing, assembly and cli)
 Loop:      Trio calls, asyncio speaks HTTP/2; one crossing to open a call, none to receive
 Lifetime:  connection
 Fabric:    internal/pkg/comm/client.go (release-2.5)

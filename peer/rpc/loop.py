@@ -1,6 +1,6 @@
 """The asyncio loop inside the peer's Trio run.
 
-Room:      peer.rpc   (used by app)
+Room:      peer.rpc   (used by ground, orderer and cli)
 Loop:      both; this is where they meet
 Lifetime:  peer
 """

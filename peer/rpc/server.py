@@ -1,6 +1,6 @@
 """Serve gRPC to whoever connects.
 
-Room:      peer.rpc   (serves peer.services.api.Method; used by app)
+Room:      peer.rpc   (serves peer.services.api.Method; used by serving and orderer)
 Loop:      Trio accepts and runs the calls, asyncio speaks HTTP/2
 Lifetime:  peer; connections and calls are tasks below `Server.listen`
 Fabric:    internal/pkg/comm/server.go, internal/peer/node/grpc_limiters.go (release-2.5)

@@ -1,6 +1,6 @@
 """TLS contexts from PEM bytes.
 
-Room:      peer.rpc   (used by app and connector)
+Room:      peer.rpc   (used by client, connector, parts, serving and orderer)
 Loop:      none
 Fabric:    internal/pkg/comm/config.go (release-2.5)
 """

@@ -1,6 +1,6 @@
 """cscc: the channels this peer has joined, and their configurations.
 
-Room:      peer.scc   (imports peer.channel; used by app)
+Room:      peer.scc   (imports peer.channel; used by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/scc/cscc/configure.go (release-2.5)

@@ -1,6 +1,6 @@
 """_lifecycle: install packages, and agree on which of them a channel's chaincodes are.
 
-Room:      peer.scc   (imports peer.lifecycle, peer.channel; used by app)
+Room:      peer.scc   (imports peer.lifecycle, peer.channel; used by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/chaincode/lifecycle/{scc,lifecycle}.go (release-2.5)

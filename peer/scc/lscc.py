@@ -1,6 +1,6 @@
 """lscc: install, deploy and upgrade chaincodes of the old lifecycle, and look at them.
 
-Room:      peer.scc   (imports peer.lifecycle, peer.channel; used by app)
+Room:      peer.scc   (imports peer.lifecycle, peer.channel; used by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/scc/lscc/lscc.go (release-2.5)

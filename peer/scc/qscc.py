@@ -1,6 +1,6 @@
 """qscc: blocks and transactions of the channels this peer has joined.
 
-Room:      peer.scc   (imports peer.ledger; used by app)
+Room:      peer.scc   (imports peer.ledger; used by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/scc/qscc/query.go (release-2.5)

@@ -1,6 +1,7 @@
 """The chaincode's side of an in-process stream.
 
-Room:      peer.scc   (imports peer.chaincode.stream, fabric_protos; used by app)
+Room:      peer.scc   (imports peer.chaincode.stream, fabric_protos; used by the system
+           chaincodes and assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/scc/scc.go `DeploySysCC`, the shim's `StartInProc` (release-2.5)

@@ -1,6 +1,6 @@
 """The contract between what is served and who serves it.
 
-Room:      peer.services   (used by gateway, discovery, rpc and app)
+Room:      peer.services   (used by gateway, discovery, rpc, serving and tracing)
 Loop:      Trio
 Lifetime:  peer; a call is a task of the server
 Fabric:    internal/pkg/comm/server.go (release-2.5)

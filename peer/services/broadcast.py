@@ -1,6 +1,6 @@
 """``orderer.AtomicBroadcast`` over the embedded ordering service, or one by itself.
 
-Room:      peer.services   (imports peer.events, peer.ordering; used by app and orderer)
+Room:      peer.services   (imports peer.events, peer.ordering; used by assembly and orderer)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    orderer/common/broadcast/broadcast.go, orderer/common/server/server.go (release-2.5)

@@ -1,6 +1,6 @@
 """``protos.Deliver``: blocks of a channel, whole, filtered, or with private data.
 
-Room:      peer.services   (imports peer.events; used by app)
+Room:      peer.services   (imports peer.events; used by broadcast and assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/peer/deliverevents.go (release-2.5)

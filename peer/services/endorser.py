@@ -1,6 +1,6 @@
 """``protos.Endorser``: proposals in, endorsements out.
 
-Room:      peer.services   (imports peer.endorser; used by app)
+Room:      peer.services   (imports peer.endorser; used by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    `Endorser.ProcessProposal`, core/endorser/endorser.go (release-2.5)

@@ -1,6 +1,6 @@
 """``grpc.health.v1``: whether the peer serves.
 
-Room:      peer.services   (used by app)
+Room:      peer.services   (used by introspection)
 Loop:      Trio
 Lifetime:  peer
 

@@ -1,6 +1,6 @@
 """``grpc.reflection``: what is served, for tools that have no .proto files.
 
-Room:      peer.services   (imports fabric_protos.descriptors; used by app)
+Room:      peer.services   (imports fabric_protos.descriptors; used by introspection)
 Loop:      Trio
 Lifetime:  peer
 

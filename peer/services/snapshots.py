@@ -1,6 +1,6 @@
 """``protos.Snapshot``: ask for snapshots of ledgers.
 
-Room:      peer.services   (imports peer.scc; used by app)
+Room:      peer.services   (imports peer.scc; used by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    core/ledger/snapshotgrpc/snapshot_service.go (release-2.5)

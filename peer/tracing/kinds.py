@@ -1,6 +1,6 @@
 """What the peer is put together from: the plain kinds, or those that make spans.
 
-Room:      peer.tracing   (loads spans and export only where tracing is on; used by app)
+Room:      peer.tracing   (loads spans and export only where tracing is on; used by assembly)
 Loop:      Trio
 Lifetime:  peer
 Fabric:    none, it has no traces

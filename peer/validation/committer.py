@@ -1,6 +1,6 @@
 """Take blocks into a channel, one after the other.
 
-Room:      peer.validation   (imports peer.channel, peer.ledger; used by ordering and app)
+Room:      peer.validation   (imports peer.channel, peer.ledger; used by channels and audit)
 Loop:      Trio
 Lifetime:  as long as the peer is joined to the channel
 Fabric:    gossip/state/state.go `commitBlock`, core/committer/committer_impl.go (release-2.5)

@@ -1,6 +1,7 @@
 """Write the Python source of readers and writers for one message class.
 
-Room:      fabric_protos   (imports the standard library only; used by codec and proto/generate.py)
+Room:      fabric_protos   (imports the standard library only;
+           used by methods and proto/generate.py)
 Loop:      none
 Lifetime:  none
 

@@ -1,6 +1,7 @@
 """The protobuf wire format below the level of messages: what generated readers and writers call.
 
-Room:      fabric_protos   (imports fabric_protos.errors; used by stream and codec)
+Room:      fabric_protos   (imports fabric_protos.errors; used by codec and all messages,
+           peer.ledger, peer.chaincode, peer.scc, shim and proto/generate.py)
 Loop:      none
 Lifetime:  none
 
