@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
 
 import pytest
 
+from runtimes import docker, podman
 from runtimes.api import RuntimeUnavailable
-from runtimes.loader import GROUP, UnknownRuntime, load
+from runtimes.loader import GROUP, OWN, UnknownRuntime, load
 from runtimes.process import backend
 
 
 def test_the_process_backend_is_installed() -> None:
     assert load("process") is backend
+
+
+def test_no_distribution_replaces_a_backend_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [EntryPoint(name, "os:getcwd", GROUP) for name in (*OWN, "another")]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
+    assert {name: load(name) for name in OWN} == {
+        "docker": docker.backend,
+        "podman": podman.backend,
+        "process": backend,
+    }
+    assert load("another") is os.getcwd
 
 
 def test_an_unknown_name_lists_what_is_installed() -> None:
