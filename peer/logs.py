@@ -55,14 +55,15 @@ _LOGGER_NAME = re.compile(r"[A-Za-z0-9_#-]+(\.[A-Za-z0-9_#-]+)*\.?")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 _CONTROLS |= {ord("\t"): "\t", ord("\n"): "\n    ", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-_Ids = tuple[tuple[str, str], ...]
-_ids: ContextVar[_Ids] = ContextVar("peer.logs.ids", default=())
-"""Names and values as they were bound: the last one that is not empty counts."""
+_ID_NAMES = ("ccid", "channel", "tx")
+_Ids = tuple[str, str, str]
+_ids: ContextVar[_Ids] = ContextVar("peer.logs.ids", default=("", "", ""))
+"""In the order of their names; an empty one is not bound."""
 
 
 def bind(*, ccid: str = "", channel: str = "", tx: str = "") -> AbstractContextManager[None]:
     """Add ids to every record logged in this context; an empty one keeps what is bound."""
-    return _Binding((("ccid", ccid), ("channel", channel), ("tx", tx)))
+    return _Binding((ccid, channel, tx))
 
 
 class _Binding:
@@ -74,7 +75,10 @@ class _Binding:
         self._given = given
 
     def __enter__(self) -> None:
-        self._token: Token[_Ids] = _ids.set(_ids.get() + self._given)
+        ccid, channel, tx = self._given
+        outer_ccid, outer_channel, outer_tx = _ids.get()
+        ids = (ccid or outer_ccid, channel or outer_channel, tx or outer_tx)
+        self._token: Token[_Ids] = _ids.set(ids)
 
     def __exit__(self, *exc: object) -> None:
         _ids.reset(self._token)
@@ -82,7 +86,7 @@ class _Binding:
 
 def bound() -> Mapping[str, str]:
     """Return the ids bound here, for a handler of one's own."""
-    return {name: value for name, value in _ids.get() if value}
+    return {name: value for name, value in zip(_ID_NAMES, _ids.get(), strict=True) if value}
 
 
 def chaincode_logger(name: str) -> logging.Logger:

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from contextvars import Context, copy_context
 
 import pytest
 import trio
@@ -94,6 +95,17 @@ async def test_tasks_inherit_ids_and_keep_their_own() -> None:
             nursery.start_soon(transaction, "t1")
             nursery.start_soon(transaction, "t2")
     assert seen == {"t1": {"ccid": "cc", "tx": "t1"}, "t2": {"ccid": "cc", "tx": "t2"}}
+
+
+def test_what_tasks_inherit_of_tasks_does_not_grow() -> None:
+    def spawned() -> Context:
+        with logs.bind(tx="t"):
+            return copy_context()
+
+    once = many = copy_context().run(spawned)
+    for _ in range(10):
+        many = many.run(spawned)
+    assert dict(many) == dict(once)
 
 
 @pytest.mark.parametrize("format", ["text", "json"])
