@@ -120,7 +120,10 @@ def _events(data: bytes) -> Iterator[bytes]:
 
 def _decoded(events: Iterable[bytes]) -> list[ChaincodeEvent]:
     """Return the events there are, as far as they can be read."""
-    found: list[ChaincodeEvent] = []
-    with suppress(DecodeError):  # those before it have been found
-        found.extend(decode(ChaincodeEvent, event) for event in events if event)
+    found = []
+    with suppress(DecodeError):
+        for event in events:
+            if not event:
+                continue
+            found.append(decode(ChaincodeEvent, event))
     return found
