@@ -175,7 +175,8 @@ class QueryExecutor:
         self, namespace: str, collection: str, key: str
     ) -> Mapping[str, bytes]:
         """Return a private key's metadata; reading it counts as reading the key."""
-        return _metadata(self._read_hash(namespace, collection, key))
+        found = self._read_hash(namespace, collection, key)
+        return {} if found is None else _entries(found.metadata)
 
     def has_metadata(self, namespace: str, collection: str = "") -> bool:
         """Tell whether any key of a namespace, or of a collection, has metadata; not noted."""
@@ -213,11 +214,6 @@ class QueryExecutor:
         held, self._held = self._held, None
         if held is not None:
             held.release()
-
-    def _read(self, namespace: str, key: str) -> Stored | None:
-        found = self._snapshot.get(namespace, key.encode())
-        self._record_read(namespace, key, found and found.version)
-        return found
 
     def _read_hash(self, namespace: str, collection: str, key: str) -> Stored | None:
         found = self._hashed(namespace, collection, key)
@@ -276,7 +272,8 @@ class TxSimulator(QueryExecutor):
 
     def get_state_metadata(self, namespace: str, key: str) -> Mapping[str, bytes]:
         """Return a key's metadata; reading it counts as reading the key."""
-        return _metadata(self._read(namespace, key))
+        self.get_state(namespace, key)
+        return super().get_state_metadata(namespace, key)
 
     def get_state_range(self, namespace: str, start_key: str, end_key: str) -> RangeIterator:
         """Return records of a range; what is taken of it is checked for phantoms at commit."""
@@ -420,10 +417,6 @@ class TxSimulator(QueryExecutor):
     def _unsupported(self, reason: str) -> LedgerError:
         # The misspelling is Fabric's; clients may look for it.
         return LedgerError(f"txid [{self._tx_id}]: unsuppored transaction. {reason}")
-
-
-def _metadata(stored: Stored | None) -> Mapping[str, bytes]:
-    return {} if stored is None else _entries(stored.metadata)
 
 
 def _entries(metadata: bytes) -> Mapping[str, bytes]:
