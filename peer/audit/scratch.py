@@ -19,7 +19,7 @@ from peer.channel.configblock import bundle_of
 from peer.ledger import open_ledger, public_state
 from peer.ledger.api import CollectionPolicy, CommittedBlock, Ledger, ValidationCode
 from peer.ledger.blocks import commit_hash_of
-from peer.ledger.store import StateRow
+from peer.ledger.offline import StateRow
 from peer.lifecycle import state
 from peer.validation.committer import Committer
 

@@ -25,7 +25,7 @@ from peer.cli import FAILED, USAGE
 from peer.errors import LedgerStorageError
 from peer.ledger.api import ValidationCode
 from peer.ledger.blocks import version_bytes
-from peer.ledger.store import StateRow
+from peer.ledger.offline import StateRow
 
 COLUMNS = (
     ("link", Check.HEADER_LINK),

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -28,7 +29,6 @@ from peer.ledger.blockfile import BlockFiles, Position
 from peer.ledger.blocks import header_of
 from peer.ledger.database import locked, open_reader, translated
 from peer.ledger.home import BLOCKS, CHANNEL_ID, DATABASE, LOCK_NAME, ledger_home
-from peer.ledger.store import StateRow
 
 PAUSED = "paused"
 """File in the home of a ledger that the peer leaves alone."""
@@ -37,6 +37,16 @@ PUBLIC_STATE = """
     SELECT namespace, key, value, metadata, block, tx FROM state
     WHERE instr(namespace, '$$p') = 0 ORDER BY namespace, key
 """
+
+
+class StateRow(NamedTuple):
+    """One row of the state, for who compares states."""
+
+    namespace: str
+    key: bytes
+    value: bytes
+    metadata: bytes
+    version: Version
 
 
 def ledger_ids(directory: Path) -> list[str]:

@@ -170,16 +170,6 @@ class BlockRow(NamedTuple):
     position: Position
 
 
-class StateRow(NamedTuple):
-    """One row of the state, for who compares states."""
-
-    namespace: str
-    key: bytes
-    value: bytes
-    metadata: bytes
-    version: Version
-
-
 class TransactionRow(NamedTuple):
     """One transaction of a block, valid or not."""
 

@@ -19,8 +19,7 @@ from peer.errors import BroadcastRefused, ProposalRefused
 from peer.ledger.api import ValidationCode as Code
 from peer.ledger.api import Version
 from peer.ledger.blocks import flags_of, header_of
-from peer.ledger.offline import public_state
-from peer.ledger.store import StateRow
+from peer.ledger.offline import StateRow, public_state
 from peer.msp.directory import load_signing_identity
 from peer.msp.identity import SigningIdentity
 from peer.ordering.writer import BlockWriter

@@ -14,7 +14,7 @@ from peer.ledger import ledger_ids, open_ledger, public_state, rebuild_databases
 from peer.ledger.api import Ledger, ValidationCode, Version
 from peer.ledger.blockfile import BlockFiles
 from peer.ledger.blocks import commit_hash_of
-from peer.ledger.store import StateRow
+from peer.ledger.offline import StateRow
 
 Wrap = Callable[[Ledger], Any]
 BLOCKS = 6
