@@ -108,7 +108,13 @@ class _BlockValidation:
 
     async def judge(self, entries: Sequence[_Entry]) -> None:
         """Give the next transactions their codes."""
-        for step in (self._read, self._read_transaction, self._read_action, self._check):
+        steps = (
+            self._judge_envelope,
+            self._judge_transaction,
+            self._judge_action,
+            self._judge_endorsements,
+        )
+        for step in steps:
             for each in entries:
                 if each.is_judged:
                     continue
@@ -123,15 +129,20 @@ class _BlockValidation:
         with logs.bind(channel=self._channel.channel_id, tx=entry.tx_id):
             log.warning("the transaction is not valid: %s", verdict)
 
-    def _read(self, entry: _Entry) -> None:
+    def _judge_envelope(self, entry: _Entry) -> None:
+        """Judge its headers, and whether it is by whom it claims to be."""
         channel = self._channel
         entry.signed = read_signed(entry.data, channel.bundle.msps, channel.channel_id)
         entry.tx_id = entry.signed.channel_header.tx_id
 
-    def _read_transaction(self, entry: _Entry) -> None:
+    def _judge_transaction(self, entry: _Entry) -> None:
+        """Judge one by its type: what was endorsed goes on if its id is new to the channel, a
+        configuration that is valid takes effect with the block."""
         match entry.signed.channel_header.type:
             case HeaderType.ENDORSER_TRANSACTION:
                 entry.transaction = read_transaction(entry.signed)
+                if self._channel.ledger.has_transaction(entry.tx_id):
+                    raise Invalid(Code.DUPLICATE_TXID, "an earlier block has one of this id")
             case HeaderType.CONFIG:
                 bundle = self._channel.bundle
                 self.bundle = bundle.updated(configtx.validate(bundle, entry.signed.envelope))
@@ -139,12 +150,12 @@ class _BlockValidation:
             case other:
                 raise Invalid(Code.UNSUPPORTED_TX_PAYLOAD, f"a transaction of type {other}")
 
-    def _read_action(self, entry: _Entry) -> None:
-        if self._channel.ledger.has_transaction(entry.tx_id):
-            raise Invalid(Code.DUPLICATE_TXID, "an earlier block has one of this id")
+    def _judge_action(self, entry: _Entry) -> None:
+        """Judge the form of what was endorsed."""
         entry.action = self._endorsements.read(entry.transaction)
 
-    def _check(self, entry: _Entry) -> None:
+    def _judge_endorsements(self, entry: _Entry) -> None:
+        """Judge who endorsed it, and whether its id is new to the block."""
         self._endorsements.check(entry.index, entry.transaction, entry.action)
         # Only what has passed so far takes an id.
         if entry.tx_id in self._tx_ids and not self._endorsements.allows_same_ids:
