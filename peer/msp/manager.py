@@ -9,14 +9,13 @@ Fabric:    msp/mspmgrimpl.go (release-2.5)
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 from fabric_protos.codec import DecodeError
 from fabric_protos.common import MspPrincipal
 from fabric_protos.stream import SerializedIdentity
 from peer.errors import IdentityRefused, MspRefused, PrincipalNotSatisfied
 from peer.msp.identity import Identity
-from peer.msp.msp import KEPT, LONGEST_KEPT, Msp
+from peer.msp.msp import Msp
 
 
 class MspManager:
@@ -30,7 +29,6 @@ class MspManager:
     """
 
     def __init__(self, msps: Iterable[Msp]) -> None:
-        self._read = lru_cache(KEPT)(self._read_identity)
         self.msps: dict[str, Msp] = {}
         for msp in msps:
             if self.msps.setdefault(msp.name, msp) is not msp:
@@ -42,8 +40,14 @@ class MspManager:
         Raises:
             IdentityRefused: malformed, of an unknown MSP, or no certificate of it.
         """
-        read = self._read if len(serialized) <= LONGEST_KEPT else self._read_identity
-        return read(serialized)
+        try:
+            msp_id = SerializedIdentity.decode(serialized).mspid
+        except DecodeError as exc:
+            raise IdentityRefused("", f"could not deserialize a SerializedIdentity: {exc}") from exc
+        msp = self.msps.get(msp_id)
+        if msp is None:
+            raise IdentityRefused(msp_id, f"MSP {msp_id} is unknown")
+        return msp.deserialize(serialized)
 
     def validate(self, identity: Identity) -> None:
         """Check that *identity*, which this manager read, is valid; its expiry does not matter.
@@ -65,14 +69,3 @@ class MspManager:
     def refusal(self, identity: Identity, principal: MspPrincipal) -> str | None:
         """Tell why *identity* does not satisfy *principal*; None if it does."""
         return self.msps[identity.msp_id].refusal(identity, principal)
-
-    def _read_identity(self, serialized: bytes) -> Identity:
-        """Let the MSP that an identity names read it."""
-        try:
-            msp_id = SerializedIdentity.decode(serialized).mspid
-        except DecodeError as exc:
-            raise IdentityRefused("", f"could not deserialize a SerializedIdentity: {exc}") from exc
-        msp = self.msps.get(msp_id)
-        if msp is None:
-            raise IdentityRefused(msp_id, f"MSP {msp_id} is unknown")
-        return msp.deserialize(serialized)
