@@ -281,12 +281,10 @@ class Zygote:
                 signal.alarm(0)
                 waiting.send(b".")
                 self._spare.close()
-                _, fds = receive(waiting)
-            except BaseException:  # nobody would hear of it
+                _, (output, gate) = receive(waiting)
+            except BaseException:  # nobody would hear of it, or its zygote has ended
                 os._exit(127)
-        if not fds:
-            os._exit(0)
-        return fds
+        return [output, gate]
 
 
 def fork() -> bool:
