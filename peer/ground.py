@@ -73,7 +73,7 @@ async def open_ground(config: PeerConfig, hooks: Hooks, stack: AsyncExitStack) -
     await stack.enter_async_context(open_loop())
     name, options = config.vm.runtime, config.vm.options
     backend = await open_runtime(name, options, config, hooks, home, stack)
-    return Ground(config, hooks, run_dir, home, backend)
+    return Ground(config=config, hooks=hooks, run_dir=run_dir, home=home, backend=backend)
 
 
 async def open_runtime(
