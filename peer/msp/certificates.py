@@ -12,6 +12,7 @@ import base64
 import binascii
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -212,17 +213,34 @@ def _check_algorithms(certificate: x509.Certificate) -> None:
     algorithm = certificate.signature_hash_algorithm
     if algorithm is not None and not isinstance(algorithm, _HASHES):
         raise ValueError(f"signed with {algorithm.name}")
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    if der[_parts(der).unused_bits]:  # for Go that is another signature; here, two forms of one
+        raise ValueError("the signature has unused bits")
 
 
 def _with_signature(certificate: x509.Certificate, signature: bytes) -> bytes:
     """Return the DER of *certificate* with another signature."""
     der = certificate.public_bytes(serialization.Encoding.DER)
+    parts = _parts(der)
+    bits = b"\0" + signature
+    content = der[parts.start : parts.signature] + b"\x03" + _der_length(len(bits)) + bits
+    return b"\x30" + _der_length(len(content)) + content
+
+
+class _Parts(NamedTuple):
+    """Where the content of a certificate begins, its signature, and what tells of unused bits."""
+
+    start: int
+    signature: int
+    unused_bits: int
+
+
+def _parts(der: bytes) -> _Parts:
     _, start, end = der_element(der, 0, len(der))
     _, _, body_end = der_element(der, start, end)
     _, _, algorithm_end = der_element(der, body_end, end)
-    bits = b"\0" + signature
-    content = der[start:algorithm_end] + b"\x03" + _der_length(len(bits)) + bits
-    return b"\x30" + _der_length(len(content)) + content
+    _, bits, _ = der_element(der, algorithm_end, end)
+    return _Parts(start, algorithm_end, bits)
 
 
 def _der_length(length: int) -> bytes:

@@ -161,3 +161,14 @@ def test_a_damaged_certificate_is_refused_or_read(data: st.DataObject) -> None:
     del der[data.draw(st.integers(1, len(der))) :]
     with suppress(CertificateProblem):
         read_certificate(block(b"CERTIFICATE", base64.encodebytes(bytes(der))))
+
+
+def test_bits_of_a_signature_that_are_called_unused() -> None:
+    """Go shifts them out; cryptography takes them where they are zero, and one identity for two."""
+    while (certificate := CA.sign(name("user"), CA.key)).signature[-1] & 1:
+        pass
+    der = bytearray(certificate.public_bytes(serialization.Encoding.DER))
+    der[-len(certificate.signature) - 1] = 1
+    assert x509.load_der_x509_certificate(bytes(der)).signature == certificate.signature
+    with pytest.raises(CertificateProblem, match="the signature has unused bits"):
+        read_certificate(block(b"CERTIFICATE", base64.encodebytes(bytes(der))))
