@@ -36,6 +36,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """One engine and the peer on it; images stay, nothing else does."""
     found: Site = request.getfixturevalue(f"{request.param}_site")
     yield found
+    found.forget_channels()
     assert found.left() == []
 
 

@@ -7,6 +7,7 @@ Lifetime:  session
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import Any
 import trio
 
 from peer import Peer, PeerConfig, open_peer
+from peer.directories import LEDGERS
 from tests.contract.containers import ContainerHouse
 
 CHANNEL = "mychannel"
@@ -34,6 +36,10 @@ class Site:
     async def peer(self, *, tls: bool = False) -> AsyncIterator[Peer]:
         async with open_peer(self.config(tls)) as peer:
             yield peer
+
+    def forget_channels(self) -> None:
+        """Remove the ledgers, and with them the definitions that the next peer would launch."""
+        shutil.rmtree(self._directory / LEDGERS, ignore_errors=True)
 
     def config(self, tls: bool) -> PeerConfig:
         """Return the defaults, but for names and places."""
