@@ -224,11 +224,7 @@ class Writes:
         """Keep a ``WriteRecord`` as ``WriteBatchState`` has it; many objects would cost more."""
         assert self._records is not None
         raw = utf8(key, "WriteRecord.key")
-        if raw and value:
-            record = delimited_two(b"\x0a", raw, b"\x12", value)
-        else:
-            record = delimited(b"\x0a", raw) if raw else b""
-            record += delimited(b"\x12", value) if value else b""
+        record = delimited_two(b"\x0a", raw, b"\x12", value)
         if collection:
             record += delimited(b"\x1a", utf8(collection, "WriteRecord.collection"))
         if metadata:

@@ -317,17 +317,16 @@ class Handler:
 
     async def _handle_in_task(self, context: TransactionContext, message: ChaincodeMessage) -> None:
         """Answer in any case: cut off by the end of the execution, the library still waits."""
-        began, answer = trio.current_time(), Type.ERROR
+        began, is_answer = trio.current_time(), False
         payload = _failure(message, "no ledger context")
         try:
             payload = await self._long[message.type](context, message.payload)
-            answer = Type.RESPONSE
+            is_answer = True
         except Exception as exc:
             payload = _failure(message, exc)
         finally:
             # Before the answer: the chaincode's next request may follow within microseconds.
             context.busy = False
-            is_answer = answer == Type.RESPONSE
             context.failed[message.type] += not is_answer
             took_s = trio.current_time() - began
             kind = _TYPE_NAMES[message.type]

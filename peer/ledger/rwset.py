@@ -271,7 +271,5 @@ def _writes(writes: Mapping[str, bytes]) -> bytes:
 
 
 def _write(key: bytes, value: bytes) -> bytes:
-    if key and value:
-        return delimited(b"\x1a", delimited_two(b"\x0a", key, b"\x1a", value))
-    name = delimited(b"\x0a", key) if key else b""
-    return delimited(b"\x1a", name + (delimited(b"\x1a", value) if value else b"\x10\x01"))
+    put = delimited_two(b"\x0a", key, b"\x1a", value)
+    return delimited(b"\x1a", put if value else put + b"\x10\x01")

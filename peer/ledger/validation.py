@@ -217,11 +217,9 @@ class BlockValidation:
                     value, _, version = changed[key]
                     if version is not last:  # what was written together has the same
                         last, height = version, delimited(b"\x32", version_bytes(version))
-                    if key and value:
-                        put = delimited_two(b"\x1a", key, b"\x2a", value)
-                    else:
-                        put = delimited(b"\x1a", key) if key else b""
-                        put += delimited(b"\x2a", value) if value else b"\x20\x01"
+                    put = delimited_two(b"\x1a", key, b"\x2a", value)
+                    if not value:
+                        put += b"\x20\x01"
                     writes.append(delimited(b"\x0a", name + told + put + height))
                     name = told = b""
         return b"".join(writes)

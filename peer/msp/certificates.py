@@ -159,6 +159,9 @@ def read_certificate(pem: bytes) -> Certificate:
 def _digest(certificate: x509.Certificate) -> Certificate:
     """Take out all that is needed, as parts are parsed, and may be malformed, when asked for."""
     _check_algorithms(certificate)
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    if der[_parts(der).unused_bits]:  # for Go that is another signature; here, two forms of one
+        raise ValueError("the signature has unused bits")
     if certificate.serial_number < 0:
         raise CertificateProblem("negative serial number")
     extensions = certificate.extensions
@@ -185,7 +188,7 @@ def _digest(certificate: x509.Certificate) -> Certificate:
     units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
     return Certificate(
         received=certificate,
-        der=certificate.public_bytes(serialization.Encoding.DER),
+        der=der,
         subject=certificate.subject,
         issuer=certificate.issuer,
         key=certificate.public_key(),
@@ -213,9 +216,6 @@ def _check_algorithms(certificate: x509.Certificate) -> None:
     algorithm = certificate.signature_hash_algorithm
     if algorithm is not None and not isinstance(algorithm, _HASHES):
         raise ValueError(f"signed with {algorithm.name}")
-    der = certificate.public_bytes(serialization.Encoding.DER)
-    if der[_parts(der).unused_bits]:  # for Go that is another signature; here, two forms of one
-        raise ValueError("the signature has unused bits")
 
 
 def _with_signature(certificate: x509.Certificate, signature: bytes) -> bytes:

@@ -87,9 +87,7 @@ class DirectProtocol(H2Protocol):
         if position < end:
             frames._data += data[position:]
         for stream in [*direct.values()]:
-            stream.is_held = False
-            if stream.queued:
-                stream.flush()
+            stream.end_read()
 
     def take_frame(self, kind: int, stream_id: int, data: bytes, start: int, stop: int) -> bool:
         """Take a frame that is no DATA of a direct stream; return False to leave it to h2.
@@ -352,11 +350,15 @@ class Messages:
         self._take(data, start, stop, size)
         return True
 
-    def _leave(self) -> None:
-        self._connection.direct.pop(self._id, None)
+    def end_read(self) -> None:
+        """Write the answers to what came in one read."""
         self.is_held = False
         if self.queued:
             self.flush()
+
+    def _leave(self) -> None:
+        self._connection.direct.pop(self._id, None)
+        self.end_read()
 
     def _take(self, data: bytes, start: int, stop: int, size: int) -> None:
         self._unacknowledged += size

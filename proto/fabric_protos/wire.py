@@ -152,8 +152,10 @@ def delimited(tag: bytes, raw: bytes) -> bytes:
 
 
 def delimited_two(tag: bytes, raw: bytes, second_tag: bytes, second: bytes) -> bytes:
-    """Return two length-delimited fields."""
+    """Return two length-delimited fields, or those of them that are not empty."""
     size, last = len(raw), len(second)
+    if not (size and last):
+        return delimited(tag, raw) if size else delimited(second_tag, second) if last else b""
     return b"".join(
         (
             tag,
